@@ -1,0 +1,173 @@
+// The test lanes. A lane packs the package, installs the tarball in an empty folder as a user would, compiles its test
+// files there and runs each in a process of its own, so no test can reach the source tree.
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { root, step } from './setup.mjs';
+
+const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
+const FILE_TIMEOUT = 10 * 60_000;
+
+/**
+ * ci: part of CI's list. folders: where its test files are. dependencies: dev dependencies of the project that its
+ * tests import. extra: a folder with a package.json of the lane's own (heavy peers and run-times). setup: a module
+ * whose default export prepares the lane, or returns {skip, enable} where this machine cannot run it.
+ */
+export const LANES = {
+  unit: {
+    ci: true,
+    folders: ['test/core', 'test/cli', 'test/workers', 'test/replay'],
+    dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
+  },
+};
+
+function testFiles(folder) {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder, { recursive: true })
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => join(folder, name))
+    .sort();
+}
+
+/** Packs the package; the tarball's path and the SHA-256 of its contents. */
+async function pack() {
+  const folder = join(root, 'build', 'pack');
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  await step('packing the package (npm pack)', npm, ['pack', '--silent', '--pack-destination', folder]);
+  const tarball = join(folder, readdirSync(folder)[0]);
+  return { tarball, digest: createHash('sha256').update(readFileSync(tarball)).digest('hex') };
+}
+
+let packed;
+
+/** An empty folder with the tarball and the lane's peers installed; kept as long as none of them changes. */
+async function installLane(name, lane) {
+  packed ??= await pack();
+  const folder = join(root, 'build', 'lanes', name);
+  const own = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  const dependencies = { 'mooncake-ts': `file:${relative(folder, packed.tarball)}` };
+  for (const peer of lane.dependencies ?? []) dependencies[peer] = own.devDependencies[peer] ?? own.dependencies[peer];
+  if (lane.extra) {
+    Object.assign(dependencies, JSON.parse(readFileSync(join(root, lane.extra, 'package.json'), 'utf8')).dependencies);
+  }
+  const wanted = JSON.stringify({ digest: packed.digest, dependencies });
+  const stamp = join(folder, '.installed');
+  if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) {
+    rmSync(folder, { recursive: true, force: true });
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(
+      join(folder, 'package.json'),
+      JSON.stringify({ private: true, type: 'module', dependencies }, null, 2),
+    );
+    await step(
+      `lane ${name}: installing the tarball in an empty folder`,
+      npm,
+      ['install', '--prefer-offline', '--no-package-lock', '--no-progress'],
+      { cwd: folder },
+    );
+    writeFileSync(stamp, wanted);
+  }
+  return folder;
+}
+
+/** Compiles the lane's test files (and what they share) into `folder`, without bundling. */
+async function compileTests(folder, lane) {
+  const { build } = await import('esbuild');
+  rmSync(join(folder, 'test'), { recursive: true, force: true });
+  const files = lane.folders.flatMap((name) => testFiles(join(root, name)));
+  const shared = ['test/support', ...lane.folders].flatMap((name) =>
+    existsSync(join(root, name))
+      ? readdirSync(join(root, name), { recursive: true })
+          .filter((file) => file.endsWith('.ts'))
+          .map((file) => join(root, name, file))
+      : [],
+  );
+  await build({
+    entryPoints: [...new Set(shared)],
+    outbase: root,
+    outdir: folder,
+    format: 'esm',
+    platform: 'node',
+    target: 'node20',
+    sourcemap: 'inline',
+    logLevel: 'error',
+  });
+  for (const name of ['test/vectors', ...lane.folders, 'test/support']) {
+    const from = join(root, name);
+    if (!existsSync(from)) continue;
+    cpSync(from, join(folder, name), {
+      recursive: true,
+      filter: (source) => statSync(source).isDirectory() || !source.endsWith('.ts'),
+    });
+  }
+  return files.map((file) => join(folder, relative(root, file)).replace(/\.ts$/, '.js'));
+}
+
+/** Runs one test file; its counts, from the summary that uvu prints, and what it said of skipped tests. */
+function runFile(file, cwd, env) {
+  return new Promise((resolve) => {
+    const started = Date.now();
+    const child = spawn(process.execPath, ['--enable-source-maps', file], {
+      cwd,
+      env: { ...process.env, NO_COLOR: '1', ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: FILE_TIMEOUT,
+    });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (text) => {
+        output += text;
+      });
+    }
+    child.on('close', (code, signal) => {
+      const count = (word) => Number(new RegExp(`^\\s*${word}:\\s+(\\d+)`, 'm').exec(output)?.[1] ?? Number.NaN);
+      const [total, passed, skipped] = [count('Total'), count('Passed'), count('Skipped')];
+      // uvu counts every run file once; no summary means that the file died or hung before its end.
+      const finished = Number.isFinite(total) && (code === 0 || passed < total);
+      const result = finished ? { passed, failed: total - passed, skipped } : { passed: 0, failed: 1, skipped: 0 };
+      resolve({
+        ...result,
+        output,
+        reason: finished ? '' : `ended with ${signal ?? code} before its summary`,
+        ms: Date.now() - started,
+      });
+    });
+  });
+}
+
+/** Runs a lane whole; its counts. */
+export async function runLane(name) {
+  const lane = LANES[name];
+  process.stderr.write(`lane ${name}\n`);
+  let env = {};
+  if (lane.setup) {
+    const prepared = await (await import(join(root, lane.setup))).default();
+    if (prepared?.skip) {
+      process.stderr.write(`  SKIP lane ${name}: ${prepared.skip}; to enable: ${prepared.enable}\n`);
+      return { passed: 0, failed: 0, skipped: 1 };
+    }
+    env = prepared?.env ?? {};
+  }
+  const folder = await installLane(name, lane);
+  const files = await compileTests(folder, lane);
+  const total = { passed: 0, failed: 0, skipped: 0 };
+  const queue = [...files];
+  const worker = async () => {
+    for (let file = queue.shift(); file; file = queue.shift()) {
+      const result = await runFile(file, dirname(file), env);
+      for (const key of Object.keys(total)) total[key] += result[key];
+      const label = relative(folder, file).replace(/\.js$/, '.ts');
+      process.stderr.write(
+        `  ${label}: ${result.passed} passed, ${result.failed} failed, ${result.skipped} skipped, ${(result.ms / 1000).toFixed(1)} s\n`,
+      );
+      for (const line of result.output.split('\n'))
+        if (/^\s*SKIP /.test(line)) process.stderr.write(`  ${line.trim()}\n`);
+      if (result.failed > 0)
+        process.stderr.write(`${result.output}${result.reason ? `  ${label} ${result.reason}\n` : ''}`);
+    }
+  };
+  await Promise.all(Array.from({ length: lane.parallel ?? 2 }, worker));
+  return total;
+}

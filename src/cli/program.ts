@@ -1,0 +1,25 @@
+/** Joins the commands; each is one file that adds itself to the program. */
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { MooncakeError } from '../core/errors.js';
+
+const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
+
+/** Parses `argv` and runs the command it names. Errors become one line on stderr and exit code 1. */
+export async function program(argv: string[]): Promise<void> {
+  const root = new Command('mooncake-ts')
+    .description('The Mooncake KV-cache system for LLM inference: hashing, prefix matching, replay')
+    .version(version)
+    .showHelpAfterError('(add --help for what is accepted)');
+  // A reader that goes away (| head) ends the program quietly.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    process.exit(error.code === 'EPIPE' ? 0 : 1);
+  });
+  try {
+    await root.parseAsync(argv);
+  } catch (error) {
+    const known = error instanceof MooncakeError;
+    process.stderr.write(`mooncake-ts: ${known ? `${error.message} [${error.code}]` : (error as Error).stack}\n`);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,44 @@
+/** Argument predicates: each returns its value in the type wanted or throws ERR_INVALID_ARGUMENT naming it. */
+import { errors, show } from './errors.js';
+
+/** An integer from `min` to `max`, both included. */
+export function integer(argument: string, value: unknown, min: number, max: number): number {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
+    throw errors.invalidArgument(argument, value, `an integer from ${min} to ${max}`);
+  }
+  return value;
+}
+
+/** One of a few strings or numbers. */
+export function oneOf<T extends string | number>(argument: string, value: unknown, choices: readonly T[]): T {
+  if (!choices.includes(value as T)) {
+    throw errors.invalidArgument(argument, value, `one of ${choices.map(show).join(', ')}`);
+  }
+  return value as T;
+}
+
+export function string(argument: string, value: unknown): string {
+  if (typeof value !== 'string') throw errors.invalidArgument(argument, value, 'a string');
+  return value;
+}
+
+export function boolean(argument: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw errors.invalidArgument(argument, value, 'true or false');
+  return value;
+}
+
+/** A plain options object; undefined counts as empty. */
+export function options<T extends object>(argument: string, value: T | undefined): T {
+  if (value === undefined) return {} as T;
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw errors.invalidArgument(argument, value, 'an object');
+  }
+  return value;
+}
+
+/** Bytes over any buffer. */
+export function bytes(argument: string, value: unknown): Uint8Array {
+  if (value instanceof Uint8Array) return value;
+  if (value instanceof ArrayBuffer) return new Uint8Array(value);
+  throw errors.invalidArgument(argument, value, 'a Uint8Array or an ArrayBuffer');
+}

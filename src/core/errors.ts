@@ -1,0 +1,88 @@
+/**
+ * Every error the package throws on purpose: one class, a stable `code`, the argument that was wrong and its value.
+ * A caller switches on `code`; the message is for people.
+ */
+export type ErrorCode =
+  | 'ERR_INVALID_ARGUMENT'
+  | 'ERR_OUT_OF_MEMORY'
+  | 'ERR_LAYOUT_MISMATCH'
+  | 'ERR_SNAPSHOT'
+  | 'ERR_TRACE'
+  | 'ERR_NOT_SUPPORTED'
+  | 'ERR_UNDEFINED_HASH'
+  | 'ERR_BUSY'
+  | 'ERR_QUEUE_FULL'
+  | 'ERR_ABORTED'
+  | 'ERR_TIMEOUT'
+  | 'ERR_CLOSED'
+  | 'ERR_WORKER';
+
+export interface ErrorDetails {
+  /** Name of the argument or field that was wrong, as the caller wrote it: `blockSize`, `tokens[3]`. */
+  argument?: string;
+  /** The value that was refused. */
+  value?: unknown;
+  cause?: unknown;
+}
+
+export class MooncakeError extends Error {
+  override readonly name = 'MooncakeError';
+  readonly code: ErrorCode;
+  readonly argument?: string;
+  readonly value?: unknown;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = code;
+    this.argument = details.argument;
+    this.value = details.value;
+  }
+}
+
+/** A short, safe rendering of any value for a message. */
+export function show(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 64 ? `${value.slice(0, 64)}…` : value);
+  if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'function') return 'a function';
+  if (ArrayBuffer.isView(value)) return `${value.constructor.name} of ${value.byteLength} bytes`;
+  if (Array.isArray(value)) return `an array of ${value.length}`;
+  if (value !== null && typeof value === 'object') {
+    return Object.getPrototypeOf(value) === Object.prototype ? 'an object' : (value.constructor?.name ?? 'an object');
+  }
+  return String(value);
+}
+
+export const errors = {
+  /** `expected` completes "must be …". */
+  invalidArgument: (argument: string, value: unknown, expected: string) =>
+    new MooncakeError('ERR_INVALID_ARGUMENT', `${argument} must be ${expected}, got ${show(value)}`, {
+      argument,
+      value,
+    }),
+  outOfMemory: (what: string, bytes: number) =>
+    new MooncakeError('ERR_OUT_OF_MEMORY', `${what} needs ${bytes} bytes, which its memory cannot grow to`, {
+      argument: what,
+      value: bytes,
+    }),
+  layoutMismatch: (argument: string, value: unknown, why: string) =>
+    new MooncakeError('ERR_LAYOUT_MISMATCH', `${argument}: ${why} (${show(value)})`, { argument, value }),
+  snapshot: (why: string, argument = 'snapshot', value?: unknown) =>
+    new MooncakeError('ERR_SNAPSHOT', `snapshot refused: ${why}`, { argument, value }),
+  trace: (line: number, why: string, value?: unknown) =>
+    new MooncakeError('ERR_TRACE', `trace line ${line}: ${why}`, { argument: `line ${line}`, value }),
+  notSupported: (what: string, instead: string) =>
+    new MooncakeError('ERR_NOT_SUPPORTED', `${what} is not supported: ${instead}`, { argument: what }),
+  undefinedHash: (argument: string, value: unknown, why: string) =>
+    new MooncakeError('ERR_UNDEFINED_HASH', `${argument}: ${why}`, { argument, value }),
+  busy: (what: string) => new MooncakeError('ERR_BUSY', `${what} is being written; try again`, { argument: what }),
+  queueFull: (limit: number) =>
+    new MooncakeError('ERR_QUEUE_FULL', `the queue holds its limit of ${limit} tasks`, {
+      argument: 'maxQueue',
+      value: limit,
+    }),
+  aborted: (reason?: unknown) => new MooncakeError('ERR_ABORTED', 'the call was aborted', { cause: reason }),
+  timeout: (what: string, ms: number) =>
+    new MooncakeError('ERR_TIMEOUT', `${what} took longer than ${ms} ms`, { argument: what, value: ms }),
+  closed: (what: string) => new MooncakeError('ERR_CLOSED', `${what} is closed`, { argument: what }),
+  worker: (why: string, cause?: unknown) => new MooncakeError('ERR_WORKER', `worker: ${why}`, { cause }),
+};

@@ -1,0 +1,2 @@
+/** mooncake-ts/edge: hashing, prefix matching and instance choice with no Node API. */
+export { type ErrorCode, MooncakeError } from '../core/errors.js';

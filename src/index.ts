@@ -1,0 +1,7 @@
+/** mooncake-ts: what the package exports in Node. The portable part is `mooncake-ts/edge`. */
+import { readFileSync } from 'node:fs';
+import { useSharedCore } from './core/wasm.js';
+
+useSharedCore(() => readFileSync(new URL('../core.shared.wasm', import.meta.url)));
+
+export { type ErrorCode, MooncakeError } from './core/errors.js';

@@ -1,0 +1,1 @@
+export { type ErrorCode, MooncakeError } from '../core/errors.js';
