@@ -10,11 +10,12 @@ const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
 const FILE_TIMEOUT = 10 * 60_000;
 
 /**
- * ci: part of CI's list. folders: where its test files are. dependencies: dev dependencies of the project that its
+ * ci: part of CI's list. check: an npm command that passes or fails as a whole, instead of test files. folders: where its test files are. dependencies: dev dependencies of the project that its
  * tests import. extra: a folder with a package.json of the lane's own (heavy peers and run-times). setup: a module
  * whose default export prepares the lane, or returns {skip, enable} where this machine cannot run it.
  */
 export const LANES = {
+  lint: { ci: true, check: ['run', 'lint'] },
   unit: {
     ci: true,
     folders: ['test/core', 'test/cli', 'test/workers', 'test/replay'],
@@ -141,6 +142,13 @@ function runFile(file, cwd, env) {
 export async function runLane(name) {
   const lane = LANES[name];
   process.stderr.write(`lane ${name}\n`);
+  if (lane.check) {
+    const passed = await step(`npm ${lane.check.join(' ')}`, npm, lane.check).then(
+      () => true,
+      () => false,
+    );
+    return { passed: passed ? 1 : 0, failed: passed ? 0 : 1, skipped: 0 };
+  }
   let env = {};
   if (lane.setup) {
     const prepared = await (await import(join(root, lane.setup))).default();

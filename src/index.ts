@@ -5,3 +5,10 @@ import { useSharedCore } from './core/wasm.js';
 useSharedCore(() => readFileSync(new URL('../core.shared.wasm', import.meta.url)));
 
 export { type ErrorCode, MooncakeError } from './core/errors.js';
+export {
+  MooncakeConnector,
+  MooncakeStore,
+  MooncakeStoreConnector,
+  MultiConnector,
+  TransferEngine,
+} from './planned.js';

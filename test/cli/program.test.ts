@@ -1,0 +1,28 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { run } from '../support/cli.js';
+
+test('--help lists the commands and exits with 0', async () => {
+  const { code, stdout } = await run(['--help']);
+  assert.is(code, 0);
+  assert.match(stdout, /Usage: mooncake-ts/);
+});
+
+test('--version prints the version of the package', async () => {
+  const { stdout } = await run(['--version']);
+  assert.match(stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+test('an unknown command is refused with a hint', async () => {
+  const { code, stderr } = await run(['hsah']);
+  assert.is(code, 1);
+  assert.match(stderr, /unknown command 'hsah'/);
+});
+
+test('a command of a later version says so', async () => {
+  const { code, stderr } = await run(['master', '--port', '50051']);
+  assert.is(code, 1);
+  assert.match(stderr, /mooncake-ts master is not supported.*\[ERR_NOT_SUPPORTED\]/);
+});
+
+test.run();
