@@ -10,9 +10,10 @@ const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
 const FILE_TIMEOUT = 10 * 60_000;
 
 /**
- * ci: part of CI's list. check: an npm command that passes or fails as a whole, instead of test files. folders: where its test files are. dependencies: dev dependencies of the project that its
- * tests import. extra: a folder with a package.json of the lane's own (heavy peers and run-times). setup: a module
- * whose default export prepares the lane, or returns {skip, enable} where this machine cannot run it.
+ * ci: part of CI's list. check: an npm command that passes or fails as a whole, instead of test files.
+ * folders: where its test files are. dependencies: dev dependencies of the project that its tests import.
+ * extra: a folder with a package.json of the lane's own (heavy peers and run-times).
+ * setup: a module whose default export prepares the lane and returns {env}, or {skip, enable} where it cannot run.
  */
 export const LANES = {
   lint: { ci: true, check: ['run', 'lint'] },
