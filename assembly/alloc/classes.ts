@@ -21,9 +21,11 @@ const CLASS_MAPS: usize = 64;
 const HEADS: usize = 256;
 export const SEGMENT: usize = HEADS + LEVELS * 128;
 
-/** Regions of a request's own class that are looked at before one of a larger class is split. */
+/**
+ * Regions of a request's own class that are tried before a larger one is split, and how many more when there is no larger
+ * one: only there can a request fail although a region would fit it.
+ */
 const NEAR: i32 = 8;
-/** And when there is none of a larger class: only then can a request fail, so it looks further. */
 const FAR: i32 = 256;
 
 /** In front of the tables: the window through which batches of arguments and results pass (allocator.ts). */
@@ -104,34 +106,23 @@ function above(at: usize, cls: u32): u32 {
 }
 
 /**
- * A free region of at least `size` bytes, or 0. Regions of the request's own class are within 3 % of it: the nearest of
- * the first few is taken, so that equal sizes reuse each other's holes exactly; then any region of the next class up.
+ * A free region of at least `size` bytes, or 0: one of the request's own class, whose regions are within 3 % of it, so
+ * that equal sizes reuse each other's holes exactly; then any of the next class up, where all are large enough.
  */
 export function findFree(segment: u32, size: u64): u32 {
   const at = table(segment);
   const cls = classOf(size);
-  let best: u32 = 0;
-  let excess: u64 = -1;
   let candidate = load<u32>(at + HEADS + (<usize>cls << 2));
-  for (let looked = 0; candidate != 0 && looked < NEAR; looked++) {
-    const node = nodeAt(candidate);
-    const more = sizeOf(node) - size; // wraps where the region is too small, to more than any excess
-    if (more == 0) return candidate;
-    if (<i64>more > 0 && more < excess) {
-      excess = more;
-      best = candidate;
+  for (let looked = 0; candidate != 0 && looked < FAR; looked++) {
+    if (looked == NEAR) {
+      const larger = above(at, cls);
+      if (larger != 0) return larger;
     }
-    candidate = load<u32>(node, 28);
-  }
-  if (best != 0) return best;
-  const larger = above(at, cls);
-  if (larger != 0) return larger;
-  for (let looked = NEAR; candidate != 0 && looked < FAR; looked++) {
     const node = nodeAt(candidate);
     if (sizeOf(node) >= size) return candidate;
     candidate = load<u32>(node, 28);
   }
-  return 0;
+  return above(at, cls);
 }
 
 /** Size of the largest free region: the only figure that walks a list, that of the highest class. */

@@ -7,7 +7,7 @@
  * neighbours at once. That nothing fits is an answer, not an error: the caller evicts something or takes another segment.
  */
 import { options as checkOptions, integer } from './check.js';
-import { errors } from './errors.js';
+import { errors, MooncakeError } from './errors.js';
 import { type Core, instantiate } from './wasm.js';
 
 interface AllocExports {
@@ -87,6 +87,13 @@ function notAllocated(argument: string, handle: number) {
   return errors.invalidArgument(argument, handle, 'the handle of an allocation that is not freed yet');
 }
 
+function full(what: string, value: number, argument = 'maxMetadataBytes') {
+  return new MooncakeError('ERR_OUT_OF_MEMORY', `${what} would need more than ${argument} ${value}`, {
+    argument,
+    value,
+  });
+}
+
 function checkSizes(sizes: unknown): asserts sizes is Float64Array | Uint32Array {
   if (!(sizes instanceof Float64Array || sizes instanceof Uint32Array)) {
     throw errors.invalidArgument('sizes', sizes, 'a Float64Array or Uint32Array');
@@ -109,6 +116,7 @@ export class AllocatorSet {
   readonly #handles: number;
   readonly #result: number;
   #count = 0;
+  #f64: Float64Array;
 
   /** @throws ERR_INVALID_ARGUMENT, ERR_OUT_OF_MEMORY when maxMetadataBytes does not hold the segments' tables */
   constructor(options?: AllocatorSetOptions) {
@@ -118,14 +126,20 @@ export class AllocatorSet {
     this.#core = instantiate<AllocExports>({ maxBytes: maxMetadataBytes });
     const { exports } = this.#core;
     spread = (spread + 0x9e3779b1) >>> 0;
-    if (!exports.allocStart(maxSegments, spread)) throw errors.outOfMemory('maxSegments', maxMetadataBytes);
+    if (!exports.allocStart(maxSegments, spread)) throw full(`${maxSegments} segments`, maxMetadataBytes);
     this.#open = new Uint8Array(maxSegments);
+    this.#f64 = this.#core.f64;
     const window = exports.allocWindow() >>> 0;
     this.#segments = window >>> 2;
     this.#sizes = (window + 4 * BATCH) >>> 3;
     this.#offsets = this.#sizes + BATCH;
     this.#handles = this.#offsets + BATCH;
     this.#result = exports.allocResult() >>> 3;
+  }
+
+  // Asking the memory for its buffer costs a third of an allocation; a private memory's old view is empty once it grew.
+  get #cells(): Float64Array {
+    return this.#f64.length > 0 ? this.#f64 : (this.#f64 = this.#core.f64);
   }
 
   /** Bytes of linear memory that the tables have grown to. */
@@ -150,9 +164,10 @@ export class AllocatorSet {
     integer('base', base, 0, MAX_OFFSET - length);
     if (base % alignment !== 0) throw errors.invalidArgument('base', base, `a multiple of the alignment ${alignment}`);
     const segment = this.#open.indexOf(0);
+    if (segment < 0) throw full('another segment', this.maxSegments, 'maxSegments');
     const capacity = length - (length % alignment);
-    if (segment < 0 || !this.#core.exports.allocAddSegment(segment, base, capacity, alignment)) {
-      throw errors.outOfMemory(`segment ${this.#count}`, this.#core.byteLength);
+    if (!this.#core.exports.allocAddSegment(segment, base, capacity, alignment)) {
+      throw full('another segment', this.#core.byteLength);
     }
     this.#open[segment] = 1;
     this.#count++;
@@ -172,7 +187,7 @@ export class AllocatorSet {
     this.#checkSegment('segment', segment);
     integer('size', size, 1, MAX_OFFSET);
     const offset = this.#core.exports.allocate(segment, size);
-    return offset < 0 ? undefined : { segment, offset, handle: this.#core.f64[this.#result] };
+    return offset < 0 ? undefined : { segment, offset, handle: this.#cells[this.#result] };
   }
 
   /** `size` bytes of the first segment of the list that has them, or undefined. */
@@ -187,7 +202,7 @@ export class AllocatorSet {
       this.#core.u32.set(part, this.#segments);
       const place = this.#core.exports.allocateFirst(part.length, size);
       if (place < 0) continue;
-      const { f64 } = this.#core;
+      const f64 = this.#cells;
       return { segment: part[place], offset: f64[this.#offsets], handle: f64[this.#result] };
     }
     return undefined;
@@ -225,12 +240,12 @@ export class AllocatorSet {
     let count = 0;
     for (let start = 0; start < sizes.length; start += BATCH) {
       const length = Math.min(BATCH, sizes.length - start);
-      const { u32, f64 } = this.#core;
+      const { u32 } = this.#core;
       if (typeof segments === 'number') u32.fill(segments, this.#segments, this.#segments + length);
       else u32.set(segments.subarray(start, start + length), this.#segments);
-      f64.set(sizes.subarray(start, start + length), this.#sizes);
+      this.#cells.set(sizes.subarray(start, start + length), this.#sizes);
       count += this.#core.exports.allocateMany(length);
-      const results = this.#core.f64;
+      const results = this.#cells;
       offsets.set(results.subarray(this.#offsets, this.#offsets + length), start);
       handles.set(results.subarray(this.#handles, this.#handles + length), start);
     }
@@ -249,9 +264,13 @@ export class AllocatorSet {
    */
   freeMany(handles: Float64Array): void {
     if (!(handles instanceof Float64Array)) throw errors.invalidArgument('handles', handles, 'a Float64Array');
-    for (let i = 0; i < handles.length; i++) if (handles[i] !== -1) checkHandle(`handles[${i}]`, handles[i]);
+    for (let i = 0; i < handles.length; i++) {
+      const handle = handles[i];
+      if (!(handle >= -1 && handle <= Number.MAX_SAFE_INTEGER && handle % 1 === 0))
+        checkHandle(`handles[${i}]`, handle);
+    }
     for (let at = 0; at < handles.length; ) {
-      const { f64 } = this.#core;
+      const f64 = this.#cells;
       const start = at;
       let count = 0;
       for (; at < handles.length && count < BATCH; at++)
@@ -269,17 +288,14 @@ export class AllocatorSet {
     checkHandle('handle', handle);
     const segment = this.#core.exports.allocLocate(handle);
     if (segment < 0) return undefined;
-    const { f64 } = this.#core;
+    const f64 = this.#cells;
     return { segment, offset: f64[this.#offsets], size: f64[this.#handles], handle };
   }
 
   figures(segment: number): AllocatorFigures {
     this.#checkSegment('segment', segment);
     this.#core.exports.allocFigures(segment);
-    const [capacity, used, largestFree, freeRegions, allocations] = this.#core.f64.subarray(
-      this.#sizes,
-      this.#sizes + 5,
-    );
+    const [capacity, used, largestFree, freeRegions, allocations] = this.#cells.subarray(this.#sizes, this.#sizes + 5);
     const free = capacity - used;
     const fragmentation = free === 0 ? 0 : 1 - largestFree / free;
     return { capacity, used, free, largestFree, freeRegions, allocations, fragmentation };
