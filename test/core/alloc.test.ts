@@ -182,6 +182,24 @@ test('equal sizes fill a segment to the last byte, also out of freed holes', () 
   assert.is(allocator.figures.fragmentation, 0);
 });
 
+test('the one hole that fits is found behind many of its class that are too small', () => {
+  // 1,024 to 1,055 bytes are one class; the hole of 1,040 is freed first, so it is the last in the list.
+  const allocator = new OffsetAllocator({ length: 1041 + 100 * 1031 });
+  const fits = allocator.allocate(1040)!;
+  const small: number[] = [];
+  for (let i = 0; i < 100; i++) {
+    allocator.allocate(1);
+    small.push(allocator.allocate(1030)!.handle);
+  }
+  allocator.allocate(1);
+  assert.is(allocator.figures.free, 0);
+  allocator.free(fits.handle);
+  allocator.freeMany(Float64Array.from(small));
+  assert.is(allocator.figures.freeRegions, 101);
+  assert.is(allocator.allocate(1041), undefined);
+  assert.is(allocator.allocate(1040)?.offset, fits.offset);
+});
+
 test('offsets up to 2^47 and sizes beyond 32 bits', () => {
   const base = 2 ** 46;
   const allocator = new OffsetAllocator({ length: 2 ** 46, base, alignment: 2 ** 21 });
