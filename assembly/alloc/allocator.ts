@@ -1,15 +1,15 @@
-// Offset allocator: hands out ranges of segments it never touches, so a segment may be any memory anywhere. Many segments
-// in one instance. Sizes are exact to the alignment; allocate and free take constant time, and a freed region joins its
-// free neighbours at once, so two free regions never touch. State: the header and nodes (nodes.ts), one table a segment
-// (classes.ts) and the batch window in front of the tables:
+// Offset allocator: hands out ranges of segments it never touches, so a segment may be any memory anywhere. One
+// instance holds many segments. Sizes are exact to the alignment; allocate and free take constant time, and a freed
+// region joins its free neighbours at once, so two free regions never touch. State: the header and nodes (nodes.ts), one
+// table a segment (classes.ts) and the batch window in front of the tables:
 //
 //   u32 x BATCH  segments
 //   f64 x BATCH  sizes, or handles to free
 //   f64 x BATCH  offsets
 //   f64 x BATCH  handles
 //
-// Sizes, offsets and handles are integers below 2^53 and pass as f64, which JavaScript reads without a BigInt. Arguments
-// are checked by the caller; segment numbers are below the number of tables that allocStart reserved.
+// Sizes, offsets and handles are integers below 2^53 and pass as f64, which JavaScript reads without a BigInt. The
+// caller checks the arguments; segment numbers are below the number of tables that allocStart reserved.
 import { ensure } from '../memory';
 import { BATCH, findFree, insertFree, largestFree, removeFree, SEGMENT, table, WINDOW, WINDOW_BYTES } from './classes';
 import {
@@ -49,7 +49,7 @@ export function allocResult(): usize {
   return RESULT;
 }
 
-/** Opens a segment of offsets `base` to `base + capacity`, all multiples of `alignment`. False: no memory for a node. */
+/** Opens a segment of offsets `base` to `base + capacity`, multiples of `alignment`. False: no memory for a node. */
 export function allocAddSegment(segment: u32, base: f64, capacity: f64, alignment: f64): bool {
   const first = takeNode();
   if (first == 0) return false;
@@ -179,7 +179,13 @@ export function allocLocate(handle: f64): i32 {
   return <i32>segmentOf(node);
 }
 
-/** Writes capacity, bytes in use, largest free region, free regions and allocations of a segment into the window's sizes. */
+/** Bytes of a segment that are not in use. */
+export function allocFreeBytes(segment: u32): f64 {
+  const at = table(segment);
+  return <f64>(load<u64>(at) - load<u64>(at, 8));
+}
+
+/** Capacity, bytes in use, largest free region, free regions and allocations, written to the window's sizes. */
 export function allocFigures(segment: u32): void {
   const at = table(segment);
   store<f64>(SIZES, <f64>load<u64>(at));

@@ -1,6 +1,6 @@
-// Size classes of a segment's free regions, as in TLSF (M. Masmano and others, "TLSF: a new dynamic memory allocator for
-// real-time systems", 2004): one list a class, 32 classes to each power of two (3 % apart; below 32 bytes one class a
-// size), a bit for each class that has regions and a bit for each power of two that has such classes. A segment's
+// Size classes of a segment's free regions, as in TLSF (M. Masmano and others, "TLSF: a new dynamic memory allocator
+// for real-time systems", 2004): one list a class, 32 classes to each power of two (3 % apart; below 32 bytes one class
+// a size), a bit for each class that has regions and a bit for each power of two that has such classes. A segment's
 // table:
 //
 //     0  u64  capacity
@@ -22,8 +22,8 @@ const HEADS: usize = 256;
 export const SEGMENT: usize = HEADS + LEVELS * 128;
 
 /**
- * Regions of a request's own class that are tried before a larger one is split, and how many more when there is no larger
- * one: only there can a request fail although a region would fit it.
+ * Regions of a request's own class that are tried before a larger one is split, and up to how many when there is no
+ * larger one: only there can a request fail although a region would fit it.
  */
 const NEAR: i32 = 8;
 const FAR: i32 = 256;

@@ -2,8 +2,8 @@
 // 6c40df5f0b497347. Inside, the state is kept byte-reversed, so that data is loaded as it lies and never swapped.
 //
 // Two kernels. Slicing-16 looks up sixteen tables for every 16 bytes. From FOLD_MIN bytes on, folding by a sparse
-// multiple of the polynomial does most of the work (S. Russell, "Chorba: A novel CRC32 implementation", arXiv 2412.16398;
-// the multiple for this polynomial is ours): with y = x^8, P(x) divides
+// multiple of the polynomial does most of the work (S. Russell, "Chorba: A novel CRC32 implementation",
+// arXiv 2412.16398; the multiple for this polynomial is our own): with y = x^8, P(x) divides
 //
 //   1 + y^317 + y^2416 + y^2452 + y^2934 + y^2993 + y^3762 + y^3894
 //

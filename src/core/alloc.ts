@@ -22,6 +22,7 @@ interface AllocExports {
   allocFree(handle: number): number;
   allocFreeMany(count: number): number;
   allocLocate(handle: number): number;
+  allocFreeBytes(segment: number): number;
   allocFigures(segment: number): void;
 }
 
@@ -148,7 +149,7 @@ export class AllocatorSet {
   }
 
   /** Open segments. */
-  get segments(): number {
+  get segmentCount(): number {
     return this.#count;
   }
 
@@ -292,6 +293,13 @@ export class AllocatorSet {
     return { segment, offset: f64[this.#offsets], size: f64[this.#handles], handle };
   }
 
+  /** Bytes of a segment that are not handed out, in constant time: for policies that choose the emptiest segment. */
+  freeBytes(segment: number): number {
+    this.#checkSegment('segment', segment);
+    return this.#core.exports.allocFreeBytes(segment);
+  }
+
+  /** The state of a segment. All but `largestFree` in constant time: it walks the largest regions, those within 3 %. */
   figures(segment: number): AllocatorFigures {
     this.#checkSegment('segment', segment);
     this.#core.exports.allocFigures(segment);
@@ -324,7 +332,7 @@ export class OffsetAllocator {
     return this.#set.metadataBytes;
   }
 
-  get figures(): AllocatorFigures {
+  figures(): AllocatorFigures {
     return this.#set.figures(this.#segment);
   }
 

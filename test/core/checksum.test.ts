@@ -205,6 +205,9 @@ test('Crc64 sums pieces, crc64Into writes the CRC least significant byte first',
   assert.ok([...out.subarray(0, 9), ...out.subarray(17)].every((byte) => byte === 0xee));
   const whole = DATA.slice();
   assert.is(crc64(whole.buffer), PREFIXES[DATA.length], 'an ArrayBuffer');
+  const shared = new Uint8Array(new SharedArrayBuffer(DATA.length));
+  shared.set(DATA);
+  assert.is(crc64(shared), PREFIXES[DATA.length], 'shared memory');
 });
 
 test('wrong arguments are named, and the next call is right', () => {
