@@ -1,6 +1,6 @@
 // Offset allocator: hands out ranges of segments it never touches, so a segment may be any memory anywhere. One
 // instance holds many segments. Sizes are exact to the alignment; allocate and free take constant time, and a freed
-// region joins its free neighbours at once, so two free regions never touch. State: the header and nodes (nodes.ts), one
+// region joins its free neighbours at once, so two free regions never touch. State: header and nodes (nodes.ts), one
 // table a segment (classes.ts) and the batch window in front of the tables:
 //
 //   u32 x BATCH  segments
