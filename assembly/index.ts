@@ -1,2 +1,4 @@
 // Everything the core exports; each stem stands on its own.
+export * from './alloc';
+export * from './checksum';
 export { constantsEnd, ensure, heapBase } from './memory';
