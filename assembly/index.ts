@@ -1,4 +1,5 @@
 // Everything the core exports; each stem stands on its own.
 export * from './alloc';
 export * from './checksum';
+export * from './layout';
 export { constantsEnd, ensure, heapBase } from './memory';

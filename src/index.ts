@@ -14,7 +14,23 @@ export {
   type SegmentOptions,
 } from './core/alloc.js';
 export { Crc64, crc64, crc64Combine, crc64Into } from './core/checksum.js';
+export { type Descriptor, Descriptors } from './core/descriptors.js';
 export { type ErrorCode, MooncakeError } from './core/errors.js';
+export { KvLayout, type KvLayoutOptions } from './core/layout.js';
+export {
+  headRange,
+  type KvDtype,
+  type KvGroupOptions,
+  type KvKind,
+  type KvPlace,
+  type KvRange,
+  type KvTensorOptions,
+} from './core/layout-group.js';
+export type { LayerChoice } from './core/layout-match.js';
+export type { BlockIds } from './core/layout-pairs.js';
+export { type PlanOptions, planTransfer, type TransferBlocks, TransferPlan } from './core/layout-plan.js';
+export { type TransferSource, transferSources } from './core/layout-sources.js';
+export { fromTorch, type KvAxis, type TorchGroup, type TorchTensor } from './core/layout-tensor.js';
 export {
   MooncakeConnector,
   MooncakeStore,
