@@ -2,4 +2,5 @@
 export * from './alloc';
 export * from './checksum';
 export * from './layout';
+export * from './hash';
 export { constantsEnd, ensure, heapBase } from './memory';
