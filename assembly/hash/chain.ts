@@ -67,7 +67,7 @@ function runChain(job: usize, digest: i32, form: i32, blockSize: u32, head: usiz
     for (let i: usize = 0; i < ahead; i++) {
       const message = buffer(scratch, stride, i), length = encodeNext(job, message, head, form, blockSize);
       if (length == 0) return false;
-      store<u32>(lane(scratch, i), digest == SHA256 ? pad(message, length) : length, LENGTH);
+      store<u32>(lane(scratch, i), digest == SHA256 ? pad(message, length) : <u32>length, LENGTH);
     }
     for (let i: usize = 0; i < ahead; i++) {
       const message = buffer(scratch, stride, i), length = load<u32>(lane(scratch, i), LENGTH);

@@ -25,8 +25,8 @@ import { scratch } from './wasm.js';
 
 export type { ExtraKeys, Prompt } from './hash/into.js';
 export type { DigestKind, HashAlgorithm, HashOptions } from './hash/plan.js';
-export type { BytesHex, ExtraKey } from './hash/serialize.js';
 export type { Tokens } from './hash/tokens.js';
+export type { BytesHex, ExtraKey } from './hash/values.js';
 
 const LIMIT = 2 ** 32;
 /** Bytes of tokens of one batch call; longer prompts are hashed by themselves, in chunks. */

@@ -10,8 +10,8 @@
 import { errors } from '../errors.js';
 import type { Core } from '../wasm.js';
 import { type HashExports, type HashPlan, parentOf } from './plan.js';
-import type { ExtraKey } from './serialize.js';
 import { checkTokens, copyTokens, type Tokens } from './tokens.js';
+import type { ExtraKey } from './values.js';
 import { Writer } from './writer.js';
 
 /** Sizes of assembly/hash/chain.ts and encode.ts. */

@@ -3,7 +3,9 @@ import { integer, oneOf, options as optionsObject } from '../check.js';
 import { errors } from '../errors.js';
 import { fromHex } from '../hex.js';
 import { scratch } from '../wasm.js';
-import { cbor, pickle, type Serializer } from './serialize.js';
+import { cbor } from './cbor.js';
+import { pickle } from './pickle.js';
+import type { Serializer } from './values.js';
 
 /** What assembly/hash exports. */
 export interface HashExports {

@@ -1,5 +1,9 @@
 /** A byte buffer that grows. */
-const utf8 = new TextEncoder();
+const encoder = new TextEncoder();
+
+export function utf8(text: string): Uint8Array {
+  return encoder.encode(text);
+}
 
 export class Writer {
   #bytes = new Uint8Array(256);
@@ -13,36 +17,36 @@ export class Writer {
     this.#bytes = grown;
   }
 
-  /** One or more bytes. */
-  u8(...values: number[]): void {
-    this.#room(values.length);
-    for (const value of values) this.#bytes[this.length++] = value;
+  u8(value: number): this {
+    this.#room(1);
+    this.#bytes[this.length++] = value;
+    return this;
   }
 
-  /** An unsigned integer of `size` bytes, little-endian. */
-  little(value: number | bigint, size: number): void {
+  /** The low `size` bytes of an integer, in two's complement, little-endian. */
+  little(value: number | bigint, size: number): this {
     this.#room(size);
-    for (let rest = BigInt(value), i = 0; i < size; i++, rest >>= 8n) this.#bytes[this.length++] = Number(rest & 0xffn);
+    let rest = BigInt(value);
+    for (let i = 0; i < size; i++, rest >>= 8n) this.#bytes[this.length++] = Number(rest & 0xffn);
+    return this;
   }
 
-  /** An unsigned integer of `size` bytes, big-endian. */
-  big(value: number | bigint, size: number): void {
+  /** The same, big-endian. */
+  big(value: number | bigint, size: number): this {
     this.little(value, size);
     this.#bytes.subarray(this.length - size, this.length).reverse();
+    return this;
   }
 
-  append(bytes: Uint8Array): void {
+  append(bytes: Uint8Array): this {
     this.#room(bytes.length);
     this.#bytes.set(bytes, this.length);
     this.length += bytes.length;
+    return this;
   }
 
   /** What was written, a view. */
   get bytes(): Uint8Array {
     return this.#bytes.subarray(0, this.length);
-  }
-
-  static utf8(text: string): Uint8Array {
-    return utf8.encode(text);
   }
 }
