@@ -11,18 +11,20 @@
 //   16 u32  extra keys: for each block two u32, where its encoded keys start and end (equal: None); 0 for a chain
 //           without any
 //
-// Scratch of a call: STATE_SIZE bytes of hash state and lane cursors, then four message buffers of `stride` bytes.
+// Scratch of a call: STATE_SIZE bytes (hash state, cursors of the lanes, digests of the lanes), then four message buffers
+// of `stride` bytes.
 import { parentOffset, writeBody, writeHead } from './encode';
 import { digestPadded, pad } from './sha256';
-import { compress4, digestLane, start4 } from './sha256.lanes';
+import { compress4, digest4, start4 } from './sha256.lanes';
 import { SECRET, xxh3_128 } from './xxh3';
 
 const SHA256: i32 = 0;
 const JOB_SIZE: usize = 20;
 const STATE_SIZE: usize = 512;
-/** Cursors of the lanes: what is left of each job, in its own layout. */
+/** Cursors of the lanes: what is left of each job, in a job's layout; a fifth for the job that ends alone. */
 const LANES: usize = 128;
 const LANE_SIZE: usize = 32;
+const DIGESTS: usize = 320;
 /** Offset of the message's length, later its number of compressions, from a lane's cursor. */
 const LENGTH: usize = 24;
 
@@ -87,7 +89,7 @@ function runLanes(jobs: usize, end: usize, form: i32, blockSize: u32, head: usiz
   const parentAt = parentOffset(form, 32);
   for (let i: usize = 0; i < 4; i++) store<u32>(lane(scratch, i), 0, 4);
   for (;;) {
-    let busy = 0, most: u32 = 0;
+    let busy = 0, least = u32.MAX_VALUE, most: u32 = 0;
     for (let i: usize = 0; i < 4; i++) {
       const cursor = lane(scratch, i);
       while (load<u32>(cursor, 4) == 0 && jobs < end) {
@@ -105,6 +107,7 @@ function runLanes(jobs: usize, end: usize, form: i32, blockSize: u32, head: usiz
       if (length == 0) return false;
       const count = pad(message, length);
       store<u32>(cursor, count, LENGTH);
+      least = min(least, count);
       most = max(most, count);
       copyHash(message + parentAt, load<u32>(cursor, 12), 32);
     }
@@ -113,18 +116,20 @@ function runLanes(jobs: usize, end: usize, form: i32, blockSize: u32, head: usiz
     const first = buffer(scratch, stride, 0);
     for (let done: u32 = 1; done <= most; done++) {
       compress4(scratch, first + (<usize>(done - 1) << 6), stride);
+      if (done < least) continue;
+      digest4(scratch, scratch + DIGESTS);
       for (let i: usize = 0; i < 4; i++) {
         const cursor = lane(scratch, i);
         if (load<u32>(cursor, LENGTH) != done) continue;
         const out = <usize>load<u32>(cursor, 8);
-        digestLane(scratch, i, out);
+        copyHash(out, scratch + DIGESTS + (i << 5), 32);
         store<u32>(cursor, out, 12);
         store<u32>(cursor, out + 32, 8);
       }
     }
   }
   // The cursor of the lane that is left is a job itself; it moves out of the way of runChain's own cursors.
-  const rest = scratch + LANES + 4 * LANE_SIZE;
+  const rest = lane(scratch, 4);
   for (let i: usize = 0; i < 4; i++) {
     if (load<u32>(lane(scratch, i), 4) == 0) continue;
     memory.copy(rest, lane(scratch, i), JOB_SIZE);

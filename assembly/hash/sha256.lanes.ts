@@ -106,7 +106,15 @@ export function compress4(state: usize, p: usize, stride: usize): void {
   v128.store(state, add(v128.load(state, 112), h), 112);
 }
 
-/** The 32-byte digest of one lane. */
-export function digestLane(state: usize, lane: usize, out: usize): void {
-  for (let i: usize = 0; i < 8; i++) store<u32>(out + (i << 2), bswap(load<u32>(state + (i << 4) + (lane << 2))));
+/** The digests of all lanes, 32 bytes each, at `out`. */
+export function digest4(state: usize, out: usize): void {
+  for (let half: usize = 0; half < 32; half += 16, state += 64) {
+    const a = v128.load(state), b = v128.load(state, 16), c = v128.load(state, 32), d = v128.load(state, 48);
+    const p = swapWords(v128.shuffle<u32>(a, b, 0, 4, 1, 5)), q = swapWords(v128.shuffle<u32>(c, d, 0, 4, 1, 5));
+    const r = swapWords(v128.shuffle<u32>(a, b, 2, 6, 3, 7)), s = swapWords(v128.shuffle<u32>(c, d, 2, 6, 3, 7));
+    v128.store(out + half, v128.shuffle<u64>(p, q, 0, 2));
+    v128.store(out + half, v128.shuffle<u64>(p, q, 1, 3), 32);
+    v128.store(out + half, v128.shuffle<u64>(r, s, 0, 2), 64);
+    v128.store(out + half, v128.shuffle<u64>(r, s, 1, 3), 96);
+  }
 }

@@ -23,6 +23,7 @@ import {
 import { checkTokens, copyTokens, isTokens, type Tokens } from './hash/tokens.js';
 import { scratch } from './wasm.js';
 
+export { type ExtraKeysRequest, extraKeys, type MultimodalItem } from './hash/extra-keys.js';
 export type { ExtraKeys, Prompt } from './hash/into.js';
 export type { DigestKind, HashAlgorithm, HashOptions } from './hash/plan.js';
 export type { Tokens } from './hash/tokens.js';

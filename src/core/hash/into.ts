@@ -147,7 +147,7 @@ function run(
   const { digest, form, blockSize } = plan;
   if (core.exports.hashChains(jobs, count, digest, form, blockSize, state, stride) !== 0) {
     throw errors.notSupported(
-      `a block whose pickle takes 64 KiB or more (blockSize ${blockSize}, algorithm ${plan.algorithm})`,
+      'blocks whose pickle takes 64 KiB or more',
       'use a CBOR algorithm, or smaller blocks and extra keys',
     );
   }
