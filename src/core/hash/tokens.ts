@@ -41,7 +41,8 @@ export function copyTokens(
   const { u32 } = core;
   for (let i = from; i < to; i++) {
     const token = tokens[i];
-    if (token >>> 0 !== token) throw errors.invalidArgument(`${argument}[${i}]`, token, EXPECTED);
+    if (typeof token !== 'number' || token >>> 0 !== token)
+      throw errors.invalidArgument(`${argument}[${i}]`, token, EXPECTED);
     u32[word + i - from] = token;
   }
 }
