@@ -15,7 +15,8 @@
 // of `stride` bytes.
 import { parentOffset, writeBody, writeHead } from './encode';
 import { digestPadded, pad } from './sha256';
-import { compress4, digest4, start4 } from './sha256.lanes';
+import { digest4, start4 } from './sha256.lanes';
+import { compress4 } from './sha256.rounds';
 import { SECRET, xxh3_128 } from './xxh3';
 
 const SHA256: i32 = 0;
