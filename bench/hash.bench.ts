@@ -90,14 +90,14 @@ async function vllm(): Promise<Peer | undefined> {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  return {
+  const peer: Peer = {
     lastHash: '',
     async time(algorithm) {
       child.stdin.write(`${algorithm}\n`);
       const { value, done } = await lines.next();
       if (done) throw new Error('the Python process ended early');
       const [time, last] = value.split(' ');
-      this.lastHash = last;
+      peer.lastHash = last;
       return Number(time);
     },
     close() {
@@ -105,6 +105,7 @@ async function vllm(): Promise<Peer | undefined> {
       rmSync(temporary, { recursive: true });
     },
   };
+  return peer;
 }
 
 function timed(work: () => unknown, blocks: number): number {
