@@ -5,9 +5,8 @@
 import { BlockHashes } from './block-hashes.js';
 import { oneOf, options as optionsObject, bytes as someBytes } from './check.js';
 import { errors } from './errors.js';
-import { hashBatchInto, hashInto, type Prompt, type ReadyPrompt, readyPrompt } from './hash/into.js';
+import { CHUNK, hashBatchInto, hashInto, type Prompt, type ReadyPrompt, readyPrompt } from './hash/into.js';
 import {
-  algorithmOf,
   blockSizeOf,
   type DigestKind,
   digestBytes,
@@ -32,6 +31,10 @@ export type { BytesHex, ExtraKey } from './hash/values.js';
 const LIMIT = 2 ** 32;
 /** Bytes of tokens of one batch call; longer prompts are hashed by themselves, in chunks. */
 const BATCH = 4 << 20;
+/** What a prompt takes in a batch beside its tokens, so that many short ones are bounded too. */
+const PROMPT_ROOM = 64;
+/** Scratch of assembly/hash/sequence.ts. */
+const SEQUENCE_STATE = 320;
 
 export interface BlockHashOptions extends HashOptions, Omit<Prompt, 'tokens'> {}
 
@@ -81,7 +84,7 @@ export function blockHashesBatch(prompts: readonly (Tokens | Prompt)[], options:
     const prompt = isTokens(item)
       ? readyPrompt(name, `${name}.`, { tokens: item }, plan)
       : readyPrompt(`${name}.tokens`, `${name}.`, optionsObject(name, item as Prompt), plan);
-    const own = 4 * prompt.blocks * plan.blockSize;
+    const own = 4 * prompt.blocks * plan.blockSize + (prompt.extras?.bytes.length ?? 0) + PROMPT_ROOM;
     if (group.length > 0 && bytes + own > BATCH) flush();
     if (own > BATCH) {
       results.push(single(prompt, plan));
@@ -99,7 +102,7 @@ export function blockHashesBatch(prompts: readonly (Tokens | Prompt)[], options:
  * each process then, which is refused (ERR_UNDEFINED_HASH).
  */
 export function noneHash(algorithm: HashAlgorithm = 'sha256_cbor', seed?: string | null): Uint8Array {
-  return noneHashOf(hashPlan({ blockSize: 1, algorithm: algorithmOf(algorithm), seed })).slice();
+  return noneHashOf(hashPlan({ blockSize: 1, algorithm, seed })).slice();
 }
 
 export interface SequenceHashOptions {
@@ -132,17 +135,24 @@ export function sequenceHashes(tokens: Tokens, options: SequenceHashOptions): Bl
   const blocks = Math.floor(checkTokens('tokens', tokens).length / blockSize);
   const core = scratch<HashExports>();
   const state = core.heap;
-  const parentAt = state + 320;
-  const out = state + 512;
+  const parentAt = state + SEQUENCE_STATE;
+  const out = parentAt + 16;
   const at = Math.ceil((out + 8 * blocks) / 16) * 16;
-  core.reserve(at + 4 * blocks * blockSize, 'tokens');
-  copyTokens(core, 'tokens', tokens, 0, blocks * blockSize, at);
+  const chunk = Math.max(1, Math.floor(CHUNK / (4 * blockSize)));
+  core.reserve(at + 4 * blockSize * Math.min(chunk, blocks), 'tokens');
   if (before) core.u8.set(before, parentAt);
-  core.exports.sequenceHashes(at, blocks, blockSize, seed, before ? parentAt : 0, out, state);
+  for (let done = 0; done < blocks; done += chunk) {
+    const count = Math.min(chunk, blocks - done);
+    const to = out + 8 * done;
+    copyTokens(core, 'tokens', tokens, done * blockSize, (done + count) * blockSize, at);
+    core.exports.sequenceHashes(at, count, blockSize, seed, done > 0 ? to - 8 : before ? parentAt : 0, to, state);
+  }
   return new BlockHashes(core.u8.slice(out, out + 8 * blocks), 8);
 }
 
 /** Digest of any bytes: SHA-256, or XXH3 of 64 or 128 bits (big-endian, as `xxhsum` prints it) with a seed. */
 export function digest(kind: DigestKind, data: Uint8Array, seed?: bigint | number): Uint8Array {
-  return digestBytes(oneOf('kind', kind, digestKinds), someBytes('data', data), seedOf(seed));
+  const name = oneOf('kind', kind, digestKinds);
+  if (name === 'sha256' && seed !== undefined) throw errors.invalidArgument('seed', seed, 'left out: SHA-256 has none');
+  return digestBytes(name, someBytes('data', data), seedOf(seed));
 }

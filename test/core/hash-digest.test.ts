@@ -65,6 +65,12 @@ test("Mooncake's sequence hashes equal hash-wasm for every block size, seed and 
   }
 });
 
+test('a sequence longer than one chunk', async () => {
+  const tokens = ruled([7, 2654435761, 2 ** 32, 100_003]);
+  const expected = naiveSequence(await createXXHash3(), tokens, 16);
+  assert.equal(sequenceHashes(Uint32Array.from(tokens), { blockSize: 16 }).toHex(), expected);
+});
+
 test('sequence hashes read as numbers', async () => {
   const hasher = await createXXHash3();
   const hashes = sequenceHashes(Int32Array.of(1, 2, 3, 4), { blockSize: 2 });

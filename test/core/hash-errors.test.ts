@@ -157,6 +157,7 @@ const cases: Case[] = [
   ['a sequence parent too short', INVALID, 'parent', () => sequenceHashes([1], { blockSize: 1, parent: 'ff' })],
   ['a sequence of negative tokens', INVALID, 'tokens[0]', () => sequenceHashes(Int32Array.of(-1), { blockSize: 1 })],
   ['a digest of another name', INVALID, 'kind', () => digest(any('md5'), new Uint8Array(1))],
+  ['a seed for SHA-256', INVALID, 'seed', () => digest('sha256', new Uint8Array(1), 1)],
   ['a digest of text', INVALID, 'data', () => digest('sha256', any('text'))],
   ['hashes of no bytes', INVALID, 'bytes', () => new BlockHashes(any([1]), 8)],
   ['hashes of a broken length', INVALID, 'bytes', () => new BlockHashes(new Uint8Array(15), 16)],

@@ -21,7 +21,7 @@ const HEAD_ROOM = 64;
 const TOKEN_ROOM = 7;
 const TAIL_ROOM = 96;
 /** Bytes of tokens hashed by one call of a single chain: few enough to be still in the cache when they are hashed. */
-const CHUNK = 1 << 17;
+export const CHUNK = 1 << 17;
 
 /** Extra keys of a prompt: one entry per block, null for none. Missing entries are null. */
 export type ExtraKeys = readonly (readonly ExtraKey[] | null)[];

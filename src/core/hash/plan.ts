@@ -69,10 +69,6 @@ export interface HashPlan extends AlgorithmTraits {
   readonly seed: string | null | undefined;
 }
 
-export function algorithmOf(value: unknown): HashAlgorithm {
-  return oneOf('algorithm', value ?? 'sha256_cbor', NAMES);
-}
-
 export function blockSizeOf(value: unknown): number {
   return integer('blockSize', value, 1, MAX_BLOCK_SIZE);
 }
@@ -83,7 +79,7 @@ export function hashPlan(options: HashOptions): HashPlan {
   if (seed !== undefined && seed !== null && typeof seed !== 'string') {
     throw errors.invalidArgument('seed', seed, 'a string (the value of PYTHONHASHSEED) or null');
   }
-  const name = algorithmOf(algorithm);
+  const name = oneOf('algorithm', algorithm ?? 'sha256_cbor', NAMES);
   return { ...ALGORITHMS[name], algorithm: name, blockSize: blockSizeOf(blockSize), seed };
 }
 
