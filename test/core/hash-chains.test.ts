@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { blockHashes, blockHashesBatch, noneHash } from 'mooncake-ts';
+import { type BlockHashes, blockHashes, blockHashesBatch, noneHash } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { hex, naiveChain, ruled } from '../support/vectors.js';
@@ -59,6 +59,16 @@ test('one prompt equals node:crypto, from any kind of array', () => {
   );
 });
 
+/** Equal, without printing a difference of megabytes. */
+function same(ours: BlockHashes, expected: string[]): void {
+  assert.is(ours.length, expected.length);
+  assert.is(
+    expected.findIndex((hash, i) => ours.hex(i) !== hash),
+    -1,
+    'the first block that differs',
+  );
+}
+
 test('prompts longer than one chunk and batches longer than one call', () => {
   const rules = [
     [1, 2654435761, 151_936, 600_001],
@@ -70,16 +80,17 @@ test('prompts longer than one chunk and batches longer than one call', () => {
   const prompts = rules.map((rule) => Int32Array.from(ruled(rule)));
   const none = noneHash();
   const expected = prompts.map((tokens) => naiveChain(none, tokens, 16));
-  assert.equal(blockHashes(prompts[0], { blockSize: 16 }).toHex(), expected[0]);
+  same(blockHashes(prompts[0], { blockSize: 16 }), expected[0]);
   const batch = blockHashesBatch(prompts, { blockSize: 16 });
-  for (const [i, hashes] of batch.entries()) assert.equal(hashes.toHex(), expected[i]);
+  assert.is(batch.length, prompts.length);
+  for (const [i, hashes] of batch.entries()) same(hashes, expected[i]);
 });
 
 test('extra keys of a long prompt stay with their blocks across chunks', () => {
   const tokens = Int32Array.from(ruled([1, 2654435761, 151_936, 300_000]));
   const salts = Array.from({ length: tokens.length / 16 }, (_, i) => (i % 3 === 0 ? `salt ${i}` : null));
   const extraKeys = saltKeys(salts, salts.length);
-  assert.equal(blockHashes(tokens, { blockSize: 16, extraKeys }).toHex(), naiveChain(noneHash(), tokens, 16, salts));
+  same(blockHashes(tokens, { blockSize: 16, extraKeys }), naiveChain(noneHash(), tokens, 16, salts));
 });
 
 for (const algorithm of ['sha256', 'sha256_cbor', 'xxhash', 'xxhash_cbor'] as const) {

@@ -48,6 +48,11 @@ test('items are named in every block they touch, with the offset from its start'
   ]);
 });
 
+test('an item that ended before the first block wanted is not named', () => {
+  const multimodal = [{ identifier: 'a', offset: 1, length: 3 }];
+  assert.equal(extraKeys({ tokens: 8, blockSize: 4, multimodal, start: 4 }), [null]);
+});
+
 test('an empty salt is no salt', () => {
   assert.equal(extraKeys({ tokens: 4, blockSize: 4, cacheSalt: '' }), [null]);
 });
