@@ -11,8 +11,8 @@
 //   16 u32  extra keys: for each block two u32, where its encoded keys start and end (equal: None); 0 for a chain
 //           without any
 //
-// Scratch of a call: STATE_SIZE bytes (hash state, cursors of the lanes, digests of the lanes), then four message buffers
-// of `stride` bytes.
+// Scratch of a call: STATE_SIZE bytes (hash state, cursors of the lanes, digests of the lanes), then four message
+// buffers of `stride` bytes.
 import { parentOffset, writeBody, writeHead } from './encode';
 import { digestPadded, pad } from './sha256';
 import { digest4, start4 } from './sha256.lanes';
@@ -61,7 +61,9 @@ function encodeNext(job: usize, message: usize, head: usize, form: i32, blockSiz
 }
 
 /** Runs one job to its end. False where a block fits no frame. */
-function runChain(job: usize, digest: i32, form: i32, blockSize: u32, head: usize, scratch: usize, stride: usize): bool {
+function runChain(
+  job: usize, digest: i32, form: i32, blockSize: u32, head: usize, scratch: usize, stride: usize,
+): bool {
   const width: usize = digest == SHA256 ? 32 : 16;
   const parentAt = parentOffset(form, width);
   let parent = <usize>load<u32>(job, 12), out = <usize>load<u32>(job, 8);
@@ -86,7 +88,9 @@ function runChain(job: usize, digest: i32, form: i32, blockSize: u32, head: usiz
 }
 
 /** Runs jobs in the four lanes until fewer than two are at work, then the last one alone. */
-function runLanes(jobs: usize, end: usize, form: i32, blockSize: u32, head: usize, scratch: usize, stride: usize): bool {
+function runLanes(
+  jobs: usize, end: usize, form: i32, blockSize: u32, head: usize, scratch: usize, stride: usize,
+): bool {
   const parentAt = parentOffset(form, 32);
   for (let i: usize = 0; i < 4; i++) store<u32>(lane(scratch, i), 0, 4);
   for (;;) {
@@ -143,10 +147,12 @@ function runLanes(jobs: usize, end: usize, form: i32, blockSize: u32, head: usiz
  * Hashes `count` jobs. digest: 0 SHA-256, 1 XXH3-128; form: 0 CBOR, 1 pickle. Job records are used up. Returns 0, or -1
  * where the pickle of a block would take more than one frame.
  */
-export function hashChains(jobs: usize, count: u32, digest: i32, form: i32, blockSize: u32, scratch: usize, stride: usize): i32 {
-  const end = jobs + <usize>count * JOB_SIZE;
+export function hashChains(
+  jobs: usize, count: u32, digest: i32, form: i32, blockSize: u32, scratch: usize, stride: usize,
+): i32 {
+  const end = jobs + <usize>count * JOB_SIZE, width: usize = digest == SHA256 ? 32 : 16;
   let head: usize = 0;
-  for (let i: usize = 0; i < 4; i++) head = writeHead(buffer(scratch, stride, i), form, digest == SHA256 ? 32 : 16, blockSize);
+  for (let i: usize = 0; i < 4; i++) head = writeHead(buffer(scratch, stride, i), form, width, blockSize);
   if (digest == SHA256 && count > 1) return runLanes(jobs, end, form, blockSize, head, scratch, stride) ? 0 : -1;
   for (; jobs < end; jobs += JOB_SIZE) {
     if (!runChain(jobs, digest, form, blockSize, head, scratch, stride)) return -1;

@@ -100,7 +100,9 @@ function pickleToken(token: u32, p: usize): usize {
  */
 // @ts-ignore: decorator
 @inline
-export function writeBody(message: usize, head: usize, form: i32, tokens: usize, blockSize: u32, extra: usize, extraEnd: usize): usize {
+export function writeBody(
+  message: usize, head: usize, form: i32, tokens: usize, blockSize: u32, extra: usize, extraEnd: usize,
+): usize {
   let p = message + head;
   const end = tokens + (<usize>blockSize << 2), extraSize = extraEnd - extra;
   if (form == CBOR) {
