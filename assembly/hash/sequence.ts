@@ -15,10 +15,7 @@ export function sequenceHashes(
   out: usize,
   scratch: usize,
 ): void {
-  const secret = scratch,
-    acc = scratch + SECRET_SIZE,
-    pair = acc + 64,
-    size = (<usize>blockSize) << 2;
+  const secret = scratch, acc = scratch + SECRET_SIZE, pair = acc + 64, size = <usize>blockSize << 2;
   makeSecret(seed, secret);
   let before: u64 = parent == 0 ? 0 : bswap(load<u64>(parent));
   for (let i: u32 = 0; i < blocks; i++) {
