@@ -17,6 +17,7 @@ export { BlockHashes, type HashWidth } from './core/block-hashes.js';
 export { Crc64, crc64, crc64Combine, crc64Into } from './core/checksum.js';
 export { type Descriptor, Descriptors } from './core/descriptors.js';
 export { type ErrorCode, MooncakeError } from './core/errors.js';
+export * from './core/hash.js';
 export { KvLayout, type KvLayoutOptions } from './core/layout.js';
 export {
   headRange,
@@ -32,7 +33,6 @@ export type { BlockIds } from './core/layout-pairs.js';
 export { type PlanOptions, planTransfer, type TransferBlocks, TransferPlan } from './core/layout-plan.js';
 export { type TransferSource, transferSources } from './core/layout-sources.js';
 export { fromTorch, type KvAxis, type TorchGroup, type TorchTensor } from './core/layout-tensor.js';
-export * from './core/hash.js';
 export {
   MooncakeConnector,
   MooncakeStore,

@@ -51,11 +51,11 @@ async function install(base, folder) {
 export default async function prepare() {
   const named = process.env.MOONCAKE_VLLM_PYTHON;
   if (named) return { env: { MOONCAKE_VLLM_PYTHON: named } };
-  const enable = 'install Python 3.10 or later with venv, or name one with vLLM in MOONCAKE_VLLM_PYTHON';
-  const base = findPython();
-  if (!base) return { skip: 'no Python 3.10 or later with venv', enable };
   const folder = join(root, 'build', 'vllm');
   if (!existsSync(folder)) {
+    const enable = 'install Python 3.10 or later with venv, or name one with vLLM in MOONCAKE_VLLM_PYTHON';
+    const base = findPython();
+    if (!base) return { skip: 'no Python 3.10 or later with venv', enable };
     // Renamed when whole; nothing here is run by the scripts of its bin/, which hold the old path.
     const making = `${folder}.making`;
     rmSync(making, { recursive: true, force: true });
