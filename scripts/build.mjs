@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { checkSha256 } from './gen-sha256.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, 'dist');
@@ -46,6 +47,7 @@ async function buildCore(asc, name, shared) {
 export async function build() {
   mkdirSync(dist, { recursive: true });
   process.chdir(root);
+  checkSha256();
   const asc = await import('assemblyscript/asc');
   const core = await buildCore(asc, 'core', false);
   await buildCore(asc, 'core.shared', true);

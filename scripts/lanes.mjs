@@ -22,6 +22,7 @@ export const LANES = {
     folders: ['test/core', 'test/cli', 'test/workers', 'test/replay'],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
   },
+  vllm: { ci: true, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'] },
 };
 
 function testFiles(folder) {

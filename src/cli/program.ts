@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { MooncakeError } from '../core/errors.js';
+import { addHash } from './hash.js';
 import { addPlanned } from './planned.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
@@ -12,6 +13,7 @@ export async function program(argv: string[]): Promise<void> {
     .description('The Mooncake KV-cache system for LLM inference: hashing, prefix matching, replay')
     .version(version)
     .showHelpAfterError('(add --help for what is accepted)');
+  addHash(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
