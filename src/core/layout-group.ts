@@ -112,7 +112,7 @@ const MAX_BLOCKS = 0xffff_fffe;
 /** -1 as a u32: never a block, whatever a group calls its null block. */
 export const NO_BLOCK = 0xffff_ffff;
 const MAX_HEADS = 1 << 16;
-const MAX_LAYERS = 1 << 14;
+export const MAX_LAYERS = 1 << 14;
 export const MAX_RANKS = 1 << 16;
 
 /**
@@ -225,6 +225,26 @@ export function readGroup(
       holed && group.nullBlock !== null ? integer(`${path}.nullBlock`, group.nullBlock ?? 0, 0, NO_BLOCK) : null,
     replicated: group.replicated === undefined ? false : boolean(`${path}.replicated`, group.replicated),
     tensors,
+  };
+}
+
+/** The options that read as this group: the checked values, not the object that the caller may have changed since. */
+export function groupOptions(group: KvGroup): KvGroupOptions {
+  const { kind, layers, blockSize, blocks, heads, window, nullBlock, replicated } = group;
+  const tensors = [...group.tensors].map(([name, { dtype, elements, block, token, head, places }]) => [
+    name,
+    { dtype, elements, strides: { block, token, head }, at: places },
+  ]);
+  return {
+    kind,
+    layers,
+    blockSize,
+    blocks,
+    heads: heads > 0 ? heads : undefined,
+    window: window ?? undefined,
+    nullBlock,
+    replicated: kind === 'state' ? replicated : undefined,
+    tensors: Object.fromEntries(tensors),
   };
 }
 
