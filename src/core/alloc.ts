@@ -51,7 +51,7 @@ export interface SegmentOptions {
 export interface Allocation {
   readonly segment: number;
   readonly offset: number;
-  /** Gives the range back; names this allocation alone, also after its bytes are given to another. */
+  /** Gives the range back; names this allocation alone, also after its bytes are given to another (docs/allocator.md). */
   readonly handle: number;
 }
 

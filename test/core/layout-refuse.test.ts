@@ -101,6 +101,16 @@ test('a layout with a wrong field is refused by its path', () => {
     ['groups[0].tensors.k.at', (l) => (k(l).at = [{ segment: 3, offset: 0 }])],
     ['groups[0].tensors.k.at[0].segment', (l) => (k(l).at.segment = 4)],
     ['groups[0].tensors.v.at[0].offset', (l) => (l.groups[0].tensors.v.at.offset = 8)],
+    // Block 0 of the second would lie in block 1 of the first; layers a block apart instead of a tensor apart.
+    ['groups[0].tensors.v.at[0].offset', (l) => (l.groups[0].tensors.v.at.offset = 1024)],
+    ['groups[0].tensors.v.at[0].offset', (l) => (l.groups[0].tensors.v.at.offset = 9 * 1024 + 500)],
+    [
+      'groups[0].tensors.k.at[1].offset',
+      (l) => {
+        l.groups[0].tensors = { k: { ...k(l), strides: { ...k(l).strides, layer: undefined } } };
+        k(l).at = [0, 1024].map((offset) => ({ segment: 3, offset }));
+      },
+    ],
     // Leaves its segment in the second layer; overlaps itself along one axis or another.
     ['groups[0].tensors.k.at[1].offset', (l) => (k(l).strides.layer = 2 * 20480)],
     ['groups[0].tensors.k.strides.head', (l) => (k(l).strides.head = 8)],
