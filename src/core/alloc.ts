@@ -96,12 +96,8 @@ function full(what: string, value: number, argument = 'maxMetadataBytes') {
 }
 
 function checkSizes(sizes: unknown): asserts sizes is Float64Array | Uint32Array {
-  const array = typedArray<Float64Array | Uint32Array>(
-    'sizes',
-    sizes,
-    [Float64Array, Uint32Array],
-    'a Float64Array or Uint32Array',
-  );
+  const fits = sizes instanceof Float64Array || sizes instanceof Uint32Array;
+  const array = typedArray<Float64Array | Uint32Array>('sizes', sizes, fits, 'a Float64Array or Uint32Array');
   for (let i = 0; i < array.length; i++) {
     const size = array[i];
     if (!(size >= 1 && size <= MAX_OFFSET && size % 1 === 0)) integer(`sizes[${i}]`, size, 1, MAX_OFFSET);
@@ -198,7 +194,7 @@ export class AllocatorSet {
   allocateFirst(segments: Uint32Array | readonly number[], size: number): Allocation | undefined {
     integer('size', size, 1, MAX_OFFSET);
     if (!Array.isArray(segments)) {
-      typedArray('segments', segments, [Uint32Array], 'a Uint32Array or an array of segment numbers');
+      typedArray('segments', segments, segments instanceof Uint32Array, 'a Uint32Array or an array of segment numbers');
     }
     for (let i = 0; i < segments.length; i++) this.#checkSegment(`segments[${i}]`, segments[i]);
     for (let start = 0; start < segments.length; start += BATCH) {
@@ -225,7 +221,12 @@ export class AllocatorSet {
     if (typeof segments === 'number') {
       this.#checkSegment('segments', segments);
     } else {
-      typedArray('segments', segments, [Uint32Array], 'the number of an open segment, or a Uint32Array of them');
+      typedArray(
+        'segments',
+        segments,
+        segments instanceof Uint32Array,
+        'the number of an open segment, or a Uint32Array of them',
+      );
       if (segments.length !== sizes.length) {
         throw errors.invalidArgument('segments', segments, `as long as sizes (${sizes.length})`);
       }
@@ -239,7 +240,7 @@ export class AllocatorSet {
         : checkOptions('into', into);
     for (const [name, array] of Object.entries({ offsets, handles })) {
       const expected = `a Float64Array of at least ${sizes.length} elements`;
-      typedArray(`into.${name}`, array, [Float64Array], expected);
+      typedArray(`into.${name}`, array, array instanceof Float64Array, expected);
       if (array.length < sizes.length) throw errors.invalidArgument(`into.${name}`, array, expected);
     }
     let count = 0;
@@ -268,7 +269,7 @@ export class AllocatorSet {
    * @throws ERR_INVALID_ARGUMENT naming the first entry that is no handle in use; those before it are free
    */
   freeMany(handles: Float64Array): void {
-    typedArray('handles', handles, [Float64Array], 'a Float64Array');
+    typedArray('handles', handles, handles instanceof Float64Array, 'a Float64Array');
     for (let i = 0; i < handles.length; i++) {
       const handle = handles[i];
       if (!(handle >= -1 && handle <= Number.MAX_SAFE_INTEGER && handle % 1 === 0))

@@ -42,18 +42,11 @@ interface TypedArray extends ArrayBufferView {
 }
 
 /**
- * A typed array of one of `types`, over memory that is still there: an array whose buffer went to a worker looks empty,
- * and would hash, sum or move nothing. A proxy of a typed array is none.
+ * A typed array that `fits` (is an instance of what is wanted), over memory that is still there: an array whose buffer
+ * went to a worker looks empty, and would hash, sum or move nothing. A proxy of a typed array is none.
  */
-export function typedArray<T extends TypedArray>(
-  argument: string,
-  value: unknown,
-  types: readonly (new () => T)[],
-  expected: string,
-): T {
-  if (!ArrayBuffer.isView(value) || !types.some((type) => value instanceof type)) {
-    throw errors.invalidArgument(argument, value, expected);
-  }
+export function typedArray<T extends TypedArray>(argument: string, value: unknown, fits: boolean, expected: string): T {
+  if (!fits || !ArrayBuffer.isView(value)) throw errors.invalidArgument(argument, value, expected);
   const array = value as T;
   if (array.length === 0) {
     try {
@@ -75,5 +68,5 @@ export function bytes(argument: string, value: unknown): Uint8Array {
       throw errors.invalidArgument(argument, value, 'a buffer that is not detached');
     }
   }
-  return typedArray(argument, array, [Uint8Array], 'a Uint8Array or an ArrayBuffer');
+  return typedArray(argument, array, array instanceof Uint8Array, 'a Uint8Array or an ArrayBuffer');
 }

@@ -85,7 +85,7 @@ export function crc64(bytes: Uint8Array | ArrayBuffer, crc = 0n): bigint {
  */
 export function crc64Into(bytes: Uint8Array | ArrayBuffer, out: Uint8Array, at = 0): void {
   const view = checkBytes('bytes', bytes);
-  typedArray('out', out, [Uint8Array], 'a Uint8Array');
+  typedArray('out', out, out instanceof Uint8Array, 'a Uint8Array');
   if (out.length < 8) throw errors.invalidArgument('out', out, 'at least 8 bytes long');
   integer('at', at, 0, out.length - 8);
   machine ??= start();

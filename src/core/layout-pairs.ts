@@ -112,7 +112,7 @@ function readIds(argument: string, ids: BlockIds, group: KvGroup): Uint32Array {
   const typed = !Array.isArray(ids);
   if (typed) {
     const expected = 'a Uint32Array, an Int32Array or an array of block ids';
-    typedArray<Uint32Array | Int32Array>(argument, ids, [Uint32Array, Int32Array], expected);
+    typedArray(argument, ids, ids instanceof Uint32Array || ids instanceof Int32Array, expected);
   }
   if (ids.length > MAX_LIST) throw errors.invalidArgument(argument, ids, `at most ${MAX_LIST} block ids`);
   const { blocks, nullBlock } = group;

@@ -16,7 +16,7 @@ export function isTokens(value: unknown): value is Tokens {
 export function checkTokens(argument: string, value: unknown): Tokens {
   if (Array.isArray(value)) return value;
   const expected = 'an Int32Array, a Uint32Array or an array of token ids';
-  return typedArray<Int32Array | Uint32Array>(argument, value, [Int32Array, Uint32Array], expected);
+  return typedArray<Int32Array | Uint32Array>(argument, value, isTokens(value), expected);
 }
 
 /** Copies tokens `from` to `to` to address `at` (a multiple of 4), checked. */
