@@ -61,7 +61,15 @@ function readStamp(path) {
 }
 
 const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
-const SOURCES = ['assembly', 'src', 'workers', 'tsconfig.json', 'tsconfig.portable.json', 'scripts/build.mjs'];
+const SOURCES = [
+  'assembly',
+  'src',
+  'workers',
+  'tsconfig.json',
+  'tsconfig.portable.json',
+  'scripts/build.mjs',
+  'scripts/gen-sha256.mjs',
+];
 
 /** Installs and builds what is missing. True when something was done. */
 export async function setup() {

@@ -8,7 +8,8 @@ await run(async () => {
   const { LANES, runLane } = await import('./lanes.mjs');
   const named = process.argv.slice(2);
   for (const name of named) {
-    if (!(name in LANES)) throw new Error(`no test lane ${name}; there are ${Object.keys(LANES).join(', ')}`);
+    if (!Object.hasOwn(LANES, name))
+      throw new Error(`no test lane ${name}; there are ${Object.keys(LANES).join(', ')}`);
   }
   const names = named.length > 0 ? named : Object.keys(LANES).filter((name) => LANES[name].ci);
   const total = { passed: 0, failed: 0, skipped: 0 };

@@ -9,7 +9,8 @@
 //   f64 x BATCH  handles
 //
 // Sizes, offsets and handles are integers below 2^53 and pass as f64, which JavaScript reads without a BigInt. The
-// caller checks the arguments; segment numbers are below the number of tables that allocStart reserved.
+// caller checks the arguments. A list in shared memory may change behind that check, so `allocate` takes any number for
+// its segment and size, and answers that nothing fits.
 import { ensure } from '../memory';
 import { BATCH, findFree, insertFree, largestFree, removeFree, SEGMENT, table, WINDOW, WINDOW_BYTES } from './classes';
 import {
@@ -19,6 +20,7 @@ import {
   nodeAt,
   offsetOf,
   RESULT,
+  segments,
   segmentOf,
   setFree,
   setInUse,
@@ -35,7 +37,7 @@ const HANDLES: usize = OFFSETS + BATCH * 8;
 export function allocStart(segments: u32, seed: u32): bool {
   const end = table(segments);
   if (!ensure(<u64>end)) return false;
-  startNodes(end, seed);
+  startNodes(end, segments, seed);
   return true;
 }
 
@@ -77,10 +79,11 @@ export function allocRemoveSegment(segment: u32): void {
 
 /** Offset of `size` bytes of a segment, the handle at RESULT; or -1 when no region fits. */
 export function allocate(segment: u32, size: f64): f64 {
+  if (segment >= segments()) return -1;
   const at = table(segment);
   const mask = load<u64>(at, 16);
   const wanted = (<u64>size + mask) & ~mask;
-  if (wanted > load<u64>(at)) return -1;
+  if (wanted - 1 >= load<u64>(at)) return -1; // also of 0 bytes
   const index = findFree(segment, wanted);
   if (index == 0) return -1;
   const node = nodeAt(index);

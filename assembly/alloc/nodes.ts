@@ -17,6 +17,7 @@
 //   8  u32  nodes that the memory has room for
 //  12  u32  first unused node
 //  16  u32  last stamp
+//  20  u32  tables of segments
 //  24  f64  handle of the last allocation
 import { ensure, HEADER } from '../memory';
 
@@ -32,13 +33,20 @@ const SIZE_MASK: u64 = 0xffff_ffff_ffff;
 const SEGMENT_MASK: u64 = 0x7fff;
 const IN_USE: u64 = 1 << 63;
 
-/** Starts an empty node array at `base`; stamps follow `seed`. */
-export function startNodes(base: usize, seed: u32): void {
+/** Starts an empty node array at `base`, behind the tables of `segments`; stamps follow `seed`. */
+export function startNodes(base: usize, segments: u32, seed: u32): void {
   store<u32>(HEADER, <u32>base);
   store<u32>(HEADER, 1, 4);
   store<u32>(HEADER, 1, 8);
   store<u32>(HEADER, 0, 12);
   store<u32>(HEADER, seed & STAMP_MASK, 16);
+  store<u32>(HEADER, segments, 20);
+}
+
+// @ts-ignore: decorator
+@inline
+export function segments(): u32 {
+  return load<u32>(HEADER, 20);
 }
 
 // @ts-ignore: decorator

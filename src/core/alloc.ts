@@ -6,7 +6,7 @@
  * Policy: good fit. Sizes are exact to the alignment, allocate and free take constant time, a freed region joins its free
  * neighbours at once. That nothing fits is an answer, not an error: the caller evicts something or takes another segment.
  */
-import { options as checkOptions, integer } from './check.js';
+import { options as checkOptions, integer, typedArray } from './check.js';
 import { errors, MooncakeError } from './errors.js';
 import { type Core, instantiate } from './wasm.js';
 
@@ -51,7 +51,7 @@ export interface SegmentOptions {
 export interface Allocation {
   readonly segment: number;
   readonly offset: number;
-  /** Gives the range back; names this allocation alone, also after its bytes are given to another. */
+  /** Gives the range back; names this allocation alone, also after its bytes are given to another (docs/allocator.md). */
   readonly handle: number;
 }
 
@@ -96,11 +96,10 @@ function full(what: string, value: number, argument = 'maxMetadataBytes') {
 }
 
 function checkSizes(sizes: unknown): asserts sizes is Float64Array | Uint32Array {
-  if (!(sizes instanceof Float64Array || sizes instanceof Uint32Array)) {
-    throw errors.invalidArgument('sizes', sizes, 'a Float64Array or Uint32Array');
-  }
-  for (let i = 0; i < sizes.length; i++) {
-    const size = sizes[i];
+  const fits = sizes instanceof Float64Array || sizes instanceof Uint32Array;
+  const array = typedArray<Float64Array | Uint32Array>('sizes', sizes, fits, 'a Float64Array or Uint32Array');
+  for (let i = 0; i < array.length; i++) {
+    const size = array[i];
     if (!(size >= 1 && size <= MAX_OFFSET && size % 1 === 0)) integer(`sizes[${i}]`, size, 1, MAX_OFFSET);
   }
 }
@@ -194,8 +193,8 @@ export class AllocatorSet {
   /** `size` bytes of the first segment of the list that has them, or undefined. */
   allocateFirst(segments: Uint32Array | readonly number[], size: number): Allocation | undefined {
     integer('size', size, 1, MAX_OFFSET);
-    if (!(segments instanceof Uint32Array || Array.isArray(segments))) {
-      throw errors.invalidArgument('segments', segments, 'a Uint32Array or an array of segment numbers');
+    if (!Array.isArray(segments)) {
+      typedArray('segments', segments, segments instanceof Uint32Array, 'a Uint32Array or an array of segment numbers');
     }
     for (let i = 0; i < segments.length; i++) this.#checkSegment(`segments[${i}]`, segments[i]);
     for (let start = 0; start < segments.length; start += BATCH) {
@@ -216,27 +215,33 @@ export class AllocatorSet {
   allocateMany(
     segments: number | Uint32Array,
     sizes: Float64Array | Uint32Array,
-    into: Omit<Allocations, 'count'> = {
-      offsets: new Float64Array(sizes?.length ?? 0),
-      handles: new Float64Array(sizes?.length ?? 0),
-    },
+    into?: Omit<Allocations, 'count'>,
   ): Allocations {
     checkSizes(sizes);
-    if (segments instanceof Uint32Array) {
+    if (typeof segments === 'number') {
+      this.#checkSegment('segments', segments);
+    } else {
+      typedArray(
+        'segments',
+        segments,
+        segments instanceof Uint32Array,
+        'the number of an open segment, or a Uint32Array of them',
+      );
       if (segments.length !== sizes.length) {
         throw errors.invalidArgument('segments', segments, `as long as sizes (${sizes.length})`);
       }
       for (let i = 0; i < segments.length; i++) {
         if (this.#open[segments[i]] !== 1) this.#checkSegment(`segments[${i}]`, segments[i]);
       }
-    } else {
-      this.#checkSegment('segments', segments);
     }
-    const { offsets, handles } = checkOptions('into', into);
+    const { offsets, handles } =
+      into === undefined
+        ? { offsets: new Float64Array(sizes.length), handles: new Float64Array(sizes.length) }
+        : checkOptions('into', into);
     for (const [name, array] of Object.entries({ offsets, handles })) {
-      if (!(array instanceof Float64Array) || array.length < sizes.length) {
-        throw errors.invalidArgument(`into.${name}`, array, `a Float64Array of at least ${sizes.length} elements`);
-      }
+      const expected = `a Float64Array of at least ${sizes.length} elements`;
+      typedArray(`into.${name}`, array, array instanceof Float64Array, expected);
+      if (array.length < sizes.length) throw errors.invalidArgument(`into.${name}`, array, expected);
     }
     let count = 0;
     for (let start = 0; start < sizes.length; start += BATCH) {
@@ -264,7 +269,7 @@ export class AllocatorSet {
    * @throws ERR_INVALID_ARGUMENT naming the first entry that is no handle in use; those before it are free
    */
   freeMany(handles: Float64Array): void {
-    if (!(handles instanceof Float64Array)) throw errors.invalidArgument('handles', handles, 'a Float64Array');
+    typedArray('handles', handles, handles instanceof Float64Array, 'a Float64Array');
     for (let i = 0; i < handles.length; i++) {
       const handle = handles[i];
       if (!(handle >= -1 && handle <= Number.MAX_SAFE_INTEGER && handle % 1 === 0))

@@ -36,9 +36,37 @@ export function options<T extends object>(argument: string, value: T | undefined
   return value;
 }
 
+interface TypedArray extends ArrayBufferView {
+  readonly length: number;
+  at(index: number): unknown;
+}
+
+/**
+ * A typed array that `fits` (is an instance of what is wanted), over memory that is still there: an array whose buffer
+ * went to a worker looks empty, and would hash, sum or move nothing. A proxy of a typed array is none.
+ */
+export function typedArray<T extends TypedArray>(argument: string, value: unknown, fits: boolean, expected: string): T {
+  if (!fits || !ArrayBuffer.isView(value)) throw errors.invalidArgument(argument, value, expected);
+  const array = value as T;
+  if (array.length === 0) {
+    try {
+      array.at(0);
+    } catch {
+      throw errors.invalidArgument(argument, value, 'over a buffer that is neither detached nor shrunk');
+    }
+  }
+  return array;
+}
+
 /** Bytes over any buffer. */
 export function bytes(argument: string, value: unknown): Uint8Array {
-  if (value instanceof Uint8Array) return value;
-  if (value instanceof ArrayBuffer) return new Uint8Array(value);
-  throw errors.invalidArgument(argument, value, 'a Uint8Array or an ArrayBuffer');
+  let array = value;
+  if (value instanceof ArrayBuffer) {
+    try {
+      array = new Uint8Array(value);
+    } catch {
+      throw errors.invalidArgument(argument, value, 'a buffer that is not detached');
+    }
+  }
+  return typedArray(argument, array, array instanceof Uint8Array, 'a Uint8Array or an ArrayBuffer');
 }

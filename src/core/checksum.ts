@@ -6,7 +6,7 @@
  * through the scratch instance in pieces that stay in the second-level cache; bytes that lie in a core's memory already
  * are summed in place by the exports of `ChecksumExports`.
  */
-import { bytes as checkBytes, integer } from './check.js';
+import { bytes as checkBytes, integer, typedArray } from './check.js';
 import { errors } from './errors.js';
 import { type Core, scratch } from './wasm.js';
 
@@ -85,7 +85,7 @@ export function crc64(bytes: Uint8Array | ArrayBuffer, crc = 0n): bigint {
  */
 export function crc64Into(bytes: Uint8Array | ArrayBuffer, out: Uint8Array, at = 0): void {
   const view = checkBytes('bytes', bytes);
-  if (!(out instanceof Uint8Array)) throw errors.invalidArgument('out', out, 'a Uint8Array');
+  typedArray('out', out, out instanceof Uint8Array, 'a Uint8Array');
   if (out.length < 8) throw errors.invalidArgument('out', out, 'at least 8 bytes long');
   integer('at', at, 0, out.length - 8);
   machine ??= start();
@@ -120,8 +120,9 @@ export class Crc64 {
 
   /** @throws ERR_INVALID_ARGUMENT, the sum unchanged */
   update(bytes: Uint8Array | ArrayBuffer): this {
-    this.#crc = crc64(bytes, this.#crc);
-    this.#length += bytes.byteLength;
+    const view = checkBytes('bytes', bytes);
+    this.#crc = crc64(view, this.#crc);
+    this.#length += view.length;
     return this;
   }
 

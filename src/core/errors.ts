@@ -39,17 +39,24 @@ export class MooncakeError extends Error {
   }
 }
 
+const MAX_SHOWN = 64;
+const cut = (text: string) => (text.length > MAX_SHOWN ? `${text.slice(0, MAX_SHOWN)}…` : text);
+
 /** A short, safe rendering of any value for a message. */
 export function show(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.length > 64 ? `${value.slice(0, 64)}…` : value);
-  if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'string') return JSON.stringify(cut(value));
+  if (typeof value === 'bigint') return cut(`${value}n`);
   if (typeof value === 'function') return 'a function';
-  if (ArrayBuffer.isView(value)) return `${value.constructor.name} of ${value.byteLength} bytes`;
-  if (Array.isArray(value)) return `an array of ${value.length}`;
-  if (value !== null && typeof value === 'object') {
-    return Object.getPrototypeOf(value) === Object.prototype ? 'an object' : (value.constructor?.name ?? 'an object');
+  if (value === null || typeof value !== 'object') return String(value);
+  try {
+    if (Array.isArray(value)) return `an array of ${value.length}`;
+    const name = cut(`${value.constructor.name}`);
+    if (ArrayBuffer.isView(value)) return `${name} of ${value.byteLength} bytes`;
+    return name === 'Object' ? 'an object' : name;
+  } catch {
+    // No constructor, or a getter or a proxy that throws: the refusal must not fail over its own message.
+    return 'an object';
   }
-  return String(value);
 }
 
 export const errors = {

@@ -9,6 +9,7 @@
  */
 import { boolean, integer, oneOf, options } from './check.js';
 import { errors } from './errors.js';
+import { checkDisjoint, checkOverlap } from './layout-overlap.js';
 
 /**
  * full: every token of the context. sliding: only the last `window` tokens matter. mla: a latent vector per token, no
@@ -112,7 +113,7 @@ const MAX_BLOCKS = 0xffff_fffe;
 /** -1 as a u32: never a block, whatever a group calls its null block. */
 export const NO_BLOCK = 0xffff_ffff;
 const MAX_HEADS = 1 << 16;
-const MAX_LAYERS = 1 << 14;
+export const MAX_LAYERS = 1 << 14;
 export const MAX_RANKS = 1 << 16;
 
 /**
@@ -210,7 +211,7 @@ export function readGroup(
   for (const [name, tensor] of Object.entries(record(`${path}.tensors`, group.tensors))) {
     tensors.set(name, readTensor(`${path}.tensors.${name}`, tensor, shape, lengths));
   }
-  checkDisjoint(path, tensors);
+  checkDisjoint(path, tensors, shape);
   if (tensors.size === 0) throw errors.invalidArgument(`${path}.tensors`, group.tensors, 'at least one tensor');
 
   return {
@@ -225,6 +226,26 @@ export function readGroup(
       holed && group.nullBlock !== null ? integer(`${path}.nullBlock`, group.nullBlock ?? 0, 0, NO_BLOCK) : null,
     replicated: group.replicated === undefined ? false : boolean(`${path}.replicated`, group.replicated),
     tensors,
+  };
+}
+
+/** The options that read as this group: the checked values, not the object that the caller may have changed since. */
+export function groupOptions(group: KvGroup): KvGroupOptions {
+  const { kind, layers, blockSize, blocks, heads, window, nullBlock, replicated } = group;
+  const tensors = [...group.tensors].map(([name, { dtype, elements, block, token, head, places }]) => [
+    name,
+    { dtype, elements, strides: { block, token, head }, at: places },
+  ]);
+  return {
+    kind,
+    layers,
+    blockSize,
+    blocks,
+    heads: heads > 0 ? heads : undefined,
+    window: window ?? undefined,
+    nullBlock,
+    replicated: kind === 'state' ? replicated : undefined,
+    tensors: Object.fromEntries(tensors),
   };
 }
 
@@ -296,34 +317,4 @@ function readPlaces(path: string, { at, strides }: KvTensorOptions, layers: numb
     segment: first.segment,
     offset: first.offset + index * step,
   }));
-}
-
-/**
- * Bytes from the first to behind the last cell. Along the axes by rising stride, each step must clear everything
- * inside it: true of every permuted, sliced and padded tensor, and what makes cells disjoint.
- */
-function checkOverlap(path: string, bytes: number, axes: readonly [string, number, number][]): number {
-  let extent = bytes;
-  for (const [name, count, step] of axes.filter(([, n]) => n > 1).sort((a, b) => a[2] - b[2])) {
-    if (step < extent) {
-      throw errors.invalidArgument(`${path}.strides.${name}`, step, `at least ${extent}, or cells overlap`);
-    }
-    extent += (count - 1) * step;
-  }
-  return extent;
-}
-
-/** First cells of different tensors or layers must not meet: the mistake of giving two of them one place. */
-function checkDisjoint(path: string, tensors: ReadonlyMap<string, KvTensor>): void {
-  const cells = [...tensors].flatMap(([name, { bytes, places }]) =>
-    places.map(({ segment, offset }, index) => ({ segment, offset, end: offset + bytes, name, index })),
-  );
-  cells.sort((a, b) => a.segment - b.segment || a.offset - b.offset);
-  for (const [position, next] of cells.entries()) {
-    const last = cells[position - 1];
-    if (last !== undefined && last.segment === next.segment && next.offset < last.end) {
-      const expected = `outside ${last.name}.at[${last.index}], which ends at ${last.end}`;
-      throw errors.invalidArgument(`${path}.tensors.${next.name}.at[${next.index}].offset`, next.offset, expected);
-    }
-  }
 }

@@ -19,6 +19,8 @@ function mismatch(field: string, source: unknown, destination: unknown, why = 't
   );
 }
 
+const rangeText = ({ from, to }: KvRange) => `${from} to ${to - 1}`;
+
 /** Throws ERR_LAYOUT_MISMATCH unless blocks of `source`'s group can become blocks of `destination`'s. */
 export function checkMatch(source: KvLayout, destination: KvLayout, index: number): void {
   const [from, to] = [source.groups[index], destination.groups[index]];
@@ -50,7 +52,7 @@ export function checkMatch(source: KvLayout, destination: KvLayout, index: numbe
     const covers = from.headRange.from <= to.headRange.from && from.headRange.to >= to.headRange.to;
     if (tensor.head === null && !covers) {
       const why = `${name} is one cell for the heads of a rank, so the source must hold all heads of the destination`;
-      throw mismatch(`${path}.headRange`, from.headRange, to.headRange, why);
+      throw mismatch(`${path}.headRange`, rangeText(from.headRange), rangeText(to.headRange), why);
     }
   }
 

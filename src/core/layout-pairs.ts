@@ -4,7 +4,7 @@
  * are sorted by destination: runs of neighbouring blocks merge however the lists were ordered, and a destination named
  * twice is found.
  */
-import { integer, options } from './check.js';
+import { integer, options, typedArray } from './check.js';
 import { errors } from './errors.js';
 import { type KvGroup, type KvRange, NO_BLOCK } from './layout-group.js';
 
@@ -109,9 +109,10 @@ const NOTHING: Pairs = { tokens: 1, count: 0, words: new Uint32Array(0) };
 
 /** The ids as u32, with NO_BLOCK for each that stands for no block. */
 function readIds(argument: string, ids: BlockIds, group: KvGroup): Uint32Array {
-  const typed = ids instanceof Uint32Array || ids instanceof Int32Array;
-  if (!typed && !Array.isArray(ids)) {
-    throw errors.invalidArgument(argument, ids, 'a Uint32Array, an Int32Array or an array of block ids');
+  const typed = !Array.isArray(ids);
+  if (typed) {
+    const expected = 'a Uint32Array, an Int32Array or an array of block ids';
+    typedArray(argument, ids, ids instanceof Uint32Array || ids instanceof Int32Array, expected);
   }
   if (ids.length > MAX_LIST) throw errors.invalidArgument(argument, ids, `at most ${MAX_LIST} block ids`);
   const { blocks, nullBlock } = group;

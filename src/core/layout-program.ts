@@ -118,10 +118,8 @@ function fold(entry: Entry): void {
   dimensions.sort((a, b) => a.destination - b.destination);
   if (dimensions.length === 2) {
     const [a, b] = dimensions;
-    const nested = (x: Dimension, y: Dimension) =>
-      x.source * x.count === y.source && x.destination * x.count === y.destination;
-    if (nested(a, b)) dimensions = [{ ...a, count: a.count * b.count }];
-    else if (nested(b, a)) dimensions = [{ ...b, count: a.count * b.count }];
+    const nested = a.source * a.count === b.source && a.destination * a.count === b.destination;
+    if (nested) dimensions = [{ ...a, count: a.count * b.count }];
   }
   entry.dimensions = dimensions;
 }

@@ -2,9 +2,17 @@
  * From an engine's tensor, as torch describes it (shape, strides in elements, data type), to the tensors of a KvLayout
  * group: name the axes in the order of the shape and the rest is arithmetic.
  */
-import { integer, oneOf } from './check.js';
+import { integer, oneOf, string } from './check.js';
 import { errors } from './errors.js';
-import { ITEM_BYTES, type KvDtype, type KvPlace, type KvTensorOptions } from './layout-group.js';
+import {
+  ITEM_BYTES,
+  type KvDtype,
+  type KvPlace,
+  type KvTensorOptions,
+  list,
+  MAX_LAYERS,
+  record,
+} from './layout-group.js';
 
 /**
  * kv: keys at index 0, values at 1. element: the cell, last. keyValue: keys and then values in one cell, last.
@@ -44,12 +52,12 @@ export interface TorchGroup {
  */
 export function fromTorch(tensor: TorchTensor): TorchGroup {
   if (typeof tensor !== 'object' || tensor === null) throw errors.invalidArgument('tensor', tensor, 'an object');
-  const { axes, shape, strides } = tensor;
+  const { axes, shape, strides, at } = tensor;
   const item = ITEM_BYTES[oneOf('dtype', tensor.dtype, Object.keys(ITEM_BYTES) as KvDtype[])];
   if (!Array.isArray(axes)) throw errors.invalidArgument('axes', axes, 'an array of axis names');
-  for (const [name, list] of Object.entries({ shape, strides })) {
-    if (!Array.isArray(list) || list.length !== axes.length) {
-      throw errors.invalidArgument(name, list, `an array of ${axes.length}, one number per axis`);
+  for (const [name, numbers] of Object.entries({ shape, strides })) {
+    if (!Array.isArray(numbers) || numbers.length !== axes.length) {
+      throw errors.invalidArgument(name, numbers, `an array of ${axes.length}, one number per axis`);
     }
   }
   const sizes = new Map<KvAxis, { size: number; step: number }>();
@@ -71,9 +79,8 @@ export function fromTorch(tensor: TorchTensor): TorchGroup {
   const block = sizes.get('block');
   if (block === undefined) throw errors.invalidArgument('axes', axes, 'one of them block');
 
+  if (Array.isArray(at)) list('at', at, 0, MAX_LAYERS);
   const part = (elements: number, shift: number): KvTensorOptions => {
-    const moved = ({ segment, offset }: KvPlace) => ({ segment, offset: offset + shift });
-    const { at } = tensor;
     return {
       dtype: tensor.dtype,
       elements,
@@ -83,7 +90,9 @@ export function fromTorch(tensor: TorchTensor): TorchGroup {
         head: sizes.get('head')?.step ?? null,
         layer: sizes.get('layer')?.step,
       },
-      at: Array.isArray(at) ? at.map(moved) : moved(at as KvPlace),
+      at: Array.isArray(at)
+        ? at.map((place, index) => moved(`at[${index}]`, place, shift))
+        : moved('at', at as KvPlace, shift),
     };
   };
   const kv = sizes.get('kv');
@@ -97,12 +106,21 @@ export function fromTorch(tensor: TorchTensor): TorchGroup {
     const keys = integer('keyElements', tensor.keyElements ?? cell.size / 2, 1, cell.size - 1);
     tensors = { k: part(keys, 0), v: part(cell.size - keys, keys * item) };
   } else {
-    tensors = { [tensor.name ?? 'latent']: part(cell.size, 0) };
+    tensors = { [string('name', tensor.name ?? 'latent')]: part(cell.size, 0) };
+  }
+  const tokens = sizes.get('token')?.size;
+  if (tokens !== undefined && tensor.blockSize !== undefined && tensor.blockSize !== tokens) {
+    throw errors.invalidArgument('blockSize', tensor.blockSize, `left out or ${tokens}, which the token axis says`);
   }
   return {
     blocks: block.size,
-    blockSize: sizes.get('token')?.size ?? integer('blockSize', tensor.blockSize, 1, Number.MAX_SAFE_INTEGER),
+    blockSize: tokens ?? integer('blockSize', tensor.blockSize, 1, Number.MAX_SAFE_INTEGER),
     localHeads: sizes.get('head')?.size,
     tensors,
   };
+}
+
+function moved(argument: string, place: KvPlace, shift: number): KvPlace {
+  const { segment, offset } = record(argument, place);
+  return { segment, offset: integer(`${argument}.offset`, offset, 0, Number.MAX_SAFE_INTEGER) + shift };
 }

@@ -5,7 +5,7 @@
  */
 import { integer, options } from './check.js';
 import { errors } from './errors.js';
-import { type KvGroup, type KvGroupOptions, list, MAX_RANKS, readGroup, record } from './layout-group.js';
+import { groupOptions, type KvGroup, type KvGroupOptions, list, MAX_RANKS, readGroup, record } from './layout-group.js';
 
 export interface KvLayoutOptions {
   /** The registered memories that places refer to: ids are 32-bit, lengths in bytes. */
@@ -24,7 +24,7 @@ export class KvLayout {
   readonly groups: readonly KvGroup[];
   readonly tensorParallel: Readonly<{ rank: number; size: number }>;
   readonly pipelineParallel: Readonly<{ rank: number; size: number }>;
-  readonly #options: KvLayoutOptions;
+  readonly #lengths: ReadonlyMap<number, number>;
 
   /**
    * Takes plain data (it may come from JSON). Throws ERR_INVALID_ARGUMENT, naming the field, for a wrong type, heads
@@ -36,11 +36,11 @@ export class KvLayout {
     this.tensorParallel = rankOf('tensorParallel', tensorParallel);
     this.pipelineParallel = rankOf('pipelineParallel', pipelineParallel);
     const lengths = segmentLengths(segments);
+    this.#lengths = lengths;
     list('groups', groups, 1, MAX_GROUPS);
     this.groups = Array.from(groups, (group, index) =>
       readGroup(`groups[${index}]`, group, this.tensorParallel, lengths),
     );
-    this.#options = layout;
   }
 
   /** The group at `index`; without an index, the only one. */
@@ -74,9 +74,14 @@ export class KvLayout {
     );
   }
 
-  /** The plain data this was made from. */
+  /** Plain data that makes an equal layout: for JSON, or to send it to a worker. */
   toJSON(): KvLayoutOptions {
-    return this.#options;
+    return {
+      segments: [...this.#lengths].map(([id, length]) => ({ id, length })),
+      tensorParallel: this.tensorParallel,
+      pipelineParallel: this.pipelineParallel,
+      groups: this.groups.map(groupOptions),
+    };
   }
 }
 

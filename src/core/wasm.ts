@@ -137,14 +137,23 @@ export interface InstantiateOptions {
   maxBytes?: number;
 }
 
+// An engine reserves address space for each memory (V8 some 10 GiB), so there may be no room for one more.
+function createMemory(maximum: number, shared: boolean): WebAssembly.Memory {
+  try {
+    return new WebAssembly.Memory({ initial: INITIAL_PAGES, maximum, shared });
+  } catch {
+    throw errors.outOfMemory('an instance of the core', maximum * PAGE);
+  }
+}
+
 /** A new instance of the core with a memory of its own, or over an existing shared memory. */
 export function instantiate<E>(options: InstantiateOptions = {}): Core<E> {
   const shared = options.shared ?? false;
   const maximum = Math.min(
     MAX_PAGES,
-    Math.max(INITIAL_PAGES, Math.ceil((options.maxBytes ?? MAX_PAGES * PAGE) / PAGE)),
+    Math.max(INITIAL_PAGES, Math.floor((options.maxBytes ?? MAX_PAGES * PAGE) / PAGE)),
   );
-  const memory = options.memory ?? new WebAssembly.Memory({ initial: INITIAL_PAGES, maximum, shared });
+  const memory = options.memory ?? createMemory(maximum, shared);
   return new Core<E>(shared ? sharedCoreModule() : coreModule(), memory);
 }
 

@@ -327,10 +327,68 @@ test('when the tables are full an allocation does not fit; what is freed can be 
   for (let got = allocator.allocate(4096); got; got = allocator.allocate(4096)) handles.push(got.handle);
   assert.ok(handles.length > 3000 && handles.length < 2 ** 18 / 32, `${handles.length}`);
   assert.ok(allocator.metadataBytes <= 2 ** 18);
+  const odd = new OffsetAllocator({ length: 2 ** 40, maxMetadataBytes: 2 ** 19 - 1 });
+  while (odd.allocate(4096));
+  assert.ok(odd.metadataBytes < 2 ** 19, 'the bound is rounded down to pages');
   for (const handle of handles) allocator.free(handle);
   assert.equal(allocator.figures(), model([], 0, 2 ** 40));
   assert.is(allocator.allocateMany(new Float64Array(handles.length + 9).fill(1)).count, handles.length);
   rejects('maxMetadataBytes', () => new AllocatorSet({ maxMetadataBytes: 2 ** 18 }), 'ERR_OUT_OF_MEMORY');
+});
+
+/** An array whose buffer went elsewhere, as by postMessage with a transfer list. */
+function detached(): Float64Array {
+  const array = new Float64Array(3);
+  structuredClone(array.buffer, { transfer: [array.buffer] });
+  return array;
+}
+
+test('lists that change between their check and their use allocate nothing of zero bytes and break nothing', () => {
+  const set = new AllocatorSet({ maxSegments: 2 });
+  const id = set.addSegment({ length: 100 });
+  const handles = new Float64Array(3);
+  // A getter does here what another thread can do to an array over shared memory.
+  const changing = (change: () => void) => ({
+    handles,
+    get offsets() {
+      change();
+      return new Float64Array(3);
+    },
+  });
+  const sizes = Float64Array.of(1, 1, 1);
+  const bad = Float64Array.of(0, -5, Number.NaN);
+  assert.is(
+    set.allocateMany(
+      id,
+      sizes,
+      changing(() => sizes.set(bad)),
+    ).count,
+    0,
+  );
+  const segments = Uint32Array.of(id, id, id);
+  const ones = Float64Array.of(1, 1, 1);
+  const away = changing(() => segments.set([1, 40_000, 2 ** 32 - 1]));
+  assert.is(set.allocateMany(segments, ones, away).count, 0);
+  let reads = 0;
+  const list = new Proxy([id], {
+    get: (target, key) => (key === '0' && reads++ > 0 ? 40_000 : Reflect.get(target, key)),
+  });
+  assert.is(set.allocateFirst(list, 1), undefined);
+  assert.equal(set.figures(id), model([], 0, 100));
+});
+
+test('no room for another instance is an error with a code', () => {
+  const memory = WebAssembly.Memory;
+  WebAssembly.Memory = class {
+    constructor() {
+      throw new RangeError('could not allocate memory');
+    }
+  } as never;
+  try {
+    rejects('an instance of the core', () => new OffsetAllocator({ length: 100 }), 'ERR_OUT_OF_MEMORY');
+  } finally {
+    WebAssembly.Memory = memory;
+  }
 });
 
 test('wrong arguments are named, and nothing has changed', () => {
@@ -367,7 +425,8 @@ test('wrong arguments are named, and nothing has changed', () => {
   rejects('options', () => set.addSegment(5 as never));
   rejects('options', () => new AllocatorSet([] as never));
   rejects('length', () => new OffsetAllocator({} as never));
-  for (const sizes of [[1], 5, null, undefined, new BigUint64Array(1)]) {
+  const strange = [{ length: -5 }, { length: 2 ** 53 }, new Proxy(new Float64Array(1), {}), detached()];
+  for (const sizes of [[1], 5, null, undefined, new BigUint64Array(1), ...strange]) {
     rejects('sizes', () => set.allocateMany(id, sizes as never));
   }
   for (const value of [0, -1, 1.5, Number.NaN, 2 ** 48]) {
@@ -378,7 +437,7 @@ test('wrong arguments are named, and nothing has changed', () => {
   const short = { offsets: new Float64Array(1), handles: new Float64Array(2) };
   rejects('into.offsets', () => set.allocateMany(id, Float64Array.of(1, 1), short));
   rejects('into.handles', () => set.allocateMany(id, Float64Array.of(1), { ...short, handles: [0] as never }));
-  rejects('handles', () => set.freeMany([kept.handle] as never));
+  for (const handles of [[kept.handle], ...strange]) rejects('handles', () => set.freeMany(handles as never));
   assert.equal(set.figures(id), before);
   set.free(kept.handle);
   assert.equal(set.figures(id), model([], 0, 100));

@@ -223,7 +223,12 @@ test('wrong arguments are named, and the next call is right', () => {
     }
     assert.unreachable(`${argument} was accepted`);
   };
-  for (const bytes of ['123', [1, 2], null, undefined, 5, new Uint16Array(2), {}]) {
+  // What a transfer to a worker leaves behind must not pass for no bytes; nor may a proxy or an heir of an array.
+  const gone = new Uint8Array(8);
+  structuredClone(gone.buffer, { transfer: [gone.buffer] });
+  const strange = [gone, gone.buffer, new Proxy(new Uint8Array(8), {}), Object.create(Uint8Array.prototype)];
+  for (const out of strange.filter((value) => value !== gone.buffer)) wrong('out', () => crc64Into(CHECK, out));
+  for (const bytes of ['123', [1, 2], null, undefined, 5, new Uint16Array(2), {}, ...strange]) {
     wrong('bytes', () => crc64(bytes as never));
     wrong('bytes', () => crc64Into(bytes as never, new Uint8Array(8)));
     wrong('bytes', () => new Crc64().update(bytes as never));

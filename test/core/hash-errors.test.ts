@@ -19,6 +19,11 @@ const any = (value: unknown) => value as any;
 const hash = (tokens: unknown, options: unknown) => () => blockHashes(any(tokens), any(options));
 const keys = (extraKeys: unknown, algorithm = 'sha256_cbor') =>
   hash([1, 2, 3, 4], { blockSize: 2, algorithm, extraKeys, seed: '0' });
+const detached = (): Uint32Array => {
+  const tokens = Uint32Array.of(1, 2, 3, 4);
+  structuredClone(tokens.buffer, { transfer: [tokens.buffer] });
+  return tokens;
+};
 const nested = (depth: number): unknown => (depth === 0 ? 1 : [nested(depth - 1)]);
 
 const INVALID = 'ERR_INVALID_ARGUMENT';
@@ -38,6 +43,9 @@ const cases: Case[] = [
   ['a pickled seed of 64 KiB', INVALID, 'seed', () => noneHash('sha256', 's'.repeat(65536))],
   ['tokens that are text', INVALID, 'tokens', hash('1234', two)],
   ['tokens that are null', INVALID, 'tokens', hash(null, two)],
+  ['tokens whose buffer was transferred', INVALID, 'tokens', hash(detached(), two)],
+  ['a batch with such tokens', INVALID, 'prompts[1]', () => blockHashesBatch([[1, 2], detached()], two)],
+  ['tokens behind a proxy', INVALID, 'tokens', hash(new Proxy(Uint32Array.of(1, 2), {}), two)],
   ['tokens as 64-bit integers', INVALID, 'tokens', hash(new BigInt64Array(4), two)],
   ['a negative token', INVALID, 'tokens[3]', hash(Int32Array.of(1, 2, 3, -4, 5, -6), two)],
   ['a negative token after a whole vector', INVALID, 'tokens[5]', hash(Int32Array.of(0, 0, 0, 0, 0, -1), two)],

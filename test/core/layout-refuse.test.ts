@@ -101,6 +101,16 @@ test('a layout with a wrong field is refused by its path', () => {
     ['groups[0].tensors.k.at', (l) => (k(l).at = [{ segment: 3, offset: 0 }])],
     ['groups[0].tensors.k.at[0].segment', (l) => (k(l).at.segment = 4)],
     ['groups[0].tensors.v.at[0].offset', (l) => (l.groups[0].tensors.v.at.offset = 8)],
+    // Block 0 of the second would lie in block 1 of the first; layers a block apart instead of a tensor apart.
+    ['groups[0].tensors.v.at[0].offset', (l) => (l.groups[0].tensors.v.at.offset = 1024)],
+    ['groups[0].tensors.v.at[0].offset', (l) => (l.groups[0].tensors.v.at.offset = 9 * 1024 + 500)],
+    [
+      'groups[0].tensors.k.at[1].offset',
+      (l) => {
+        l.groups[0].tensors = { k: { ...k(l), strides: { ...k(l).strides, layer: undefined } } };
+        k(l).at = [0, 1024].map((offset) => ({ segment: 3, offset }));
+      },
+    ],
     // Leaves its segment in the second layer; overlaps itself along one axis or another.
     ['groups[0].tensors.k.at[1].offset', (l) => (k(l).strides.layer = 2 * 20480)],
     ['groups[0].tensors.k.strides.head', (l) => (k(l).strides.head = 8)],
@@ -150,6 +160,10 @@ test('one scale per block splits with its block and its heads, and never joins',
     });
   mismatched('groups[0].blockSize', () => new TransferPlan(scaled(1, 2, 16), scaled(1, 4, 16)));
   mismatched('groups[0].headRange', () => new TransferPlan(scaled(2, 4, null), scaled(1, 4, null)));
+  assert.throws(
+    () => new TransferPlan(scaled(2, 4, null), scaled(1, 4, null)),
+    /the source has "0 to 3", the destination "0 to 7"/,
+  );
   const blocks = { sourceBlocks: [1], destinationBlocks: [2, 3] };
   assert.is(planTransfer(scaled(1, 4, null), scaled(2, 2, null), blocks).totalBytes, 2 * (4 * 4 * 16 + 2 * 4));
   invalid('tokens.from', () => planTransfer(scaled(1, 4, 16), scaled(1, 2, 16), { ...blocks, tokens: { from: 1 } }));
@@ -178,6 +192,13 @@ test('a state moves between equal shards only', () => {
   assert.is(planTransfer(state(0, 1, true), state(1, 2, true), { sourceBlocks: [1], destinationBlocks: [2] }).count, 1);
 });
 
+/** Ids whose buffer was transferred: an empty plan for them would be a silent loss. */
+function detached(): Uint32Array {
+  const ids = Uint32Array.of(1, 2);
+  structuredClone(ids.buffer, { transfer: [ids.buffer] });
+  return ids;
+}
+
 test('block lists that cannot be mapped are refused, and the core stays usable', () => {
   const good = layout();
   const plan = (sourceBlocks: unknown, destinationBlocks: unknown, more: object = {}) =>
@@ -185,6 +206,8 @@ test('block lists that cannot be mapped are refused, and the core stays usable',
   const cases: [string, unknown, unknown, object?][] = [
     ['sourceBlocks', 'blocks', [1]],
     ['sourceBlocks', undefined, [1]],
+    ['sourceBlocks', detached(), []],
+    ['sourceBlocks', new Proxy(Uint32Array.of(1), {}), [1]],
     ['destinationBlocks', [1], new Float64Array([1])],
     ['sourceBlocks', new Uint32Array((1 << 20) + 1), [1]],
     ['sourceBlocks[1]', [1, 10], [1, 2]],
@@ -258,6 +281,12 @@ test('tensors whose axes do not fit are refused', () => {
     ['dtype', { dtype: 'torch.float16' }],
     ['keyElements', { axes: ['layer', 'block', 'token', 'head', 'keyValue'], keyElements: 16 }],
     ['blockSize', { axes: ['kv', 'block', 'layer', 'head', 'element'] }],
+    ['blockSize', { blockSize: 16 }],
+    ['at', { at: undefined }],
+    ['at', { at: new Array(2 ** 32 - 1) }],
+    ['at[1]', { at: [{ segment: 0, offset: 0 }, null] }],
+    ['at.offset', { at: { segment: 0, offset: '0' } }],
+    ['name', { axes: ['single', 'block', 'token', 'head', 'element'], shape: [1, 10, 4, 8, 16], name: {} }],
   ];
   for (const [argument, change] of cases) invalid(argument, () => tensor(change));
   invalid('heads', () => headRange(6, 0, 4));

@@ -345,6 +345,23 @@ test('views that vLLM made, of every layout it has, to each other and over tenso
   assert.is(cases.length, 24);
 });
 
+test('a layout is what it was made from, whatever becomes of that object, and makes its equal', () => {
+  const options = structuredClone(hybrid().toJSON()) as { tensorParallel: { rank: number; size: number } };
+  options.tensorParallel = { rank: 0, size: 1 };
+  const layout = new KvLayout(options as never);
+  // The usual way to describe all ranks: one object, changed from rank to rank.
+  options.tensorParallel.rank = 7;
+  Object.assign(options, { segments: [], groups: [] });
+  for (const copy of [layout.toJSON(), structuredClone(layout.toJSON()), JSON.parse(JSON.stringify(layout))]) {
+    const other = new KvLayout(copy);
+    assert.is(other.fingerprint(), hybrid().fingerprint());
+    for (const group of [0, 1, 2]) {
+      const blocks = { group, sourceBlocks: [3, 5], destinationBlocks: [4, 6] };
+      assert.equal([...planTransfer(other, layout, blocks)], [...planTransfer(hybrid(), hybrid(), blocks)]);
+    }
+  }
+});
+
 test('the fingerprint says what must agree and nothing of where it lies', () => {
   assert.is(cpu().fingerprint(), flash().fingerprint());
   assert.is(flashInfer().fingerprint(), flash().fingerprint());

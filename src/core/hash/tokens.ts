@@ -1,4 +1,5 @@
 /** Token ids on their way into linear memory: from 0 to 2^32 - 1, whatever holds them. */
+import { typedArray } from '../check.js';
 import { errors } from '../errors.js';
 import type { Core } from '../wasm.js';
 import type { HashExports } from './plan.js';
@@ -13,9 +14,9 @@ export function isTokens(value: unknown): value is Tokens {
 }
 
 export function checkTokens(argument: string, value: unknown): Tokens {
-  if (!isTokens(value))
-    throw errors.invalidArgument(argument, value, 'an Int32Array, a Uint32Array or an array of token ids');
-  return value;
+  if (Array.isArray(value)) return value;
+  const expected = 'an Int32Array, a Uint32Array or an array of token ids';
+  return typedArray<Int32Array | Uint32Array>(argument, value, isTokens(value), expected);
 }
 
 /** Copies tokens `from` to `to` to address `at` (a multiple of 4), checked. */
