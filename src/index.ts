@@ -40,3 +40,13 @@ export {
   MultiConnector,
   TransferEngine,
 } from './planned.js';
+export {
+  type HolderOptions,
+  type InsertOptions,
+  type OrderOptions,
+  PrefixIndex,
+  type PrefixIndexOptions,
+  type PrefixStats,
+} from './core/prefix.js';
+export type { Hash, Hashes, HashRun, KeyWidth } from './core/prefix-keys.js';
+export { type InstancePrefix, PrefixMatch, type Tier } from './core/prefix-match.js';
