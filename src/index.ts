@@ -34,13 +34,6 @@ export { type PlanOptions, planTransfer, type TransferBlocks, TransferPlan } fro
 export { type TransferSource, transferSources } from './core/layout-sources.js';
 export { fromTorch, type KvAxis, type TorchGroup, type TorchTensor } from './core/layout-tensor.js';
 export {
-  MooncakeConnector,
-  MooncakeStore,
-  MooncakeStoreConnector,
-  MultiConnector,
-  TransferEngine,
-} from './planned.js';
-export {
   type HolderOptions,
   type InsertOptions,
   type OrderOptions,
@@ -50,3 +43,10 @@ export {
 } from './core/prefix.js';
 export type { Hash, Hashes, HashRun, KeyWidth } from './core/prefix-keys.js';
 export { type InstancePrefix, PrefixMatch, type Tier } from './core/prefix-match.js';
+export {
+  MooncakeConnector,
+  MooncakeStore,
+  MooncakeStoreConnector,
+  MultiConnector,
+  TransferEngine,
+} from './planned.js';
