@@ -9,7 +9,12 @@ import { find, initTable } from './table';
 
 export { check as prefixCheck } from './check';
 export { insert as prefixInsert, touch as prefixTouch } from './insert';
-export { match as prefixMatch } from './match';
+export {
+  finish as prefixFinish,
+  match as prefixMatch,
+  start as prefixStart,
+  step as prefixStep,
+} from './match';
 export { orderNext as prefixOrderNext, orderStart as prefixOrderStart } from './order';
 export { clear as prefixClear, remove as prefixRemove } from './remove';
 export {

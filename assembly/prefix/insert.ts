@@ -2,9 +2,13 @@
 // node has no holder, or ends before them. The change that readers must not see halfway, cutting, linking and holding,
 // is short.
 import { HEADER } from '../memory';
-import { block, copyKey, freeBlock, KEY, newBlock, nodeOf, previous, reserveBlocks } from './blocks';
+import { block, copyKey, freeBlock, KEY, nodeOf, previous, reserveBlocks } from './blocks';
 import {
+  add,
   addHeld,
+  BLOCK_FREE,
+  BLOCK_NEXT,
+  BLOCKS,
   barrier,
   CONFLICT,
   change,
@@ -19,6 +23,7 @@ import {
   WALK_NODE,
   WALK_OFFSET,
   WALK_TAIL,
+  WARMED,
   WIDTH,
 } from './header';
 import { addEntry, entryLength, findEntry, setEntryLength } from './holders';
@@ -39,8 +44,11 @@ import {
 } from './nodes';
 import { refresh } from './recency';
 import { cut, join, trim } from './shape';
-import { erase, find, put } from './table';
+import { erase, find, put, warm } from './table';
 import { startAt, walk } from './walk';
+
+// New keys whose table slots are brought into the cache together.
+const BATCH: u32 = 32;
 
 /**
  * Records that a holder has `count` blocks that follow the block with key `parent` (0: from the start), and that the
@@ -101,8 +109,12 @@ function append(hashes: usize, count: u32, depth: u32): i32 {
   set(GROWN_BY, grown);
   let above = tail;
   let record: usize = node(owner);
+  let free = get(BLOCK_FREE);
+  let fresh = get(BLOCK_NEXT);
   for (let k: u32 = 0; k < count; k++) {
-    const id = newBlock();
+    const reused = free != 0;
+    const id = reused ? free : fresh++;
+    if (reused) free = previous(block(id));
     if (room == 0) {
       if (k > grown) store<u32>(record, 1, CHILDREN);
       owner = newNode();
@@ -124,9 +136,16 @@ function append(hashes: usize, count: u32, depth: u32): i32 {
     }
     above = id;
   }
+  set(BLOCK_FREE, free);
+  set(BLOCK_NEXT, fresh);
+  add(BLOCKS, count);
   barrier(HEADER + FENCE);
   let id = above;
   for (let k = count; k > 0; k--) {
+    if (k % BATCH == 0 || k == count) {
+      const batch = k % BATCH || BATCH;
+      set(WARMED, warm(hashes + (k - batch) * width, batch));
+    }
     const other = put(hashes + (k - 1) * width, id);
     if (other) {
       discard(above, id, tail);

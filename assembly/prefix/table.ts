@@ -1,9 +1,11 @@
 // The table that finds a block by its key: extendible hashing. The top bits of a key's hash choose, through a
-// directory, a segment of 4,096 slots; within it, linear probing. A segment that fills up is replaced by two, so the
-// table grows without ever stalling for a rehash of everything, and removal shifts back, so there are no tombstones.
+// directory, a segment of 4,096 slots; within it, linear probing from the place that the low bits say. A segment that
+// fills up is replaced by two, so the table grows without ever stalling for a rehash of everything, and removal shifts
+// back, so there are no tombstones.
 //
-// A slot is a block id (28 bits) under a tag of 4 more hash bits, which spares most looks at keys that differ. Keys
-// are hashes already; the multiplication by a random odd number keeps chosen keys from crowding one segment.
+// A slot is a block id and 32 bits of its key's hash, all that dividing and shifting back need: only a search looks at
+// the keys, which are scattered, and then hardly ever at a wrong one. Keys are hashes already; the multiplication by a
+// random odd number keeps chosen keys from crowding one segment.
 import { HEADER } from '../memory';
 import { block, KEY, sameKey } from './blocks';
 import {
@@ -22,51 +24,45 @@ import {
 } from './header';
 
 const SLOTS: u32 = 4096;
+const LAST_SLOT: u32 = SLOTS - 1;
 const FULL: u32 = 3072;
 const MAX_BITS: u32 = 20;
 // Behind its slots a segment has its count and its depth, the hash bits that its keys share.
-const COUNT: usize = <usize>SLOTS << 2;
+const COUNT: usize = <usize>SLOTS << 3;
 const DEPTH: usize = COUNT + 4;
 const SEGMENT: u32 = <u32>COUNT + 16;
-const ID: u32 = (1 << 28) - 1;
+// A slot: the block's id, 0 when it is empty, and the hash.
+const HASH: usize = 4;
 
 // @ts-ignore: decorator
 @inline
-function hash(key: usize): u64 {
+function hash(key: usize): u32 {
   const low = load<u64>(key + get(WIDTH) - 8);
-  return (low ^ (low >>> 32)) * load<u64>(HEADER + MULTIPLIER);
+  return <u32>(((low ^ (low >>> 32)) * load<u64>(HEADER + MULTIPLIER)) >>> 32);
 }
 
 // @ts-ignore: decorator
 @inline
-function slotOf(hash: u64): u32 {
-  return <u32>(hash >>> 20) & (SLOTS - 1);
-}
-
-// @ts-ignore: decorator
-@inline
-function tagged(hash: u64, id: u32): u32 {
-  return id | (<u32>(hash >>> 16) << 28);
-}
-
-// @ts-ignore: decorator
-@inline
-function segmentOf(hash: u64): usize {
-  const entry = inside(get(TABLE_DIR) + (<u32>(hash >>> (64 - <u64>get(TABLE_BITS))) << 2), 4);
+function segmentOf(hash: u32): usize {
+  const entry = inside(get(TABLE_DIR) + ((hash >>> (32 - get(TABLE_BITS))) << 2), 4);
   return inside(load<u32>(entry), SEGMENT);
+}
+
+// @ts-ignore: decorator
+@inline
+function slotAt(segment: usize, slot: u32): usize {
+  return segment + ((slot & LAST_SLOT) << 3);
 }
 
 /** Id of the block with this key, 0 when there is none. */
 export function find(key: usize): u32 {
   const h = hash(key);
   const segment = segmentOf(h);
-  const tag = tagged(h, 0);
-  let slot = slotOf(h);
-  for (let tries: u32 = 0; tries < SLOTS; tries++) {
-    const value = load<u32>(segment + (slot << 2));
-    if (value == 0) return 0;
-    if ((value & ~ID) == tag && sameKey(block(value & ID) + KEY, key)) return value & ID;
-    slot = (slot + 1) & (SLOTS - 1);
+  for (let slot = h, end = h + SLOTS; slot != end; slot++) {
+    const at = slotAt(segment, slot);
+    const id = load<u32>(at);
+    if (id == 0) return 0;
+    if (load<u32>(at, HASH) == h && sameKey(block(id) + KEY, key)) return id;
   }
   return 0;
 }
@@ -82,40 +78,47 @@ export function put(key: usize, id: u32): i32 {
     segment = divided;
   }
   const count = load<u32>(segment, COUNT);
-  if (count == SLOTS - 1) return NO_MEMORY;
-  const value = tagged(h, id);
-  let slot = slotOf(h);
-  while (true) {
-    const at = segment + (slot << 2);
+  if (count == LAST_SLOT) return NO_MEMORY;
+  for (let slot = h; ; slot++) {
+    const at = slotAt(segment, slot);
     const other = load<u32>(at);
     if (other == 0) {
-      store<u32>(at, value);
+      // One store: a reader sees all of a slot or nothing.
+      store<u64>(at, ((<u64>h) << 32) | id);
       store<u32>(segment, count + 1, COUNT);
       return 0;
     }
-    if ((other ^ value) >>> 28 == 0 && sameKey(block(other & ID) + KEY, key)) return other & ID;
-    slot = (slot + 1) & (SLOTS - 1);
+    if (load<u32>(at, HASH) == h && sameKey(block(other) + KEY, key)) return other;
   }
+  return NO_MEMORY;
+}
+
+/** Brings the slots of some keys into the cache: looks that overlap, where `put` would wait for each. */
+export function warm(keys: usize, count: u32): u32 {
+  const width = get(WIDTH);
+  let seen: u32 = 0;
+  for (let k: u32 = 0; k < count; k++) {
+    const h = hash(keys + k * width);
+    seen |= load<u32>(slotAt(segmentOf(h), h));
+  }
+  return seen;
 }
 
 /** Takes block `id` out of the table and closes the gap. */
 export function erase(id: u32): void {
   const h = hash(block(id) + KEY);
   const segment = segmentOf(h);
-  let gap = slotOf(h);
-  while ((load<u32>(segment + (gap << 2)) & ID) != id) gap = (gap + 1) & (SLOTS - 1);
-  let slot = gap;
-  while (true) {
-    slot = (slot + 1) & (SLOTS - 1);
-    const value = load<u32>(segment + (slot << 2));
+  let gap = h;
+  while (load<u32>(slotAt(segment, gap)) != id) gap++;
+  for (let slot = gap + 1; ; slot++) {
+    const value = load<u64>(slotAt(segment, slot));
     if (value == 0) break;
-    const home = slotOf(hash(block(value & ID) + KEY));
-    if (((slot - home) & (SLOTS - 1)) >= ((slot - gap) & (SLOTS - 1))) {
-      store<u32>(segment + (gap << 2), value);
-      gap = slot;
-    }
+    // An entry may move back as far as its home.
+    if (((slot - <u32>(value >>> 32)) & LAST_SLOT) < ((slot - gap) & LAST_SLOT)) continue;
+    store<u64>(slotAt(segment, gap), value);
+    gap = slot;
   }
-  store<u32>(segment + (gap << 2), 0);
+  store<u64>(slotAt(segment, gap), 0);
   store<u32>(segment, load<u32>(segment, COUNT) - 1, COUNT);
 }
 
@@ -140,7 +143,7 @@ function freeSegment(segment: usize): void {
 // Replaces a full segment by two. Both are complete before the directory names them; a reader still in the old one
 // reads good data until it is used again, which is after the version has changed.
 // Returns the one that `h` belongs to now, the same segment when the directory is at its limit, 0 without memory.
-function divide(segment: usize, h: u64): usize {
+function divide(segment: usize, h: u32): usize {
   const depth = load<u32>(segment, DEPTH);
   if (depth == MAX_BITS) return segment;
   if (depth == get(TABLE_BITS) && !widen()) return 0;
@@ -150,19 +153,23 @@ function divide(segment: usize, h: u64): usize {
     if (zeros) freeSegment(zeros);
     return 0;
   }
-  const bit = 63 - <u64>depth;
-  for (let slot: u32 = 0; slot < SLOTS; slot++) {
-    const value = load<u32>(segment + (slot << 2));
+  const bit = 31 - depth;
+  let ended: u32 = 0;
+  for (let from: u32 = 0; from < SLOTS; from++) {
+    const value = load<u64>(slotAt(segment, from));
     if (value == 0) continue;
-    const moved = hash(block(value & ID) + KEY);
-    const to = select<usize>(ones, zeros, (moved >>> bit) & 1);
-    let free = slotOf(moved);
-    while (load<u32>(to + (free << 2))) free = (free + 1) & (SLOTS - 1);
-    store<u32>(to + (free << 2), value);
-    store<u32>(to, load<u32>(to, COUNT) + 1, COUNT);
+    let slot = <u32>(value >>> 32);
+    const one = (slot >>> bit) & 1;
+    const to = select<usize>(ones, zeros, one);
+    ended += one;
+    while (load<u32>(slotAt(to, slot))) slot++;
+    store<u64>(slotAt(to, slot), value);
   }
+  store<u32>(ones, ended, COUNT);
+  store<u32>(zeros, load<u32>(segment, COUNT) - ended, COUNT);
+  // The directory's entries whose first `depth` bits are those of `h`: the lower half ends in 0, the upper in 1.
   const each: u32 = 1 << (get(TABLE_BITS) - depth - 1);
-  let entry = get(TABLE_DIR) + ((<u32>(h >>> (64 - <u64>depth)) << (get(TABLE_BITS) - depth)) << 2);
+  let entry = get(TABLE_DIR) + (((h >>> (32 - depth)) * each) << 3);
   change();
   for (let k: u32 = 0; k < each << 1; k++, entry += 4) store<u32>(entry, <u32>(k < each ? zeros : ones));
   publish();

@@ -83,6 +83,21 @@ export function writeKeys(core: Core<KeyExports>, at: number, hashes: Hashes, ke
   return count;
 }
 
+/** Number of checked hashes. */
+export function hashCount(hashes: Hashes, keyWidth: KeyWidth): number {
+  if (hashes instanceof BigUint64Array) return hashes.length;
+  return hashes instanceof Uint8Array ? hashes.length / keyWidth : hashes.bytes.length / hashes.width;
+}
+
+/** Writes one of checked hashes, not of a BigUint64Array, as a key to `at`. */
+export function writeKey(u8: Uint8Array, at: number, hashes: HashRun | Uint8Array, index: number, keyWidth: KeyWidth) {
+  const plain = hashes instanceof Uint8Array;
+  const bytes = plain ? hashes : hashes.bytes;
+  const end = (index + 1) * (plain ? keyWidth : hashes.width);
+  if (keyWidth === 8) for (let k = 0; k < 8; k++) u8[at + k] = bytes[end - 1 - k];
+  else for (let k = 0; k < keyWidth; k++) u8[at + k] = bytes[end - keyWidth + k];
+}
+
 /** One hash as hashes, checked. */
 export function single(argument: string, hash: Hash, keyWidth: KeyWidth): Hashes {
   let hashes: Hashes;

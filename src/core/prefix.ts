@@ -9,10 +9,12 @@ import {
   type Hash,
   type Hashes,
   type HashRun,
+  hashCount,
   isApproximate,
   type KeyWidth,
   keyBytes,
   single,
+  writeKey,
   writeKeys,
 } from './prefix-keys.js';
 import { PrefixMatch, TIERS, type Tier } from './prefix-match.js';
@@ -32,6 +34,9 @@ export interface PrefixExports {
   prefixRemove(holder: number, hashes: number, count: number): number;
   prefixClear(holder: number, mask: number): number;
   prefixMatch(result: number, hashes: number, count: number, group: number): number;
+  prefixStart(result: number, count: number, group: number): number;
+  prefixStep(result: number, key: number): number;
+  prefixFinish(result: number): number;
   prefixOrderStart(): void;
   prefixOrderNext(holder: number, mask: number, out: number, room: number): number;
   prefixCheck(marks: number): number;
@@ -95,6 +100,7 @@ const BLOCKS = 44 >> 2;
 const NODES = 68 >> 2;
 const HELD = 96 >> 3;
 const ROW_WORDS = 4;
+const RESULT_BYTES = 1024 * 16 + 48;
 const NO_MEMORY = -1;
 const CONFLICT = -2;
 const ORPHAN = -3;
@@ -131,9 +137,10 @@ export class PrefixIndex {
     this.maxInstances = integer('maxInstances', maxInstances, 1, MAX_INSTANCES);
     this.#core = instantiate<PrefixExports>({ shared: this.shared, maxBytes: Math.min(maxBytes, ALL_MEMORY) });
     const { exports } = this.#core;
-    const random = Math.random() * 2 ** 32;
-    const started = exports.prefixInit(this.keyWidth, random >>> 0, (Math.random() * 2 ** 32) >>> 0);
-    this.#result = started ? exports.prefixSlot(0) >>> 0 : 0;
+    // The table's hash function is chosen at random, so that nobody can choose keys that crowd it.
+    const [low, high] = [Math.random() * 2 ** 32, Math.random() * 2 ** 32];
+    const started = exports.prefixInit(this.keyWidth, low >>> 0, high >>> 0);
+    this.#result = started ? exports.prefixSlot(32) >>> 0 : 0;
     if (this.#result === 0) throw errors.outOfMemory('maxBytes', maxBytes);
     this.#header = exports.prefixHeader() >>> 0;
   }
@@ -313,12 +320,27 @@ export class PrefixIndex {
     return this.#core.exports.prefixCheck(marks);
   }
 
+  // Only the hashes that the match asks for cross into its memory.
   #match(hashes: Hashes, group: number): number {
-    const at = this.#room('hashes', hashes);
-    const count = writeKeys(this.#core, at, hashes, this.keyWidth);
-    const matched = this.#core.exports.prefixMatch(this.#result, at, count, group);
-    if (matched < 0) throw this.#error(matched, hashes);
-    return matched;
+    const result = this.#result;
+    const key = result + RESULT_BYTES;
+    const { exports } = this.#core;
+    keyBytes('hashes', hashes, this.keyWidth);
+    let position = exports.prefixStart(result, hashCount(hashes, this.keyWidth), group);
+    if (hashes instanceof BigUint64Array) {
+      const { u64 } = this.#core;
+      while (position >= 0) {
+        u64[key >>> 3] = hashes[position];
+        position = exports.prefixStep(result, key);
+      }
+    } else {
+      const { u8 } = this.#core;
+      while (position >= 0) {
+        writeKey(u8, key, hashes, position, this.keyWidth);
+        position = exports.prefixStep(result, key);
+      }
+    }
+    return exports.prefixFinish(result);
   }
 
   #instance(instance: number | string): number {
