@@ -43,6 +43,7 @@ export {
 } from './core/prefix.js';
 export type { Hash, Hashes, HashRun, KeyWidth } from './core/prefix-keys.js';
 export { type InstancePrefix, PrefixMatch, type Tier } from './core/prefix-match.js';
+export { PrefixReader, type PrefixReaderHandle } from './core/prefix-reader.js';
 export {
   MooncakeConnector,
   MooncakeStore,

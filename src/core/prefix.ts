@@ -3,25 +3,26 @@
  * hashes in linear memory (assembly/prefix, docs/prefix-index.md), one writer, and with `shared` any number of readers
  * on other threads (prefix-reader.ts).
  */
-import { options as checkOptions, integer, oneOf, string } from './check.js';
+import { boolean, bytes as checkBytes, options as checkOptions, integer, oneOf, string } from './check.js';
 import { errors } from './errors.js';
 import {
   type Hash,
   type Hashes,
   type HashRun,
-  hashCount,
   isApproximate,
   type KeyWidth,
   keyBytes,
   single,
-  writeKey,
   writeKeys,
 } from './prefix-keys.js';
 import { PrefixMatch, TIERS, type Tier } from './prefix-match.js';
+import { KEY_BYTES, type QueryExports, query, ROW_WORDS } from './prefix-query.js';
+import type { PrefixReaderHandle } from './prefix-reader.js';
+import { readSnapshot, restore, type SnapshotExports, writeSnapshot } from './prefix-snapshot.js';
 import { type Core, instantiate } from './wasm.js';
 
 /** What assembly/prefix exports, as far as the index calls it. */
-export interface PrefixExports {
+export interface PrefixExports extends QueryExports, SnapshotExports {
   prefixInit(width: number, multiplierLow: number, multiplierHigh: number): number;
   prefixHeader(): number;
   prefixScratch(size: number): number;
@@ -33,14 +34,9 @@ export interface PrefixExports {
   prefixTouch(hashes: number, count: number): number;
   prefixRemove(holder: number, hashes: number, count: number): number;
   prefixClear(holder: number, mask: number): number;
-  prefixMatch(result: number, hashes: number, count: number, group: number): number;
-  prefixStart(result: number, count: number, group: number): number;
-  prefixStep(result: number, key: number): number;
-  prefixFinish(result: number): number;
   prefixOrderStart(): void;
   prefixOrderNext(holder: number, mask: number, out: number, room: number): number;
   prefixCheck(marks: number): number;
-  prefixNodeIds(): number;
 }
 
 export const MAX_INSTANCES = 1024;
@@ -99,12 +95,9 @@ const TOP = 12 >> 2;
 const BLOCKS = 44 >> 2;
 const NODES = 68 >> 2;
 const HELD = 96 >> 3;
-const ROW_WORDS = 4;
-const RESULT_BYTES = 1024 * 16 + 48;
+const ROWS = 104;
 const NO_MEMORY = -1;
-const CONFLICT = -2;
 const ORPHAN = -3;
-const BUSY = -4;
 
 // A parent's key lies before the hashes.
 const HASHES_AT = 32;
@@ -132,7 +125,7 @@ export class PrefixIndex {
       maxInstances = MAX_INSTANCES,
     } = checkOptions('options', options);
     this.keyWidth = oneOf('keyWidth', keyWidth, [8, 16, 32] as const);
-    this.shared = oneOf('shared', Number(shared), [0, 1]) === 1;
+    this.shared = boolean('shared', shared);
     integer('maxBytes', maxBytes, 1, Number.MAX_SAFE_INTEGER);
     this.maxInstances = integer('maxInstances', maxInstances, 1, MAX_INSTANCES);
     this.#core = instantiate<PrefixExports>({ shared: this.shared, maxBytes: Math.min(maxBytes, ALL_MEMORY) });
@@ -140,7 +133,7 @@ export class PrefixIndex {
     // The table's hash function is chosen at random, so that nobody can choose keys that crowd it.
     const [low, high] = [Math.random() * 2 ** 32, Math.random() * 2 ** 32];
     const started = exports.prefixInit(this.keyWidth, low >>> 0, high >>> 0);
-    this.#result = started ? exports.prefixSlot(32) >>> 0 : 0;
+    this.#result = started ? exports.prefixSlot(KEY_BYTES) >>> 0 : 0;
     if (this.#result === 0) throw errors.outOfMemory('maxBytes', maxBytes);
     this.#header = exports.prefixHeader() >>> 0;
   }
@@ -312,6 +305,59 @@ export class PrefixIndex {
     };
   }
 
+  /**
+   * The whole index in bytes: instances, blocks, who holds them, and their order of use. The same index gives the same
+   * bytes.
+   */
+  snapshot(): Uint8Array {
+    const { blocks, nodes } = this.stats();
+    const contents = { keyWidth: this.keyWidth, blocks, nodes, names: this.#names };
+    return writeSnapshot(this.#core, (size) => this.#reserve(size), contents);
+  }
+
+  /**
+   * An index that answers as the one that `snapshot` was taken of. The key width is the snapshot's; one in `options`
+   * must be the same.
+   * @throws ERR_SNAPSHOT when it is cut off, corrupt, of another version or key width, or contradicts itself
+   */
+  static load(snapshot: Uint8Array | ArrayBuffer, options?: PrefixIndexOptions): PrefixIndex {
+    const contents = readSnapshot(checkBytes('snapshot', snapshot));
+    const wanted = checkOptions('options', options);
+    const { keyWidth, names } = contents;
+    if (wanted.keyWidth !== undefined && wanted.keyWidth !== keyWidth) {
+      throw errors.snapshot(`keys of ${keyWidth} bytes where ${wanted.keyWidth} are wanted`, 'keyWidth', keyWidth);
+    }
+    const index = new PrefixIndex({ ...wanted, keyWidth });
+    if (names.length > index.maxInstances) {
+      throw errors.snapshot(
+        `${names.length} instances where ${index.maxInstances} are wanted`,
+        'maxInstances',
+        names.length,
+      );
+    }
+    index.#names.push(...names);
+    names.forEach((name, id) => void (name !== undefined && index.#ids.set(name, id)));
+    index.#core.exports.prefixRows(names.length);
+    restore(index.#core, (size) => index.#reserve(size), contents);
+    return index;
+  }
+
+  /**
+   * A handle for one reader on another thread (PrefixReader.attach), with room for `room` bytes of hashes in this memory.
+   * It keeps its place in the memory as long as the index lives: make one for each thread, not for each query.
+   * @throws ERR_NOT_SUPPORTED when the index is not shared
+   */
+  reader({ room = 0 }: { room?: number } = {}): PrefixReaderHandle {
+    if (!this.shared) {
+      throw errors.notSupported('a reader of a private index', 'make the index with { shared: true }');
+    }
+    integer('room', room, 0, MAX_HASHES * 32);
+    const slot = this.#core.exports.prefixSlot(KEY_BYTES + room) >>> 0;
+    if (slot === 0) throw errors.outOfMemory('room', room);
+    const { memory } = this.#core;
+    return { memory, keyWidth: this.keyWidth, slot, room, rows: this.#header + ROWS, names: [...this.#names] };
+  }
+
   /** Checks the invariants of the whole structure (assembly/prefix/check.ts): 0 when all hold. For tests. */
   check(): number {
     const size = 4 * this.#core.exports.prefixNodeIds();
@@ -320,27 +366,9 @@ export class PrefixIndex {
     return this.#core.exports.prefixCheck(marks);
   }
 
-  // Only the hashes that the match asks for cross into its memory.
   #match(hashes: Hashes, group: number): number {
-    const result = this.#result;
-    const key = result + RESULT_BYTES;
-    const { exports } = this.#core;
     keyBytes('hashes', hashes, this.keyWidth);
-    let position = exports.prefixStart(result, hashCount(hashes, this.keyWidth), group);
-    if (hashes instanceof BigUint64Array) {
-      const { u64 } = this.#core;
-      while (position >= 0) {
-        u64[key >>> 3] = hashes[position];
-        position = exports.prefixStep(result, key);
-      }
-    } else {
-      const { u8 } = this.#core;
-      while (position >= 0) {
-        writeKey(u8, key, hashes, position, this.keyWidth);
-        position = exports.prefixStep(result, key);
-      }
-    }
-    return exports.prefixFinish(result);
+    return query(this.#core, this.#result, hashes, this.keyWidth, group);
   }
 
   #instance(instance: number | string): number {
@@ -390,12 +418,8 @@ export class PrefixIndex {
     switch (status) {
       case NO_MEMORY:
         return errors.outOfMemory('the prefix index', this.#core.byteLength);
-      case CONFLICT:
-        return errors.invalidArgument('hashes', hashes, 'a chain: the index knows one of them under another parent');
-      case BUSY:
-        return errors.busy('the prefix index');
       default:
-        return errors.invalidArgument('hashes', hashes, 'hashes that the index can take');
+        return errors.invalidArgument('hashes', hashes, 'a chain: the index knows one of them under another parent');
     }
   }
 }
