@@ -18,9 +18,9 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PrefixIndex } from 'mooncake-ts';
-import { MapIndex } from './support/map-index';
-import { choose, conversation, synthetic, type Work } from './support/prefix-work';
-import { median, missing, report } from './support/report';
+import { MapIndex } from './support/map-index.js';
+import { choose, conversation, synthetic, type Work } from './support/prefix-work.js';
+import { median, missing, report } from './support/report.js';
 
 const flag = (name: string) => process.argv.find((word) => word.startsWith(`--${name}=`))?.slice(name.length + 3);
 const setting = (name: string) => flag(name) ?? process.env[`MOONCAKE_BENCH_${name.toUpperCase()}`];

@@ -1,0 +1,123 @@
+// Readers on other threads while the writer changes the index: every answer is one that was true at some moment.
+import { fileURLToPath } from 'node:url';
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { MooncakeError, PrefixIndex, PrefixReader, type PrefixReaderHandle } from 'mooncake-ts';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { hashesOf } from '../support/prefix-model.js';
+
+const LENGTH = 300;
+// a holds at least the first third of the first chain, b always the first half, c at least what both chains share. An
+// insertion is one change; a removal goes block by block from the end, so any length in between is true at some moment.
+const ONE = hashesOf('x'.repeat(LENGTH), 8);
+const OTHER = hashesOf(`${'x'.repeat(40)}${'y'.repeat(LENGTH - 40)}`, 8);
+const LEGAL = { a: [100, LENGTH], b: [150, 150], other: [40, LENGTH] };
+
+interface Report {
+  matches: number;
+  busy: number;
+  wrong: string[];
+  seen: string[];
+}
+
+function read(handle: PrefixReaderHandle, until: Int32Array): Report {
+  const reader = PrefixReader.attach(handle);
+  const report: Report = { matches: 0, busy: 0, wrong: [], seen: [] };
+  const seen = new Set<string>();
+  while (Atomics.load(until, 0) === 0) {
+    try {
+      const one = reader.match(ONE);
+      const other = reader.match(OTHER);
+      const answers = { a: one.length(0), b: one.length(1), other: other.length(2) };
+      for (const [name, length] of Object.entries(answers)) {
+        seen.add(`${name} ${length}`);
+        const [least, most] = LEGAL[name as keyof typeof LEGAL];
+        if (length < least || length > most) report.wrong.push(`${name} ${length}`);
+      }
+      report.matches++;
+    } catch (error) {
+      if (!(error instanceof MooncakeError) || error.code !== 'ERR_BUSY') throw error;
+      report.busy++;
+    }
+  }
+  return { ...report, seen: [...seen].sort() };
+}
+
+if (!isMainThread) {
+  parentPort?.postMessage(read(workerData.handle, workerData.until));
+} else {
+  const shared = () => {
+    const index = new PrefixIndex({ keyWidth: 8, shared: true });
+    for (const name of ['a', 'b', 'c']) index.addInstance(name);
+    return index;
+  };
+
+  test('readers never see half a change', async () => {
+    const index = shared();
+    index.insert('a', ONE);
+    index.insert('b', ONE.subarray(0, 150 * 8));
+    index.insert('c', OTHER.subarray(0, 40 * 8));
+    const until = new Int32Array(new SharedArrayBuffer(4));
+    const reports = [0, 1].map(
+      () =>
+        new Promise<Report>((resolve, reject) => {
+          const worker = new Worker(fileURLToPath(import.meta.url), {
+            workerData: { handle: index.reader(), until },
+          });
+          worker.once('message', resolve).once('error', reject);
+        }),
+    );
+    const end = Date.now() + 1500;
+    for (let round = 0; Date.now() < end; round++) {
+      index.remove('a', ONE.subarray(100 * 8));
+      index.insert('c', OTHER);
+      // Other chains move the table and the free lists about.
+      const noise = hashesOf(`n${round.toString(2)}${'z'.repeat(200)}`, 8);
+      index.insert('a', noise);
+      index.insert('a', ONE);
+      index.remove('c', OTHER.subarray(40 * 8));
+      index.remove('a', noise);
+      index.touch(OTHER);
+      if (round % 20 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    Atomics.store(until, 0, 1);
+    const states = new Set<string>();
+    for (const { matches, wrong, seen } of await Promise.all(reports)) {
+      assert.equal(wrong.slice(0, 5), []);
+      assert.ok(matches > 1000, `${matches} matches`);
+      for (const state of seen) states.add(state);
+    }
+    assert.ok(states.has(`a ${LENGTH}`) && states.has('b 150') && states.has('other 40'), [...states].join());
+    assert.is(index.check(), 0);
+  });
+
+  test('a reader answers as the index does, and matches hashes that lie in its room', () => {
+    const index = shared();
+    index.insert('b', ONE);
+    const reader = PrefixReader.attach(index.reader({ room: 32 * LENGTH }));
+    assert.equal(reader.match(OTHER).entries(), index.match(OTHER).entries());
+    const lengths = new Uint32Array(3);
+    assert.is(reader.matchInto(ONE, lengths), LENGTH);
+    assert.equal([...lengths], [0, LENGTH, 0]);
+    reader.core.u8.set(ONE, reader.roomAt);
+    assert.is(reader.matchHere(LENGTH).length('b'), LENGTH);
+    const wide = new Uint8Array(32 * 2);
+    wide.set(ONE.subarray(0, 8), 24);
+    wide.set(ONE.subarray(8, 16), 56);
+    reader.core.u8.set(wide, reader.roomAt);
+    const match = reader.matchHere(2, 32);
+    assert.equal([match.length('b'), match.approximate], [2, true]);
+    index.addInstance('late');
+    index.insert('late', ONE);
+    assert.is(reader.match(ONE).length(3), LENGTH);
+    for (const call of [
+      () => reader.matchHere(LENGTH * 4 + 1),
+      () => reader.match(ONE, { group: 16 }),
+      () => PrefixReader.attach({} as never),
+    ]) {
+      assert.throws(call, (error: unknown) => (error as MooncakeError).code === 'ERR_INVALID_ARGUMENT');
+    }
+  });
+
+  test.run();
+}
