@@ -11,6 +11,8 @@ const LENGTH = 300;
 // insertion is one change; a removal goes block by block from the end, so any length in between is true at some moment.
 const ONE = hashesOf('x'.repeat(LENGTH), 8);
 const OTHER = hashesOf(`${'x'.repeat(40)}${'y'.repeat(LENGTH - 40)}`, 8);
+// d and e have two-block chains of their own in turn, so that one's node is soon the other's.
+const TURNS = { d: hashesOf('dd', 8), e: hashesOf('ee', 8) };
 const LEGAL = { a: [100, LENGTH], b: [150, 150], other: [40, LENGTH] };
 
 interface Report {
@@ -34,6 +36,12 @@ function read(handle: PrefixReaderHandle, until: Int32Array): Report {
         const [least, most] = LEGAL[name as keyof typeof LEGAL];
         if (length < least || length > most) report.wrong.push(`${name} ${length}`);
       }
+      for (const [name, id] of [['d', 4] as const, ['e', 3] as const]) {
+        for (let i = 0; i < 20; i++) {
+          const length = reader.match(TURNS[name]).length(id);
+          if (length !== 0) report.wrong.push(`${name}'s chain: ${length} of the other instance`);
+        }
+      }
       report.matches++;
     } catch (error) {
       if (!(error instanceof MooncakeError) || error.code !== 'ERR_BUSY') throw error;
@@ -48,7 +56,7 @@ if (!isMainThread) {
 } else {
   const shared = () => {
     const index = new PrefixIndex({ keyWidth: 8, shared: true });
-    for (const name of ['a', 'b', 'c']) index.addInstance(name);
+    for (const name of ['a', 'b', 'c', 'd', 'e']) index.addInstance(name);
     return index;
   };
 
@@ -78,17 +86,58 @@ if (!isMainThread) {
       index.remove('c', OTHER.subarray(40 * 8));
       index.remove('a', noise);
       index.touch(OTHER);
+      for (let i = 0; i < 100; i++) {
+        for (const name of ['d', 'e'] as const) {
+          index.insert(name, TURNS[name]);
+          index.clear(name);
+        }
+      }
       if (round % 20 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
     }
     Atomics.store(until, 0, 1);
     const states = new Set<string>();
     for (const { matches, wrong, seen } of await Promise.all(reports)) {
       assert.equal(wrong.slice(0, 5), []);
-      assert.ok(matches > 1000, `${matches} matches`);
+      assert.ok(matches > 100, `${matches} matches`);
       for (const state of seen) states.add(state);
     }
     assert.ok(states.has(`a ${LENGTH}`) && states.has('b 150') && states.has('other 40'), [...states].join());
     assert.is(index.check(), 0);
+  });
+
+  test('a change between two steps of a match voids it', () => {
+    const index = shared();
+    const handle = index.reader({ room: 8 });
+    const reader = PrefixReader.attach(handle);
+    const { exports, u8 } = reader.core;
+    const step = (hashes: Uint8Array, position: number) => {
+      u8.set(hashes.slice(8 * position, 8 * position + 8).reverse(), reader.roomAt);
+      return exports.prefixStep(handle.slot, reader.roomAt);
+    };
+    const match = (between: () => void) => {
+      index.insert('d', TURNS.d);
+      const first = exports.prefixStart(handle.slot, 2, 0);
+      const second = step(TURNS.d, first);
+      assert.equal([first, second], [0, 1]);
+      between();
+      step(TURNS.d, second);
+      return exports.prefixFinish(handle.slot);
+    };
+    assert.is(
+      match(() => {}),
+      2,
+    );
+    // The node that the match is in is given to another chain.
+    const reused = match(() => {
+      index.clear('d');
+      index.insert('e', TURNS.e);
+    });
+    assert.ok(reused < 0, `${reused} blocks matched`);
+    assert.is(
+      match(() => index.has(TURNS.e.subarray(0, 8))),
+      2,
+    );
+    assert.ok(match(() => index.touch(TURNS.d)) < 0);
   });
 
   test('a reader answers as the index does, and matches hashes that lie in its room', () => {
@@ -96,9 +145,9 @@ if (!isMainThread) {
     index.insert('b', ONE);
     const reader = PrefixReader.attach(index.reader({ room: 32 * LENGTH }));
     assert.equal(reader.match(OTHER).entries(), index.match(OTHER).entries());
-    const lengths = new Uint32Array(3);
+    const lengths = new Uint32Array(5);
     assert.is(reader.matchInto(ONE, lengths), LENGTH);
-    assert.equal([...lengths], [0, LENGTH, 0]);
+    assert.equal([...lengths], [0, LENGTH, 0, 0, 0]);
     reader.core.u8.set(ONE, reader.roomAt);
     assert.is(reader.matchHere(LENGTH).length('b'), LENGTH);
     const wide = new Uint8Array(32 * 2);
@@ -109,7 +158,7 @@ if (!isMainThread) {
     assert.equal([match.length('b'), match.approximate], [2, true]);
     index.addInstance('late');
     index.insert('late', ONE);
-    assert.is(reader.match(ONE).length(3), LENGTH);
+    assert.is(reader.match(ONE).length(5), LENGTH);
     for (const call of [
       () => reader.matchHere(LENGTH * 4 + 1),
       () => reader.match(ONE, { group: 16 }),
