@@ -10,10 +10,10 @@ import { find, initTable } from './table';
 export { check as prefixCheck } from './check';
 export { insert as prefixInsert, touch as prefixTouch } from './insert';
 export {
+  advance as prefixAdvance,
   finish as prefixFinish,
   match as prefixMatch,
   start as prefixStart,
-  step as prefixStep,
 } from './match';
 export { orderNext as prefixOrderNext, orderStart as prefixOrderStart } from './order';
 export { clear as prefixClear, remove as prefixRemove } from './remove';

@@ -2,9 +2,8 @@
 // length grows by what it holds of a node only if it already reaches the node's start: prefixes are checked to be
 // closed, never assumed, and a block evicted in the middle ends the answer there.
 //
-// A match goes in steps, each of which takes one hash and says which position it wants next. So a caller whose hashes
-// lie in JavaScript brings over the dozen that decide, not the thousand of the prompt; one whose hashes are in this
-// memory runs the steps in a loop.
+// A match takes one hash at a time and then knows which position it wants next. So a caller whose hashes lie in
+// JavaScript brings over the dozen that decide, not the thousand of the prompt.
 //
 // A result is 1,024 rows of 16 bytes, by instance: blocks on gpu, cpu, disk, and on any mixture of them; then the state
 // of the match.
@@ -42,10 +41,8 @@ const ATTEMPTS: u32 = 256;
  * BUSY when a writer changed the index during every attempt (the shared build).
  */
 export function match(result: usize, hashes: usize, count: u32, group: u32): i32 {
-  const width = get(WIDTH);
   for (let attempt: u32 = 0; attempt < ATTEMPTS; attempt++) {
-    let at = start(result, count, group);
-    while (at >= 0) at = step(result, hashes + at * width);
+    if (start(result, count, group) >= 0) advance(result, hashes, 0, count);
     const reach = finish(result);
     if (reach >= 0) return reach;
   }
@@ -66,8 +63,21 @@ export function start(result: usize, count: u32, group: u32): i32 {
   return count ? 0 : DONE;
 }
 
-/** Takes the hash at the position asked for and returns the next one wanted, or -1 at the end. */
-export function step(result: usize, key: usize): i32 {
+/**
+ * Goes on with `count` hashes, the first of which is at the position wanted, as far as they serve. Returns the position
+ * wanted next, or -1 at the end.
+ */
+export function advance(result: usize, hashes: usize, position: u32, count: u32): i32 {
+  const width = get(WIDTH);
+  let at: i32 = position;
+  do {
+    at = step(result, hashes + (at - position) * width);
+  } while (at >= 0 && <u32>at - position < count);
+  return at;
+}
+
+// Takes the hash at the position wanted.
+function step(result: usize, key: usize): i32 {
   const depth = load<u32>(result, DEPTH);
   const id = load<u32>(result, CURRENT);
   if (id == 0) return enter(result, key, depth);

@@ -1,18 +1,18 @@
-/** Runs a match in a core's memory: brings over the hashes that it asks for, one at a time. */
+/** Runs a match in a core's memory: brings over the hashes that it asks for. */
 import { type Hashes, hashCount, type KeyWidth, writeKey } from './prefix-keys.js';
 import type { Core } from './wasm.js';
 
 /** What this module calls of the core. */
 export interface QueryExports {
   prefixStart(result: number, count: number, group: number): number;
-  prefixStep(result: number, key: number): number;
+  prefixAdvance(result: number, hashes: number, position: number, count: number): number;
   prefixFinish(result: number): number;
 }
 
 /** Bytes of a result: rows of four lengths (gpu, cpu, disk, any) for 1,024 instances, and the match's state. */
 export const RESULT_BYTES = 1024 * 16 + 48;
-/** Bytes that `query` uses behind a result. */
-export const KEY_BYTES = 32;
+/** Bytes that `query` uses behind a result: two keys. */
+export const KEY_BYTES = 64;
 export const ROW_WORDS = 4;
 
 /**
@@ -28,19 +28,25 @@ export function query(
 ): number {
   const { exports } = core;
   const key = result + RESULT_BYTES;
-  let position = exports.prefixStart(result, hashCount(hashes, keyWidth), group);
+  const count = hashCount(hashes, keyWidth);
+  let at = exports.prefixStart(result, count, group);
+  // With the hash that is wanted goes the next: the end of one run is followed by the start of another.
   if (hashes instanceof BigUint64Array) {
     const { u64 } = core;
-    const at = key >>> 3;
-    while (position >= 0) {
-      u64[at] = hashes[position];
-      position = exports.prefixStep(result, key);
+    const word = key >>> 3;
+    while (at >= 0) {
+      u64[word] = hashes[at];
+      const more = at + 1 < count;
+      if (more) u64[word + 1] = hashes[at + 1];
+      at = exports.prefixAdvance(result, key, at, more ? 2 : 1);
     }
   } else {
     const { u8 } = core;
-    while (position >= 0) {
-      writeKey(u8, key, hashes, position, keyWidth);
-      position = exports.prefixStep(result, key);
+    while (at >= 0) {
+      writeKey(u8, key, hashes, at, keyWidth);
+      const more = at + 1 < count;
+      if (more) writeKey(u8, key + keyWidth, hashes, at + 1, keyWidth);
+      at = exports.prefixAdvance(result, key, at, more ? 2 : 1);
     }
   }
   return exports.prefixFinish(result);

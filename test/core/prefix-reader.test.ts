@@ -112,7 +112,7 @@ if (!isMainThread) {
     const { exports, u8 } = reader.core;
     const step = (hashes: Uint8Array, position: number) => {
       u8.set(hashes.slice(8 * position, 8 * position + 8).reverse(), reader.roomAt);
-      return exports.prefixStep(handle.slot, reader.roomAt);
+      return exports.prefixAdvance(handle.slot, reader.roomAt, position, 1);
     };
     const match = (between: () => void) => {
       index.insert('d', TURNS.d);
