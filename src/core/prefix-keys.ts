@@ -3,12 +3,13 @@
  * there as they are; an 8-byte key is a number, the last eight bytes of a digest read big-endian, which is what vLLM's
  * KV events publish.
  */
+import type { HashWidth } from './block-hashes.js';
 import { errors } from './errors.js';
 import type { Core } from './wasm.js';
 
-export type KeyWidth = 8 | 16 | 32;
+export type KeyWidth = HashWidth;
 
-/** Hashes of consecutive blocks in one buffer, `length * width` bytes: what `blockHashes` returns. */
+/** Hashes of consecutive blocks in one buffer, `length * width` bytes: BlockHashes, or what has the same fields. */
 export interface HashRun {
   readonly bytes: Uint8Array;
   readonly width: KeyWidth;

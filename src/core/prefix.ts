@@ -3,18 +3,10 @@
  * hashes in linear memory (assembly/prefix, docs/prefix-index.md), one writer, and with `shared` any number of readers
  * on other threads (prefix-reader.ts).
  */
+import { BlockHashes } from './block-hashes.js';
 import { boolean, bytes as checkBytes, options as checkOptions, integer, oneOf, string } from './check.js';
 import { errors } from './errors.js';
-import {
-  type Hash,
-  type Hashes,
-  type HashRun,
-  isApproximate,
-  type KeyWidth,
-  keyBytes,
-  single,
-  writeKeys,
-} from './prefix-keys.js';
+import { type Hash, type Hashes, isApproximate, type KeyWidth, keyBytes, single, writeKeys } from './prefix-keys.js';
 import { PrefixMatch, TIERS, type Tier } from './prefix-match.js';
 import { KEY_BYTES, type QueryExports, query, ROW_WORDS } from './prefix-query.js';
 import type { PrefixReaderHandle } from './prefix-reader.js';
@@ -264,7 +256,7 @@ export class PrefixIndex {
    * The blocks that are held, least recently used first, every block before those it follows: evicting from the front
    * never leaves a hole. An insertion or a touch is a use of its blocks and of all before them.
    */
-  evictionOrder(options?: OrderOptions): HashRun {
+  evictionOrder(options?: OrderOptions): BlockHashes {
     const { instance, tier, group, limit = Number.MAX_SAFE_INTEGER } = checkOptions('options', options);
     const [holder, mask] = this.#filter(instance, tier, group);
     let left = integer('limit', limit, 0, Number.MAX_SAFE_INTEGER);
@@ -288,7 +280,7 @@ export class PrefixIndex {
       bytes.set(part, at);
       at += part.length;
     }
-    return { bytes, width, length: size / width };
+    return new BlockHashes(bytes, width);
   }
 
   stats(): PrefixStats {
