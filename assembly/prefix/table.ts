@@ -19,6 +19,7 @@ import {
   set,
   TABLE_BITS,
   TABLE_DIR,
+  TABLE_MOVES,
   take,
   WIDTH,
 } from './header';
@@ -154,10 +155,17 @@ function divide(segment: usize, h: u32): usize {
     return 0;
   }
   const bit = 31 - depth;
+  // First the entries without the gaps between them, so that no branch of the loop that matters depends on chance.
+  const moves: usize = get(TABLE_MOVES);
+  let end = moves;
+  for (let at = segment; at < segment + COUNT; at += 8) {
+    const value = load<u64>(at);
+    store<u64>(end, value);
+    end += <usize>(value != 0) << 3;
+  }
   let ended: u32 = 0;
-  for (let from: u32 = 0; from < SLOTS; from++) {
-    const value = load<u64>(slotAt(segment, from));
-    if (value == 0) continue;
+  for (let move = moves; move < end; move += 8) {
+    const value = load<u64>(move);
     let slot = <u32>(value >>> 32);
     const one = (slot >>> bit) & 1;
     const to = select<usize>(ones, zeros, one);
@@ -198,12 +206,14 @@ function widen(): bool {
 /** A directory of two segments: no depth is 0, so no shift is by 64. */
 export function initTable(): bool {
   const dir = take(8);
+  const moves = take((SLOTS + 1) << 3);
   const zeros = newSegment(1);
   const ones = newSegment(1);
-  if (!dir || !ones) return false;
+  if (!dir || !moves || !ones) return false;
   store<u32>(dir, zeros);
   store<u32>(dir, ones, 4);
   set(TABLE_DIR, <u32>dir);
   set(TABLE_BITS, 1);
+  set(TABLE_MOVES, <u32>moves);
   return true;
 }

@@ -11,8 +11,10 @@ export interface QueryExports {
 
 /** Bytes of a result: rows of four lengths (gpu, cpu, disk, any) for 1,024 instances, and the match's state. */
 export const RESULT_BYTES = 1024 * 16 + 48;
-/** Bytes that `query` uses behind a result: two keys. */
-export const KEY_BYTES = 64;
+// Queries up to this length go over whole: that costs less than to be asked.
+const SHORT = 64;
+/** Bytes that `query` uses behind a result. */
+export const KEY_BYTES = SHORT * 32;
 export const ROW_WORDS = 4;
 
 /**
@@ -30,23 +32,22 @@ export function query(
   const key = result + RESULT_BYTES;
   const count = hashCount(hashes, keyWidth);
   let at = exports.prefixStart(result, count, group);
-  // With the hash that is wanted goes the next: the end of one run is followed by the start of another.
+  // With the hash that is wanted goes at least the next: the end of one run is followed by the start of another.
+  const ahead = count <= SHORT ? count : 2;
   if (hashes instanceof BigUint64Array) {
     const { u64 } = core;
     const word = key >>> 3;
     while (at >= 0) {
-      u64[word] = hashes[at];
-      const more = at + 1 < count;
-      if (more) u64[word + 1] = hashes[at + 1];
-      at = exports.prefixAdvance(result, key, at, more ? 2 : 1);
+      const end = Math.min(at + ahead, count);
+      for (let k = at; k < end; k++) u64[word + k - at] = hashes[k];
+      at = exports.prefixAdvance(result, key, at, end - at);
     }
   } else {
     const { u8 } = core;
     while (at >= 0) {
-      writeKey(u8, key, hashes, at, keyWidth);
-      const more = at + 1 < count;
-      if (more) writeKey(u8, key + keyWidth, hashes, at + 1, keyWidth);
-      at = exports.prefixAdvance(result, key, at, more ? 2 : 1);
+      const end = Math.min(at + ahead, count);
+      for (let k = at; k < end; k++) writeKey(u8, key + (k - at) * keyWidth, hashes, k, keyWidth);
+      at = exports.prefixAdvance(result, key, at, end - at);
     }
   }
   return exports.prefixFinish(result);

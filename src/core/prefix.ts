@@ -94,6 +94,7 @@ const ORPHAN = -3;
 // A parent's key lies before the hashes.
 const HASHES_AT = 32;
 const MAX_RUN = 16383;
+const LEAST_SCRATCH = 32768;
 const ALL_MEMORY = 4 * 1024 ** 3;
 
 export class PrefixIndex {
@@ -127,6 +128,8 @@ export class PrefixIndex {
     const started = exports.prefixInit(this.keyWidth, low >>> 0, high >>> 0);
     this.#result = started ? exports.prefixSlot(KEY_BYTES) >>> 0 : 0;
     if (this.#result === 0) throw errors.outOfMemory('maxBytes', maxBytes);
+    // So that blocks can be removed when the memory is full.
+    this.#reserve(LEAST_SCRATCH);
     this.#header = exports.prefixHeader() >>> 0;
   }
 
