@@ -83,9 +83,9 @@ export function addHeld(delta: i64): void {
 export function take(size: u32): usize {
   const from = (get(TOP) + 15) & ~15;
   const end = <u64>from + size;
-  // Growing costs tens of microseconds: a sixteenth more at a time.
+  // Growing costs tens of microseconds: up to a sixteenth more at a time, or 8 MiB.
   if (end > LIMIT) return 0;
-  if (end > (<u64>(<u32>memory.size())) << 16 && !ensure(min(end + (end >>> 4), LIMIT)) && !ensure(end)) return 0;
+  if (end > (<u64>(<u32>memory.size())) << 16 && !ensure(min(end + min(end >>> 4, <u64>0x80_0000), LIMIT)) && !ensure(end)) return 0;
   set(TOP, <u32>end);
   return from;
 }
