@@ -4,3 +4,4 @@ export * from './checksum';
 export * from './hash';
 export * from './layout';
 export { constantsEnd, ensure, heapBase } from './memory';
+export * from './prefix';

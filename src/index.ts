@@ -34,6 +34,17 @@ export { type PlanOptions, planTransfer, type TransferBlocks, TransferPlan } fro
 export { type TransferSource, transferSources } from './core/layout-sources.js';
 export { fromTorch, type KvAxis, type TorchGroup, type TorchTensor } from './core/layout-tensor.js';
 export {
+  type HolderOptions,
+  type InsertOptions,
+  type OrderOptions,
+  PrefixIndex,
+  type PrefixIndexOptions,
+  type PrefixStats,
+} from './core/prefix.js';
+export type { Hash, Hashes, HashRun, KeyWidth } from './core/prefix-keys.js';
+export { type InstancePrefix, PrefixMatch, type Tier } from './core/prefix-match.js';
+export { PrefixReader, type PrefixReaderHandle } from './core/prefix-reader.js';
+export {
   MooncakeConnector,
   MooncakeStore,
   MooncakeStoreConnector,

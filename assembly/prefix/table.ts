@@ -1,0 +1,219 @@
+// The table that finds a block by its key: extendible hashing. The top bits of a key's hash choose, through a
+// directory, a segment of 4,096 slots; within it, linear probing from the place that the low bits say. A segment that
+// fills up is replaced by two, so the table grows without ever stalling for a rehash of everything, and removal shifts
+// back, so there are no tombstones.
+//
+// A slot is a block id and 32 bits of its key's hash, all that dividing and shifting back need: only a search looks at
+// the keys, which are scattered, and then hardly ever at a wrong one. Keys are hashes already; the multiplication by a
+// random odd number keeps chosen keys from crowding one segment.
+import { HEADER } from '../memory';
+import { block, KEY, sameKey } from './blocks';
+import {
+  change,
+  get,
+  inside,
+  MULTIPLIER,
+  NO_MEMORY,
+  publish,
+  SEGMENT_FREE,
+  set,
+  TABLE_BITS,
+  TABLE_DIR,
+  TABLE_MOVES,
+  take,
+  WIDTH,
+} from './header';
+
+const SLOTS: u32 = 4096;
+const LAST_SLOT: u32 = SLOTS - 1;
+const FULL: u32 = 3072;
+const MAX_BITS: u32 = 20;
+// Behind its slots a segment has its count and its depth, the hash bits that its keys share.
+const COUNT: usize = <usize>SLOTS << 3;
+const DEPTH: usize = COUNT + 4;
+const SEGMENT: u32 = <u32>COUNT + 16;
+// A slot: the block's id, 0 when it is empty, and the hash.
+const HASH: usize = 4;
+
+// @ts-ignore: decorator
+@inline
+function hash(key: usize): u32 {
+  const low = load<u64>(key + get(WIDTH) - 8);
+  return <u32>(((low ^ (low >>> 32)) * load<u64>(HEADER + MULTIPLIER)) >>> 32);
+}
+
+// @ts-ignore: decorator
+@inline
+function segmentOf(hash: u32): usize {
+  const entry = inside(get(TABLE_DIR) + ((hash >>> (32 - get(TABLE_BITS))) << 2), 4);
+  return inside(load<u32>(entry), SEGMENT);
+}
+
+// @ts-ignore: decorator
+@inline
+function slotAt(segment: usize, slot: u32): usize {
+  return segment + ((slot & LAST_SLOT) << 3);
+}
+
+/** Id of the block with this key, 0 when there is none. */
+export function find(key: usize): u32 {
+  const h = hash(key);
+  const segment = segmentOf(h);
+  for (let slot = h, end = h + SLOTS; slot != end; slot++) {
+    const at = slotAt(segment, slot);
+    const id = load<u32>(at);
+    if (id == 0) return 0;
+    if (load<u32>(at, HASH) == h && sameKey(block(id) + KEY, key)) return id;
+  }
+  return 0;
+}
+
+/** Enters block `id` under its key: 0, or the id that has this key already, or NO_MEMORY. */
+export function put(key: usize, id: u32): i32 {
+  const h = hash(key);
+  let segment = segmentOf(h);
+  while (load<u32>(segment, COUNT) >= FULL) {
+    const divided = divide(segment, h);
+    if (divided == segment) break;
+    if (!divided) return NO_MEMORY;
+    segment = divided;
+  }
+  const count = load<u32>(segment, COUNT);
+  if (count == LAST_SLOT) return NO_MEMORY;
+  for (let slot = h; ; slot++) {
+    const at = slotAt(segment, slot);
+    const other = load<u32>(at);
+    if (other == 0) {
+      // One store: a reader sees all of a slot or nothing.
+      store<u64>(at, ((<u64>h) << 32) | id);
+      store<u32>(segment, count + 1, COUNT);
+      return 0;
+    }
+    if (load<u32>(at, HASH) == h && sameKey(block(other) + KEY, key)) return other;
+  }
+  return NO_MEMORY;
+}
+
+/** Brings the slots of some keys into the cache: looks that overlap, where `put` would wait for each. */
+export function warm(keys: usize, count: u32): u32 {
+  const width = get(WIDTH);
+  let seen: u32 = 0;
+  for (let k: u32 = 0; k < count; k++) {
+    const h = hash(keys + k * width);
+    seen |= load<u32>(slotAt(segmentOf(h), h));
+  }
+  return seen;
+}
+
+/** Takes block `id` out of the table and closes the gap. */
+export function erase(id: u32): void {
+  const h = hash(block(id) + KEY);
+  const segment = segmentOf(h);
+  let gap = h;
+  while (load<u32>(slotAt(segment, gap)) != id) gap++;
+  for (let slot = gap + 1; ; slot++) {
+    const value = load<u64>(slotAt(segment, slot));
+    if (value == 0) break;
+    // An entry may move back as far as its home.
+    if (((slot - <u32>(value >>> 32)) & LAST_SLOT) < ((slot - gap) & LAST_SLOT)) continue;
+    store<u64>(slotAt(segment, gap), value);
+    gap = slot;
+  }
+  store<u64>(slotAt(segment, gap), 0);
+  store<u32>(segment, load<u32>(segment, COUNT) - 1, COUNT);
+}
+
+function newSegment(depth: u32): usize {
+  let segment: usize = get(SEGMENT_FREE);
+  if (segment) {
+    set(SEGMENT_FREE, load<u32>(segment));
+    memory.fill(segment, 0, SEGMENT);
+  } else {
+    segment = take(SEGMENT);
+    if (!segment) return 0;
+  }
+  store<u32>(segment, depth, DEPTH);
+  return segment;
+}
+
+function freeSegment(segment: usize): void {
+  store<u32>(segment, get(SEGMENT_FREE));
+  set(SEGMENT_FREE, <u32>segment);
+}
+
+// Replaces a full segment by two. Both are complete before the directory names them; a reader still in the old one
+// reads good data until it is used again, which is after the version has changed.
+// Returns the one that `h` belongs to now, the same segment when the directory is at its limit, 0 without memory.
+function divide(segment: usize, h: u32): usize {
+  const depth = load<u32>(segment, DEPTH);
+  if (depth == MAX_BITS) return segment;
+  if (depth == get(TABLE_BITS) && !widen()) return 0;
+  const zeros = newSegment(depth + 1);
+  const ones = newSegment(depth + 1);
+  if (!ones) {
+    if (zeros) freeSegment(zeros);
+    return 0;
+  }
+  const bit = 31 - depth;
+  // First the entries without the gaps between them, so that no branch of the loop that matters depends on chance.
+  const moves: usize = get(TABLE_MOVES);
+  let end = moves;
+  for (let at = segment; at < segment + COUNT; at += 8) {
+    const value = load<u64>(at);
+    store<u64>(end, value);
+    end += <usize>(value != 0) << 3;
+  }
+  let ended: u32 = 0;
+  for (let move = moves; move < end; move += 8) {
+    const value = load<u64>(move);
+    let slot = <u32>(value >>> 32);
+    const one = (slot >>> bit) & 1;
+    const to = select<usize>(ones, zeros, one);
+    ended += one;
+    while (load<u32>(slotAt(to, slot))) slot++;
+    store<u64>(slotAt(to, slot), value);
+  }
+  store<u32>(ones, ended, COUNT);
+  store<u32>(zeros, load<u32>(segment, COUNT) - ended, COUNT);
+  // The directory's entries whose first `depth` bits are those of `h`: the lower half ends in 0, the upper in 1.
+  const each: u32 = 1 << (get(TABLE_BITS) - depth - 1);
+  let entry = get(TABLE_DIR) + (((h >>> (32 - depth)) * each) << 3);
+  change();
+  for (let k: u32 = 0; k < each << 1; k++, entry += 4) store<u32>(entry, <u32>(k < each ? zeros : ones));
+  publish();
+  freeSegment(segment);
+  return select<usize>(ones, zeros, (h >>> bit) & 1);
+}
+
+/** Doubles the directory. */
+function widen(): bool {
+  const bits = get(TABLE_BITS);
+  const from: usize = get(TABLE_DIR);
+  const to = take(4 << (bits + 1));
+  if (!to) return false;
+  for (let k: u32 = 0; k < <u32>1 << bits; k++) {
+    const segment = load<u32>(from + (k << 2));
+    store<u32>(to + (k << 3), segment);
+    store<u32>(to + (k << 3), segment, 4);
+  }
+  change();
+  set(TABLE_DIR, <u32>to);
+  set(TABLE_BITS, bits + 1);
+  publish();
+  return true;
+}
+
+/** A directory of two segments: no depth is 0, so no shift is by 64. */
+export function initTable(): bool {
+  const dir = take(8);
+  const moves = take((SLOTS + 1) << 3);
+  const zeros = newSegment(1);
+  const ones = newSegment(1);
+  if (!dir || !moves || !ones) return false;
+  store<u32>(dir, zeros);
+  store<u32>(dir, ones, 4);
+  set(TABLE_DIR, <u32>dir);
+  set(TABLE_BITS, 1);
+  set(TABLE_MOVES, <u32>moves);
+  return true;
+}

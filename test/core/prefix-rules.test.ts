@@ -1,0 +1,285 @@
+// The rules of the index, one by one: positions and parents, tiers and groups, eviction and gaps, widths of hashes, and
+// what it refuses.
+import { MooncakeError, PrefixIndex } from 'mooncake-ts';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { hashesOf, hashOf } from '../support/prefix-model.js';
+
+const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
+
+/** An index of 32-byte keys with instances a, b and c. */
+function index3(): PrefixIndex {
+  const index = new PrefixIndex();
+  for (const name of ['a', 'b', 'c']) index.addInstance(name);
+  return index;
+}
+
+const chain = (path: string, from = 0) => hashesOf(path, 32, from);
+
+function refuses(call: () => unknown, code: string, argument?: string): void {
+  try {
+    call();
+  } catch (error) {
+    assert.instance(error, MooncakeError);
+    assert.is((error as MooncakeError).code, code);
+    if (argument !== undefined) assert.is((error as MooncakeError).argument, argument);
+    return;
+  }
+  assert.unreachable(`expected ${code}`);
+}
+
+test('the longest prefix of each instance, and of all together', () => {
+  const index = index3();
+  index.insert('a', chain('xxxyy'));
+  index.insert('b', chain('xxx'));
+  const match = index.match(chain('xxxyyzz'));
+  assert.is(match.matched, 5);
+  assert.is(match.approximate, false);
+  assert.is(match.length('a'), 5);
+  assert.is(match.length(1), 3);
+  assert.is(match.length('c'), 0);
+  assert.is(match.length('nobody'), 0);
+  assert.equal(match.best(), { instance: 0, name: 'a', gpu: 5, cpu: 0, disk: 0, any: 5 });
+  assert.is(match.best('disk'), undefined);
+  assert.equal(
+    match.entries().map(({ name, any }) => [name, any]),
+    [
+      ['a', 5],
+      ['b', 3],
+    ],
+  );
+  assert.is(index.match(chain('yy')).matched, 0);
+  assert.is(index.match(new Uint8Array(0)).matched, 0);
+});
+
+test('tiers count alone and together', () => {
+  const index = index3();
+  index.insert('a', chain('xxx'), { tier: 'gpu' });
+  index.insert('a', chain('xxxxx', 2), { tier: 'cpu', parent: hashOf('xx', 32) });
+  const match = index.match(chain('xxxxxx'));
+  assert.is(match.length('a', 'gpu'), 3);
+  assert.is(match.length('a', 'cpu'), 0);
+  assert.is(match.length('a'), 5);
+  index.clear('a', { tier: 'cpu' });
+  assert.is(index.match(chain('xxxxxx')).length('a'), 3);
+});
+
+test('groups are apart', () => {
+  const index = index3();
+  index.insert('a', chain('xxx'), { group: 1 });
+  assert.is(index.match(chain('xxx')).matched, 0);
+  assert.is(index.match(chain('xxx'), { group: 1 }).length('a'), 3);
+});
+
+test('a chain that grows block by block stays one node', () => {
+  const index = index3();
+  const path = 'x'.repeat(500);
+  for (let end = 1; end <= path.length; end++) {
+    const parent = end > 1 ? hashOf(path.slice(0, end - 1), 32) : undefined;
+    assert.is(index.insert('a', chain(path.slice(0, end), end - 1), { parent }), 1);
+    assert.is(index.insert('b', chain('y'.repeat(end))), 1);
+  }
+  assert.is(index.stats().nodes, 2);
+  assert.is(index.match(chain(path)).length('a'), 500);
+});
+
+test('a run longer than a node goes on in the next', () => {
+  const index = new PrefixIndex({ keyWidth: 8 });
+  index.addInstance('a');
+  const hashes = BigUint64Array.from({ length: 40_000 }, (_, i) => BigInt(i + 1) * 0x9e3779b97f4a7c15n);
+  assert.is(index.insert('a', hashes), 40_000);
+  assert.is(index.match(hashes).length('a'), 40_000);
+  assert.is(index.match(hashes.subarray(0, 30_000)).length('a'), 30_000);
+  assert.is(index.check(), 0);
+  assert.is(PrefixIndex.load(index.snapshot()).match(hashes).length('a'), 40_000);
+  assert.is(index.remove('a', hashes), 40_000);
+  assert.equal([index.stats().blocks, index.stats().nodes], [0, 0]);
+});
+
+test('an insertion after an unknown parent records nothing and is counted', () => {
+  const index = index3();
+  assert.is(index.insert('a', chain('xyz', 2), { parent: hashOf('xy', 32) }), 0);
+  assert.is(index.stats().orphans, 1);
+  assert.is(index.stats().blocks, 0);
+  // The index knows the parent through another instance: the block has its place, though `a` has no prefix up to it.
+  index.insert('b', chain('xy'));
+  assert.is(index.insert('a', chain('xyz', 2), { parent: hashOf('xy', 32) }), 1);
+  const match = index.match(chain('xyz'));
+  assert.is(match.length('a'), 0);
+  assert.is(match.matched, 3);
+  index.insert('a', chain('xy'));
+  assert.is(index.match(chain('xyz')).length('a'), 3);
+});
+
+test('a known hash under another parent is refused, and nothing is recorded', () => {
+  const index = index3();
+  index.insert('a', chain('xyz'));
+  const before = index.snapshot();
+  const mixed = [
+    [hashOf('x', 32), hashOf('xyz', 32)],
+    [hashOf('xy', 32)],
+    [hashOf('w', 32), hashOf('wv', 32), hashOf('xy', 32)],
+    [hashOf('w', 32), hashOf('wv', 32), hashOf('w', 32)],
+  ];
+  for (const hashes of mixed) {
+    const bytes = Uint8Array.from(hashes.flatMap((hash) => [...hash]));
+    refuses(() => index.insert('b', bytes), 'ERR_INVALID_ARGUMENT', 'hashes');
+  }
+  refuses(() => index.insert('a', chain('xy', 1), { parent: hashOf('xy', 32) }), 'ERR_INVALID_ARGUMENT', 'hashes');
+  refuses(() => index.insert('a', chain('x'), { parent: hashOf('xyz', 32) }), 'ERR_INVALID_ARGUMENT', 'hashes');
+  assert.equal(index.snapshot(), before);
+  assert.is(index.check(), 0);
+});
+
+test('a block evicted in the middle ends the prefix there, until it comes back', () => {
+  const index = index3();
+  index.insert('a', chain('xxxxx'));
+  assert.is(index.remove('a', hashOf('xxx', 32)), 1);
+  assert.is(index.remove('a', hashOf('xxx', 32)), 0);
+  assert.is(index.match(chain('xxxxx')).length('a'), 2);
+  assert.is(index.stats().blocks, 5);
+  assert.is(index.insert('a', chain('xxxxx')), 1);
+  assert.is(index.match(chain('xxxxx')).length('a'), 5);
+  assert.is(index.stats().nodes, 1);
+});
+
+test('the order of eviction is the order of use, descendants first', () => {
+  const index = index3();
+  index.insert('a', chain('xxxx'));
+  index.insert('b', chain('xy'));
+  const order = (options?: object) => {
+    const { bytes, length, width } = index.evictionOrder(options);
+    return Array.from({ length }, (_, i) => hex(bytes.subarray(i * width, (i + 1) * width)));
+  };
+  const paths = (...list: string[]) => list.map((path) => hex(hashOf(path, 32)));
+  assert.equal(order(), paths('xxxx', 'xxx', 'xx', 'xy', 'x'));
+  assert.equal(order({ instance: 'b' }), paths('xy', 'x'));
+  assert.is(index.touch(chain('xxxz')), 3);
+  assert.equal(order(), paths('xxxx', 'xy', 'xxx', 'xx', 'x'));
+  assert.equal(order({ limit: 2 }), paths('xxxx', 'xy'));
+  assert.equal(order({ tier: 'disk' }), []);
+});
+
+test('instances come and go; an id is given again', () => {
+  const index = new PrefixIndex({ maxInstances: 2 });
+  assert.is(index.addInstance('a'), 0);
+  assert.is(index.addInstance('b'), 1);
+  assert.is(index.addInstance('a'), 0);
+  assert.is(index.instanceId('b'), 1);
+  assert.is(index.instanceName(1), 'b');
+  refuses(() => index.addInstance('c'), 'ERR_INVALID_ARGUMENT', 'name');
+  index.insert('a', chain('xx'), { tier: 'disk', group: 3 });
+  index.insert('b', chain('x'));
+  assert.is(index.removeInstance('a'), 2);
+  assert.is(index.instanceId('a'), undefined);
+  refuses(() => index.match(chain('x')) && index.insert(0, chain('x')), 'ERR_INVALID_ARGUMENT', 'instance');
+  assert.is(index.stats().blocks, 1);
+  assert.is(index.addInstance('c'), 0);
+  assert.is(index.match(chain('xx')).length('c'), 0);
+});
+
+test('the same hash as bytes, as a run and as a number', () => {
+  const wide = { bytes: chain('xyz'), width: 32 as const, length: 3 };
+  const low = Uint8Array.from([0, 1, 2].flatMap((i) => [...wide.bytes.subarray(32 * i + 24, 32 * i + 32)]));
+  const view = new DataView(low.buffer);
+  const numbers = BigUint64Array.from([0, 1, 2], (i) => view.getBigUint64(8 * i));
+  const forms = [wide, low, numbers, { bytes: low, width: 8 as const, length: 3 }];
+  for (const form of forms) {
+    const index = new PrefixIndex({ keyWidth: 8 });
+    index.addInstance('a');
+    assert.is(index.insert('a', form), 3);
+    for (const other of forms) {
+      const match = index.match(other);
+      assert.is(match.length('a'), 3);
+      assert.is(match.approximate, other === wide);
+    }
+    assert.ok(index.has(numbers[1]));
+    assert.ok(index.has(low.subarray(8, 16)));
+    assert.ok(index.has(wide.bytes.subarray(32, 64)));
+    assert.not(index.has(7n));
+    assert.is(
+      hex(index.evictionOrder().bytes),
+      hex(Uint8Array.from([2, 1, 0].flatMap((i) => [...low.subarray(8 * i, 8 * i + 8)]))),
+    );
+  }
+});
+
+test('what is wrong is named, and the index goes on', () => {
+  const index = index3();
+  const narrow = new PrefixIndex({ keyWidth: 8 });
+  const any = (value: unknown) => value as never;
+  refuses(() => new PrefixIndex({ keyWidth: any(12) }), 'ERR_INVALID_ARGUMENT', 'keyWidth');
+  refuses(() => new PrefixIndex({ maxInstances: 1025 }), 'ERR_INVALID_ARGUMENT', 'maxInstances');
+  refuses(() => new PrefixIndex({ maxBytes: 0 }), 'ERR_INVALID_ARGUMENT', 'maxBytes');
+  refuses(() => new PrefixIndex({ shared: any(1) }), 'ERR_INVALID_ARGUMENT', 'shared');
+  refuses(() => new PrefixIndex(any(null)), 'ERR_INVALID_ARGUMENT', 'options');
+  refuses(() => index.addInstance(any(3)), 'ERR_INVALID_ARGUMENT', 'name');
+  refuses(() => index.instanceName(-1), 'ERR_INVALID_ARGUMENT', 'id');
+  for (const instance of ['nobody', 3, -1, 0.5, Number.NaN, undefined, null, {}]) {
+    refuses(() => index.insert(any(instance), chain('x')), 'ERR_INVALID_ARGUMENT', 'instance');
+  }
+  for (const hashes of [
+    undefined,
+    null,
+    'ab',
+    3,
+    [],
+    {},
+    chain('x').subarray(1),
+    BigUint64Array.of(1n),
+    new Uint32Array(8),
+  ]) {
+    refuses(() => index.insert('a', any(hashes)), 'ERR_INVALID_ARGUMENT', 'hashes');
+    refuses(() => index.match(any(hashes)), 'ERR_INVALID_ARGUMENT', 'hashes');
+    refuses(() => index.remove('a', any(hashes)), 'ERR_INVALID_ARGUMENT', 'hashes');
+    refuses(() => index.touch(any(hashes)), 'ERR_INVALID_ARGUMENT', 'hashes');
+  }
+  refuses(() => index.match({ bytes: chain('x'), width: any(5), length: 1 }), 'ERR_INVALID_ARGUMENT', 'hashes.width');
+  refuses(() => index.match({ bytes: chain('x'), width: 16, length: 2 }), 'ERR_INVALID_ARGUMENT', 'hashes');
+  refuses(
+    () => narrow.match({ bytes: new Uint8Array(33), width: 32, length: 1 }),
+    'ERR_INVALID_ARGUMENT',
+    'hashes.bytes',
+  );
+  refuses(() => index.insert('a', chain('x'), { tier: any('tape') }), 'ERR_INVALID_ARGUMENT', 'tier');
+  refuses(() => index.insert('a', chain('x'), { group: 16 }), 'ERR_INVALID_ARGUMENT', 'group');
+  refuses(() => index.insert('a', chain('x'), { parent: chain('xy') }), 'ERR_INVALID_ARGUMENT');
+  refuses(() => index.insert('a', chain('x'), { parent: 5n }), 'ERR_INVALID_ARGUMENT', 'parent');
+  refuses(() => index.insert('a', chain('x'), any(4)), 'ERR_INVALID_ARGUMENT', 'options');
+  refuses(() => narrow.has(-1n), 'ERR_INVALID_ARGUMENT', 'hash');
+  refuses(() => narrow.has(1n << 64n), 'ERR_INVALID_ARGUMENT', 'hash');
+  refuses(() => index.match(chain('x'), { group: -1 }), 'ERR_INVALID_ARGUMENT', 'group');
+  refuses(() => index.matchInto(chain('x'), new Uint32Array(2)), 'ERR_INVALID_ARGUMENT', 'out');
+  refuses(() => index.match(chain('x')).length('a', any('tape')), 'ERR_INVALID_ARGUMENT', 'tier');
+  refuses(() => index.evictionOrder({ limit: -1 }), 'ERR_INVALID_ARGUMENT', 'limit');
+  refuses(() => index.clear(any('nobody')), 'ERR_INVALID_ARGUMENT', 'instance');
+  refuses(() => index.reader(), 'ERR_NOT_SUPPORTED');
+  index.insert('a', chain('xyz'));
+  assert.is(index.match(chain('xyz')).length('a'), 3);
+  assert.is(index.check(), 0);
+});
+
+test('an index that may not grow says so, and goes on with what it has', () => {
+  refuses(() => new PrefixIndex({ maxBytes: 65536 }), 'ERR_OUT_OF_MEMORY');
+  const index = new PrefixIndex({ keyWidth: 8, maxBytes: 1 << 20 });
+  index.addInstance('a');
+  let next = 1n;
+  const chains: BigUint64Array[] = [];
+  const fill = () => {
+    for (;;) {
+      const hashes = BigUint64Array.from({ length: 50 }, () => next++ * 0x9e3779b97f4a7c15n);
+      index.insert('a', hashes);
+      chains.push(hashes);
+    }
+  };
+  refuses(fill, 'ERR_OUT_OF_MEMORY');
+  assert.is(index.check(), 0);
+  assert.ok(chains.length > 50);
+  for (const hashes of chains) assert.is(index.match(hashes).length('a'), 50);
+  for (const hashes of chains) assert.is(index.remove('a', hashes), 50);
+  assert.is(index.check(), 0);
+  refuses(fill, 'ERR_OUT_OF_MEMORY');
+  assert.is(index.check(), 0);
+});
+
+test.run();
