@@ -2,8 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { MooncakeError } from '../core/errors.js';
+import { addBench } from './bench.js';
 import { addHash } from './hash.js';
 import { addPlanned } from './planned.js';
+import { addReplay } from './replay.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
 
@@ -14,6 +16,8 @@ export async function program(argv: string[]): Promise<void> {
     .version(version)
     .showHelpAfterError('(add --help for what is accepted)');
   addHash(root);
+  addReplay(root);
+  addBench(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
