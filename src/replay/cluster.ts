@@ -210,13 +210,15 @@ export class Cluster {
     this.#index.insert(instance, this.#chain.subarray(0, slots.length), { tier: name });
   }
 
-  #keysOf(slots: readonly number[]): BigUint64Array {
-    if (slots.length > this.#left.length) this.#left = new BigUint64Array(2 * slots.length);
+  /** Keys of what left, the other way round: tails go first, and the index trims a list of blocks from its end. */
+  #keysOf(left: readonly number[]): BigUint64Array {
+    if (left.length > this.#left.length) this.#left = new BigUint64Array(2 * left.length);
     const words = new Uint32Array(this.#left.buffer);
-    slots.forEach((slot, at) => {
-      words[2 * at] = this.#words[2 * slot];
-      words[2 * at + 1] = this.#words[2 * slot + 1];
-    });
-    return this.#left.subarray(0, slots.length);
+    let at = 2 * left.length;
+    for (const slot of left) {
+      words[--at] = this.#words[2 * slot + 1];
+      words[--at] = this.#words[2 * slot];
+    }
+    return this.#left.subarray(0, left.length);
   }
 }
