@@ -5,6 +5,7 @@
  */
 import { createReadStream } from 'node:fs';
 import { addAbortSignal } from 'node:stream';
+import { options as checkOptions, string } from '../core/check.js';
 import { errors, MooncakeError, show } from '../core/errors.js';
 import { type Trace, TraceBuilder, type TraceRequest } from './trace.js';
 
@@ -14,6 +15,10 @@ const MAX_LINE = 1 << 25;
 
 /** A trace from chunks of bytes. */
 export async function parseTrace(chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<Trace> {
+  const iterable = typeof chunks === 'object' && chunks !== null;
+  if (!iterable || !(Symbol.asyncIterator in chunks || Symbol.iterator in chunks)) {
+    throw errors.invalidArgument('chunks', chunks, 'an iterable of Uint8Arrays');
+  }
   const builder = new TraceBuilder();
   const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
   let line = 0;
@@ -27,12 +32,15 @@ export async function parseTrace(chunks: AsyncIterable<Uint8Array> | Iterable<Ui
     rest = [];
     restBytes = 0;
     const request = parseLine(bytes, line, decoder);
-    if (!request) return;
+    if (request === undefined) return;
     builder.add(request, line);
     requests++;
   };
 
+  let count = 0;
   for await (const chunk of chunks) {
+    if (!(chunk instanceof Uint8Array)) throw errors.invalidArgument(`chunks[${count}]`, chunk, 'a Uint8Array');
+    count++;
     if (line === 0 && restBytes === 0 && chunk[0] === 0x1f && chunk[1] === 0x8b) {
       throw errors.trace(1, 'the file is gzip; unpack it first (gunzip)');
     }
@@ -52,7 +60,12 @@ export async function parseTrace(chunks: AsyncIterable<Uint8Array> | Iterable<Ui
 }
 
 /** Reads the trace in the file `path`, or on standard input for `-`. `signal` ends it early with ERR_ABORTED. */
-export async function readTrace(path: string, { signal }: { signal?: AbortSignal } = {}): Promise<Trace> {
+export async function readTrace(path: string, options?: { signal?: AbortSignal }): Promise<Trace> {
+  if (string('path', path).includes('\0')) throw errors.invalidArgument('path', path, 'a path without NUL');
+  const { signal } = checkOptions('options', options);
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw errors.invalidArgument('signal', signal, 'an AbortSignal');
+  }
   const stream = path === '-' ? process.stdin : createReadStream(path, { highWaterMark: 1 << 20 });
   // The stream itself is given up, or a wait for input that never comes could not be ended.
   if (signal) addAbortSignal(signal, stream);
@@ -66,7 +79,7 @@ export async function readTrace(path: string, { signal }: { signal?: AbortSignal
   }
 }
 
-/** The request of one line, or undefined for a blank line. */
+/** The request of one line, which the builder checks, or undefined for a blank line. */
 function parseLine(bytes: Uint8Array, line: number, decoder: TextDecoder): TraceRequest | undefined {
   let text: string;
   try {
@@ -75,19 +88,11 @@ function parseLine(bytes: Uint8Array, line: number, decoder: TextDecoder): Trace
     throw errors.trace(line, 'not UTF-8 text');
   }
   if (text.trim() === '') return undefined;
-  let value: unknown;
   try {
-    value = JSON.parse(text);
+    return JSON.parse(text) as TraceRequest;
   } catch (error) {
     throw errors.trace(line, `not JSON (${(error as Error).message}): ${show(text.trim())}`, text);
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw errors.trace(line, `must be a JSON object, got ${show(value)}`, value);
-  }
-  for (const field of ['timestamp', 'input_length', 'output_length', 'hash_ids']) {
-    if (!(field in value)) throw errors.trace(line, `${field} is missing`, value);
-  }
-  return value as TraceRequest;
 }
 
 function concatenate(parts: Uint8Array[]): Uint8Array {

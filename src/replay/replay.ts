@@ -47,10 +47,14 @@ const SLICE = 30;
  *
  * @throws ERR_INVALID_ARGUMENT for an unknown policy or a capacity that is no number of blocks; ERR_ABORTED
  */
-export async function replay(
-  trace: Trace,
-  { policy, blocks, signal, onProgress }: ReplayOptions,
-): Promise<ReplayResult> {
+export async function replay(trace: Trace, options: ReplayOptions): Promise<ReplayResult> {
+  if (!(trace?.blocks instanceof Uint32Array)) {
+    throw errors.invalidArgument('trace', trace, 'a trace of readTrace, parseTrace, generateTrace or a TraceBuilder');
+  }
+  if (typeof options !== 'object' || options === null) {
+    throw errors.invalidArgument('options', options, 'an object with policy and blocks');
+  }
+  const { policy, blocks, signal, onProgress } = options;
   oneOf('policy', policy, policyNames);
   if (blocks !== Infinity && !(Number.isInteger(blocks) && blocks >= 1)) {
     throw errors.invalidArgument('blocks', blocks, 'a number of blocks of at least 1, or Infinity');

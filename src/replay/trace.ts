@@ -39,6 +39,10 @@ export interface TraceRequest {
 
 /** Blocks of all prompts together: with their keys they take 3 GB. */
 const MAX_POSITIONS = 2 ** 28;
+/** Distinct blocks: as many keys as V8 allows a Map. */
+const MAX_UNIQUE = 2 ** 24;
+
+const FIELDS = ['timestamp', 'input_length', 'output_length', 'hash_ids'] as const;
 
 type Growable = Uint32Array | Int32Array | Float64Array;
 
@@ -49,7 +53,10 @@ function grown<T extends Growable>(array: T, needed: number): T {
   return larger;
 }
 
-/** Collects requests into a Trace and checks each. `line` numbers the request in errors (ERR_TRACE). */
+/**
+ * Collects requests into a Trace and checks each. `line` numbers the request in errors (ERR_TRACE); one that is refused
+ * leaves nothing behind.
+ */
 export class TraceBuilder {
   #requests = 0;
   #positions = 0;
@@ -64,7 +71,14 @@ export class TraceBuilder {
   #inputLengths = new Uint32Array(1024);
   #outputLengths = new Uint32Array(1024);
 
-  add({ timestamp, input_length, output_length, hash_ids }: TraceRequest, line: number): void {
+  add(request: TraceRequest, line: number): void {
+    if (typeof request !== 'object' || request === null || Array.isArray(request)) {
+      throw errors.trace(line, `must be a JSON object, got ${show(request)}`, request);
+    }
+    for (const field of FIELDS) {
+      if (!(field in request)) throw errors.trace(line, `${field} is missing`, request);
+    }
+    const { timestamp, input_length, output_length, hash_ids } = request;
     const row = this.#requests;
     if (typeof timestamp !== 'number' || !Number.isFinite(timestamp) || timestamp < 0) {
       throw refused(line, 'timestamp', timestamp, 'milliseconds, a number of at least 0');
@@ -91,14 +105,21 @@ export class TraceBuilder {
     const end = this.#positions + ids.length;
     if (end > MAX_POSITIONS) throw errors.trace(line, `the trace has more than ${MAX_POSITIONS} blocks`, end);
     this.#blocks = grown(this.#blocks, end);
-    let parent = -1;
-    for (let at = 0; at < ids.length; at++) {
-      const id = ids[at];
-      if (!Number.isSafeInteger(id) || id < 0) {
-        throw refused(line, `hash_ids[${at}]`, id, 'an integer from 0 to 2^53 - 1');
+    const [positions, unique] = [this.#positions, this.#index.size];
+    try {
+      let parent = -1;
+      for (let at = 0; at < ids.length; at++) {
+        const id = ids[at];
+        if (!Number.isSafeInteger(id) || id < 0) {
+          throw refused(line, `hash_ids[${at}]`, id, 'an integer from 0 to 2^53 - 1');
+        }
+        parent = this.#block(id, parent, at, line);
+        this.#blocks[this.#positions++] = parent;
       }
-      parent = this.#block(id, parent, at, line);
-      this.#blocks[this.#positions++] = parent;
+    } catch (error) {
+      this.#positions = positions;
+      while (this.#index.size > unique) this.#index.delete(this.#ids[this.#index.size - 1]);
+      throw error;
     }
   }
 
@@ -106,6 +127,7 @@ export class TraceBuilder {
     const known = this.#index.get(id);
     if (known === undefined) {
       const block = this.#index.size;
+      if (block === MAX_UNIQUE) throw errors.trace(line, `the trace has more than ${MAX_UNIQUE} distinct blocks`, id);
       this.#index.set(id, block);
       this.#ids = grown(this.#ids, block + 1);
       this.#parents = grown(this.#parents, block + 1);

@@ -2,7 +2,7 @@
  * Multi-turn workloads: sessions that share a system prompt and send, turn after turn, all that was said before and
  * something new. `conversations` gives the turns in order of time; `generateTrace` writes them as a trace.
  */
-import { integer } from '../core/check.js';
+import { options as checkOptions, integer } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import { random } from './random.js';
 import { type Trace, TraceBuilder } from './trace.js';
@@ -84,8 +84,8 @@ export const DEFAULT_WORKLOAD = {
 /** Tokens of a trace block, as in the published traces. */
 export const TRACE_BLOCK = 512;
 
-/** Blocks of a generated trace. */
-const MAX_BLOCKS = 2 ** 27;
+/** Blocks of all prompts of a generated trace: seconds of work that no signal can stop. */
+const MAX_BLOCKS = 2 ** 24;
 
 const LIMITS = { sessions: 1e6, turns: 1e4, system: 1e7, first: 1e7, input: 1e6, output: 1e6, seed: 0xffffffff };
 
@@ -95,8 +95,8 @@ const LIMITS = { sessions: 1e6, turns: 1e4, system: 1e7, first: 1e7, input: 1e6,
  *
  * @throws ERR_INVALID_ARGUMENT naming the option that is out of range
  */
-export function generateTrace(options: WorkloadOptions = {}): Trace {
-  const workload = { ...DEFAULT_WORKLOAD, ...options };
+export function generateTrace(options?: WorkloadOptions): Trace {
+  const workload = { ...DEFAULT_WORKLOAD, ...checkOptions('options', options) };
   for (const name of Object.keys(LIMITS) as (keyof typeof LIMITS)[]) {
     integer(name, workload[name], name === 'sessions' || name === 'turns' ? 1 : 0, LIMITS[name]);
   }

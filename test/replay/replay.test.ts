@@ -88,6 +88,13 @@ test('wrong policies and capacities are refused by name and value', async () => 
   const trace = toTrace([[1]]);
   const wrong = { policy: 'arc' as PolicyName, blocks: 1 };
   assert.is((await rejects(replay(trace, wrong), 'ERR_INVALID_ARGUMENT')).argument, 'policy');
+  for (const options of [undefined, null, 5]) {
+    assert.is((await rejects(replay(trace, options as never), 'ERR_INVALID_ARGUMENT')).argument, 'options');
+  }
+  for (const other of [undefined, null, {}, 'trace.jsonl']) {
+    const call = replay(other as never, { policy: 'lru', blocks: 1 });
+    assert.is((await rejects(call, 'ERR_INVALID_ARGUMENT')).argument, 'trace');
+  }
   for (const blocks of [0, -1, 1.5, Number.NaN, '7' as unknown as number]) {
     const error = await rejects(replay(trace, { policy: 'lru', blocks }), 'ERR_INVALID_ARGUMENT');
     assert.is(error.argument, 'blocks');

@@ -1,5 +1,13 @@
 import fc from 'fast-check';
-import { generateTrace, MooncakeError, parseTrace, readTrace, type Trace } from 'mooncake-ts';
+import {
+  generateTrace,
+  MooncakeError,
+  parseTrace,
+  readTrace,
+  type Trace,
+  TraceBuilder,
+  type TraceRequest,
+} from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 
@@ -66,6 +74,7 @@ const REFUSED: [name: string, text: string, line: number, message: RegExp][] = [
   ['half a line', line().slice(0, 30), 1, /not JSON/],
   ['an array', '[1]', 1, /must be a JSON object, got an array of 1/],
   ['null', 'null', 1, /must be a JSON object, got null/],
+  ['a falsy value', '0', 1, /must be a JSON object, got 0/],
   ['a missing field', '{"timestamp":0,"input_length":1,"hash_ids":[]}', 1, /output_length is missing/],
   ['a timestamp that is text', line({ timestamp: '0' }), 1, /timestamp must be .*got "0"/],
   ['a negative timestamp', line({ timestamp: -1 }), 1, /timestamp must be .*got -1/],
@@ -101,6 +110,41 @@ for (const [name, text, number, message] of REFUSED) {
     assert.match(error.message, message);
   });
 }
+
+test('a refused request leaves nothing behind in the builder', () => {
+  const request = (...hash_ids: number[]) => ({ timestamp: 0, input_length: 1, output_length: 1, hash_ids });
+  const builder = new TraceBuilder();
+  const expected = new TraceBuilder();
+  for (const add of [builder, expected]) add.add(request(1, 2), 1);
+  for (const wrong of [request(1, 2, 3, 4, -1), request(5, 6, 2), { ...request(7), output_length: -1 }, null, 'x']) {
+    assert.throws(
+      () => builder.add(wrong as TraceRequest, 2),
+      (error: MooncakeError) => error.code === 'ERR_TRACE',
+    );
+  }
+  // 3, 5 and 6 may stand anywhere still.
+  for (const add of [builder, expected]) add.add(request(1, 6, 3, 5), 3);
+  assert.equal(builder.build(), expected.build());
+});
+
+test('chunks, paths and options of a wrong type are refused by name', async () => {
+  const wrong: [argument: string, call: () => Promise<unknown>][] = [
+    ['chunks', () => parseTrace(undefined as never)],
+    ['chunks', () => parseTrace(5 as never)],
+    ['chunks', () => parseTrace(line() as never)],
+    ['chunks[1]', () => parseTrace([encode(line()), line()] as never)],
+    ['chunks[0]', () => parseTrace([new Uint16Array(4)] as never)],
+    ['path', () => readTrace(5 as never)],
+    ['path', () => readTrace('a\0b')],
+    ['options', () => readTrace('-', null as never)],
+    ['signal', () => readTrace('-', { signal: 5 as never })],
+  ];
+  for (const [argument, call] of wrong) {
+    const error = await refused(call());
+    assert.is(error.code, 'ERR_INVALID_ARGUMENT');
+    assert.is(error.argument, argument);
+  }
+});
 
 test('gzip and bytes that are not text are refused', async () => {
   const gzip = await refused(parseTrace([Uint8Array.of(0x1f, 0x8b, 8, 0)]));
@@ -176,6 +220,7 @@ test('workload options out of range are refused by name', () => {
     ['seed', 'x'],
     ['input', 1e9],
     ['sessions', 1e6],
+    ['sessions', 200_000],
   ] as const) {
     try {
       generateTrace({ [name]: value });
