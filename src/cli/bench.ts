@@ -10,6 +10,7 @@ import {
   type AgenticResult,
   agentic,
   GPUS_PER_PAIR,
+  MAX_GPUS,
 } from '../replay/agentic.js';
 import { interruptible } from './interrupt.js';
 import { Progress } from './progress.js';
@@ -72,13 +73,14 @@ export function addBench(program: Command): void {
 async function runAgentic({ gpus: counts, json, ...settings }: Options, signal: AbortSignal): Promise<void> {
   const progress = new Progress();
   const started = performance.now();
-  if (!json) process.stdout.write(`${header(settings)}\n`);
+  let heading = json ? '' : `${header(settings)}\n`;
   try {
     for (const gpus of counts) {
       const onProgress = (done: number) => progress.update(`${gpus} GPUs: ${Math.round(done * 100)} %`);
       const result = await agentic({ ...settings, gpus, signal, onProgress });
       progress.clear();
-      process.stdout.write(`${json ? jsonLine(result) : row(result)}\n`);
+      process.stdout.write(`${heading}${json ? jsonLine(result) : row(result)}\n`);
+      heading = '';
     }
   } finally {
     progress.clear();
@@ -131,7 +133,14 @@ function jsonLine({ hitRate, localHitRate, ...figures }: AgenticResult): string 
 }
 
 function parseGpus(text: string): number[] {
-  return text.split(',').map((word) => parseNumber('--gpus', word.trim()));
+  return text.split(',').map((part) => {
+    const word = part.trim();
+    const gpus = /^\d{1,4}$/.test(word) ? Number(word) : 0;
+    if (gpus < GPUS_PER_PAIR || gpus > MAX_GPUS || gpus % GPUS_PER_PAIR !== 0) {
+      throw errors.invalidArgument('--gpus', word, `a multiple of ${GPUS_PER_PAIR}, at most ${MAX_GPUS}`);
+    }
+    return gpus;
+  });
 }
 
 function parseNumber(name: string, text: string): number {

@@ -14,7 +14,7 @@
  * reference counts and a store's leases do. A chain is used last block first, as vLLM frees it, so that tails go before
  * heads. docs/replay.md derives the default capacities from the published model and hardware.
  */
-import { integer, oneOf } from '../core/check.js';
+import { boolean, integer, oneOf } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import { POLICIES } from '../eviction/registry.js';
 import { Cluster, type ClusterFigures } from './cluster.js';
@@ -22,6 +22,7 @@ import { conversations } from './workload.js';
 
 /** GPUs of one prefill instance (4) and one decode instance (8). */
 export const GPUS_PER_PAIR = 12;
+export const MAX_GPUS = 240;
 
 /** Seconds from an answer to the next turn: median and 99th percentile of the published traces are 5.2 and 81.4, as a log-normal. */
 const DELAY = 5.2;
@@ -82,7 +83,7 @@ export interface AgenticResult extends ClusterFigures {
 }
 
 const LIMITS: Record<string, [number, number]> = {
-  gpus: [GPUS_PER_PAIR, 240],
+  gpus: [GPUS_PER_PAIR, MAX_GPUS],
   sessions: [1, 10_000],
   turns: [1, 1000],
   system: [0, 1e7],
@@ -119,6 +120,7 @@ export async function agentic(options: Partial<AgenticOptions> & Pick<AgenticOpt
       throw errors.invalidArgument(name, size, 'GB, a number above 0 and at most 100000');
     }
   }
+  boolean('saveOutput', settings.saveOutput);
   oneOf('policy', settings.policy, Object.keys(POLICIES) as AgenticOptions['policy'][]);
   const started = performance.now();
   const pairs = settings.gpus / GPUS_PER_PAIR;

@@ -36,13 +36,17 @@ test('bench agentic prints a table for people', async () => {
 
 test('bad values are refused by flag', async () => {
   for (const [args, message] of [
-    [['--gpus', '12,x'], /--gpus must be a number, got "x"/],
-    [['--gpus', '14'], /gpus must be a multiple of 12, got 14/],
+    [['--gpus', '12,x'], /--gpus must be .*got "x"/],
+    [['--gpus', '12,14'], /--gpus must be a multiple of 12, .*got "14"/],
+    [['--gpus', '252'], /--gpus must be .*at most 240, got "252"/],
+    [['--token-bytes', '0'], /tokenBytes must be an integer from 1 .*got 0/],
+    [['--hbm', '1'], /hbm must be room for one whole context.*got 1/],
     [['--policy', 'opt'], /--policy must be one of "lru".*got "opt"/],
     [['--segment', '-3'], /--segment must be a number, got "-3"/],
   ] as const) {
-    const { code, stderr } = await run(['bench', 'agentic', ...args]);
+    const { code, stdout, stderr } = await run(['bench', 'agentic', ...args]);
     assert.is(code, 1);
+    assert.is(stdout, '');
     assert.match(stderr, message);
   }
 });

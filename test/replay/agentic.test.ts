@@ -94,6 +94,7 @@ test('options out of range are refused by name and value', async () => {
     ['segment', -1],
     ['segment', 0.001],
     ['policy', 'opt'],
+    ['saveOutput', 'no'],
     ['seed', 2 ** 32],
     ['sessions', 10_000_000],
   ];
