@@ -14,6 +14,7 @@ import { formatJson, formatTable } from '../replay/table.js';
 import type { Trace } from '../replay/trace.js';
 import { DEFAULT_WORKLOAD, generateTrace, type WorkloadOptions } from '../replay/workload.js';
 import { interruptible } from './interrupt.js';
+import { printable } from './printable.js';
 import { Progress } from './progress.js';
 
 interface Options extends Record<keyof WorkloadOptions, number | undefined> {
@@ -53,7 +54,7 @@ export function addReplay(program: Command): void {
       parseBlocks,
     )
     .option('--json', 'one JSON line for each policy and capacity')
-    .option('--plot <FILE.svg>', 'also write hit rate over capacity as a drawing');
+    .option('--plot <FILE.svg>', 'also write hit rate over capacity as a drawing', parsePlot);
   for (const name of workloadNames) {
     command.addOption(
       new Option(
@@ -109,10 +110,10 @@ async function load(file: string | undefined, options: Options, signal: AbortSig
   if (given.length > 0) {
     throw errors.invalidArgument(`--${given[0]}`, options[given[0]], 'left out when a trace is named');
   }
-  progress.update(`reading ${file}`);
+  progress.update(`reading ${printable(file)}`);
   const trace = await readTrace(file, { signal });
   progress.clear();
-  const title = file === '-' ? 'standard input' : basename(file);
+  const title = file === '-' ? 'standard input' : printable(basename(file));
   return { trace, title, origin: title };
 }
 
@@ -132,7 +133,7 @@ function writePlot(path: string, svg: string): void {
       `a file that can be written (${(error as NodeJS.ErrnoException).code})`,
     );
   }
-  process.stderr.write(`drawing written to ${path}\n`);
+  process.stderr.write(`drawing written to ${printable(path)}\n`);
 }
 
 function parsePolicies(text: string): PolicyName[] {
@@ -148,6 +149,12 @@ function parseBlocks(text: string): number[] {
     return blocks;
   });
   return [...new Set(capacities)];
+}
+
+/** A drawing replaces the file, so the name of a trace is not taken for it. */
+function parsePlot(text: string): string {
+  if (!/\.svg$/i.test(text)) throw errors.invalidArgument('--plot', text, 'a file name that ends in .svg');
+  return text;
 }
 
 function parseInteger(name: string, text: string): number {

@@ -119,6 +119,7 @@ const REFUSED: [args: string[], message: RegExp][] = [
   [[trace, '--sessions', '3'], /--sessions must be left out when a trace is named, got 3/],
   [['--turns', 'x'], /--turns must be a whole number, got "x"/],
   [['--turns', '0'], /turns must be an integer from 1 .*got 0/],
+  [['--plot', 'trace.jsonl'], /--plot must be a file name that ends in \.svg, got "trace\.jsonl"/],
   [[trace, '--plot', join(folder, 'no', 'such', 'folder.svg')], /--plot must be a file that can be written \(ENOENT\)/],
 ];
 
@@ -135,6 +136,11 @@ test('a broken trace ends with its line and exit code 1', async () => {
   assert.is(code, 1);
   assert.is(stdout, '');
   assert.match(stderr, /trace line 1: input_length is missing \[ERR_TRACE\]/);
+});
+
+test('what a trace holds never reaches the terminal as a command', async () => {
+  const { stderr } = await run(['replay', '-'], '\u001b]0;title\u0007\u009b2J\n');
+  assert.match(stderr, /^mooncake-ts: trace line 1: not JSON [ -~]*\n$/);
 });
 
 for (const [signal, code] of [
