@@ -1,3 +1,6 @@
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { AGENTIC_DEFAULTS, type AgenticOptions, agentic, MooncakeError } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -57,6 +60,16 @@ test('segments that are too small evict, stay within bounds and hit less', async
     assert.is(tight.poolBytes, tight.poolObjects * SMALL.block * SMALL.tokenBytes);
     // 31 objects of 16 MB fit into each 500 MB.
     assert.is(tight.poolObjects, 24 * 31, policy);
+  }
+});
+
+test('caches that are too small give the figures of the Python implementation', async () => {
+  const vectors = join(dirname(fileURLToPath(import.meta.url)), '../vectors/agentic/expected.json');
+  for (const { options, figures } of JSON.parse(readFileSync(vectors, 'utf8'))) {
+    const result = await agentic(options);
+    const { hitTokens, localHitTokens, localEvictions, poolEvictions, poolObjects } = result;
+    assert.equal({ hitTokens, localHitTokens, localEvictions, poolEvictions, poolObjects }, figures);
+    assert.ok(poolEvictions > 0 && localEvictions > 0);
   }
 });
 
