@@ -62,7 +62,12 @@ test('a table for people, with all policies by default', async () => {
   assert.match(stdout, /^trace\.jsonl\n260 requests .* 2,416 blocks, 429 of them distinct\n/);
   assert.match(stdout, /hit rate +lru +fifo +s3fifo +lfu +opt\n/);
   assert.match(stdout, /no limit +0\.8224 +0\.8224 +0\.8224 +0\.8224 +0\.8224\n/);
-  assert.match(stdout, /evictions +lru/);
+  const [rates, evictions] = stdout.split(/evictions +lru.*\n/);
+  for (const table of [rates, evictions]) {
+    // Shares of the 429 distinct blocks: 1/64, 1/32, … 1/2 in two digits, then all.
+    const capacities = [...table.matchAll(/^ +(\d+|no limit) /gm)].map(([, blocks]) => blocks);
+    assert.equal(capacities, ['7', '13', '27', '54', '110', '210', 'no limit']);
+  }
 });
 
 test('standard input is a trace too', async () => {
@@ -87,7 +92,7 @@ test('--plot writes a drawing with a line for each policy', async () => {
     '--policy',
     'lru,lfu',
     '--blocks',
-    '10,100,inf',
+    '10,1000,100,inf',
     '--plot',
     file,
   ]);
@@ -95,7 +100,9 @@ test('--plot writes a drawing with a line for each policy', async () => {
   const svg = readFileSync(file, 'utf8');
   assert.match(svg, /^<svg [\s\S]*<\/svg>\n$/);
   assert.is(svg.match(/<polyline/g)?.length, 2);
-  assert.is(svg.match(/<circle/g)?.length, 4);
+  const [first, middle, last, ...rest] = [...svg.matchAll(/<circle [^>]*cx="([\d.]+)"/g)].map(([, x]) => Number(x));
+  assert.ok(first < last && Math.abs(middle - (first + last) / 2) <= 0.1, 'a logarithmic axis');
+  assert.is(rest.length, 3);
   assert.match(svg, /no limit: 82\.2 %/);
   assert.match(svg, />lfu<\/text>/);
 });
