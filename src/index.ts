@@ -51,3 +51,9 @@ export {
   MultiConnector,
   TransferEngine,
 } from './planned.js';
+export { AGENTIC_DEFAULTS, type AgenticOptions, type AgenticResult, agentic } from './replay/agentic.js';
+export { type PolicyName, policyNames } from './replay/policies.js';
+export { parseTrace, readTrace } from './replay/read.js';
+export { type ReplayOptions, type ReplayResult, replay } from './replay/replay.js';
+export { type Trace, TraceBuilder, type TraceRequest } from './replay/trace.js';
+export { generateTrace, type WorkloadOptions } from './replay/workload.js';

@@ -2,8 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { MooncakeError } from '../core/errors.js';
+import { addBench } from './bench.js';
 import { addHash } from './hash.js';
 import { addPlanned } from './planned.js';
+import { printable } from './printable.js';
+import { addReplay } from './replay.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
 
@@ -14,16 +17,22 @@ export async function program(argv: string[]): Promise<void> {
     .version(version)
     .showHelpAfterError('(add --help for what is accepted)');
   addHash(root);
+  addReplay(root);
+  addBench(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === 'EPIPE' ? 0 : 1);
+    if (error.code === 'EPIPE') process.exit(0);
+    process.stderr.write(`mooncake-ts: standard output cannot be written: ${error.message}\n`);
+    process.exit(1);
   });
   try {
     await root.parseAsync(argv);
   } catch (error) {
     const known = error instanceof MooncakeError;
-    process.stderr.write(`mooncake-ts: ${known ? `${error.message} [${error.code}]` : (error as Error).stack}\n`);
+    process.stderr.write(
+      `mooncake-ts: ${known ? `${printable(error.message)} [${error.code}]` : (error as Error).stack}\n`,
+    );
     process.exitCode = 1;
   }
 }

@@ -1,6 +1,9 @@
+import { spawnSync } from 'node:child_process';
+import { closeSync, existsSync, openSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { run } from '../support/cli.js';
+import { main, run } from '../support/cli.js';
+import { skip } from '../support/skip.js';
 
 test('--help lists the commands and exits with 0', async () => {
   const { code, stdout } = await run(['--help']);
@@ -24,5 +27,19 @@ test('a command of a later version says so', async () => {
   assert.is(code, 1);
   assert.match(stderr, /mooncake-ts master is not supported.*\[ERR_NOT_SUPPORTED\]/);
 });
+
+const full = '/dev/full';
+if (existsSync(full)) {
+  test('output that cannot be written is an error', async () => {
+    const stdout = openSync(full, 'w');
+    const args = [main, 'replay', '--sessions', '5', '--json'];
+    const { status, stderr } = spawnSync(process.execPath, args, { stdio: ['ignore', stdout, 'pipe'] });
+    closeSync(stdout);
+    assert.is(status, 1);
+    assert.match(String(stderr), /^mooncake-ts: standard output cannot be written: .*ENOSPC/);
+  });
+} else {
+  skip(test, 'output that cannot be written is an error', `there is no ${full}`, 'run the tests on Linux');
+}
 
 test.run();

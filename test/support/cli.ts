@@ -10,7 +10,8 @@ export interface CliResult {
 }
 
 const manifest = createRequire(import.meta.url).resolve('mooncake-ts/package.json');
-const main = join(dirname(manifest), 'dist/src/cli/main.js');
+/** The command's file, for tests that talk to the process while it runs. */
+export const main = join(dirname(manifest), 'dist/src/cli/main.js');
 
 export function run(args: string[], input = '', env: Record<string, string> = {}): Promise<CliResult> {
   return new Promise((resolve, reject) => {
