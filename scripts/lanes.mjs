@@ -12,7 +12,7 @@ const FILE_TIMEOUT = 10 * 60_000;
 /**
  * ci: part of CI's list. check: an npm command that passes or fails as a whole, instead of test files.
  * folders: where its test files are. dependencies: dev dependencies of the project that its tests import.
- * extra: a folder with a package.json of the lane's own (heavy peers and run-times).
+ * extra: a folder with a package.json of the lane's own (heavy peers and run-times). install: more npm install options.
  * setup: a module whose default export prepares the lane and returns {env}, or {skip, enable} where it cannot run.
  */
 export const LANES = {
@@ -21,6 +21,14 @@ export const LANES = {
     ci: true,
     folders: ['test/core', 'test/cli', 'test/workers', 'test/replay'],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
+  },
+  edge: {
+    ci: true,
+    folders: ['test/edge', 'examples/edge-worker/src'],
+    dependencies: ['uvu', 'fast-check', 'esbuild'],
+    extra: 'test/edge/runtimes',
+    install: ['--ignore-scripts'],
+    setup: 'test/edge/support/prepare.mjs',
   },
   vllm: { ci: true, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'] },
 };
@@ -67,7 +75,7 @@ async function installLane(name, lane) {
     await step(
       `lane ${name}: installing the tarball in an empty folder`,
       npm,
-      ['install', '--prefer-offline', '--no-package-lock', '--no-progress'],
+      ['install', '--prefer-offline', '--no-package-lock', '--no-progress', ...(lane.install ?? [])],
       { cwd: folder },
     );
     writeFileSync(stamp, wanted);
@@ -173,7 +181,7 @@ export async function runLane(name) {
         `  ${label}: ${result.passed} passed, ${result.failed} failed, ${result.skipped} skipped, ${(result.ms / 1000).toFixed(1)} s\n`,
       );
       for (const line of result.output.split('\n'))
-        if (/^\s*SKIP /.test(line)) process.stderr.write(`  ${line.trim()}\n`);
+        if (/^\s*(SKIP|NOTE) /.test(line)) process.stderr.write(`  ${line.trim()}\n`);
       if (result.failed > 0)
         process.stderr.write(`${result.output}${result.reason ? `  ${label} ${result.reason}\n` : ''}`);
     }

@@ -15,6 +15,7 @@ export {
 } from './core/alloc.js';
 export { BlockHashes, type HashWidth } from './core/block-hashes.js';
 export { Crc64, crc64, crc64Combine, crc64Into } from './core/checksum.js';
+export * from './core/choose.js';
 export { type Descriptor, Descriptors } from './core/descriptors.js';
 export { type ErrorCode, MooncakeError } from './core/errors.js';
 export * from './core/hash.js';

@@ -15,7 +15,8 @@ export type ErrorCode =
   | 'ERR_ABORTED'
   | 'ERR_TIMEOUT'
   | 'ERR_CLOSED'
-  | 'ERR_WORKER';
+  | 'ERR_WORKER'
+  | 'ERR_NO_INSTANCE';
 
 export interface ErrorDetails {
   /** Name of the argument or field that was wrong, as the caller wrote it: `blockSize`, `tokens[3]`. */
@@ -91,5 +92,7 @@ export const errors = {
   timeout: (what: string, ms: number) =>
     new MooncakeError('ERR_TIMEOUT', `${what} took longer than ${ms} ms`, { argument: what, value: ms }),
   closed: (what: string) => new MooncakeError('ERR_CLOSED', `${what} is closed`, { argument: what }),
+  noInstance: (instances: number) =>
+    new MooncakeError('ERR_NO_INSTANCE', `none of the ${instances} instances is available`, { argument: 'load' }),
   worker: (why: string, cause?: unknown) => new MooncakeError('ERR_WORKER', `worker: ${why}`, { cause }),
 };
