@@ -58,7 +58,11 @@ test('from the end of the last item on none is named, as in vLLM, though an earl
     { identifier: 'video', offset: 1, length: 14 },
     { identifier: 'audio', offset: 3, length: 3 },
   ];
-  assert.equal(extraKeys({ tokens: 12, blockSize: 4, multimodal }), [[['mm', 'video', 1]], [['mm', 'video', -3]], null]);
+  assert.equal(extraKeys({ tokens: 12, blockSize: 4, multimodal }), [
+    [['mm', 'video', 1]],
+    [['mm', 'video', -3]],
+    null,
+  ]);
 });
 
 test('an empty salt is no salt', () => {
