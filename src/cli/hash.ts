@@ -2,7 +2,6 @@
  * `mooncake-ts hash`: JSON lines in, block hashes out, line by line: what one needs to see why two instances disagree on
  * a key. A line that cannot be hashed gives a line with its error, so that answers stay aligned with questions.
  */
-import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { type Command, InvalidArgumentError } from 'commander';
@@ -11,6 +10,7 @@ import { errors, MooncakeError } from '../core/errors.js';
 import { hashPlan } from '../core/hash/plan.js';
 import { type BlockHashOptions, blockHashes, type HashAlgorithm, noneHash, type Tokens } from '../core/hash.js';
 import { toHex } from '../core/hex.js';
+import { readLines } from './lines.js';
 
 type Line = { tokens: Tokens } & BlockHashOptions;
 
@@ -31,6 +31,17 @@ and prints for each
 
 noneHash is null where a parent is given and vLLM would draw it at random (xxhash* without a seed).
 A line that is wrong prints {"error":{"code","message","argument"}} in its place, and the exit code is 1.`;
+
+/** A byte-order mark is dropped. */
+const decoder = new TextDecoder('utf-8', { fatal: true });
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    throw errors.invalidArgument('line', bytes, 'UTF-8 text');
+  }
+}
 
 function parse(text: string, defaults: Partial<BlockHashOptions>): Line {
   let value: unknown;
@@ -55,10 +66,11 @@ function answer({ tokens, ...options }: Line) {
 /** One answer for each line that is not blank. */
 async function* answers(input: Readable, defaults: Partial<BlockHashOptions>): AsyncGenerator<string> {
   let number = 0;
-  for await (const text of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
+  for await (const bytes of readLines(input)) {
     number++;
-    if (text.trim() === '') continue;
     try {
+      const text = decode(bytes);
+      if (text.trim() === '') continue;
       yield `${JSON.stringify(answer(parse(text, defaults)))}\n`;
     } catch (error) {
       if (!(error instanceof MooncakeError)) throw error;

@@ -19,7 +19,7 @@ import {
   hashPlan,
   noneHashOf,
 } from './hash/plan.js';
-import { checkTokens, copyTokens, isTokens, type Tokens } from './hash/tokens.js';
+import { copyTokens, holdTokens, isTokens, type Tokens } from './hash/tokens.js';
 import { scratch } from './wasm.js';
 
 export { type ExtraKeysRequest, extraKeys, type MultimodalItem } from './hash/extra-keys.js';
@@ -132,7 +132,8 @@ export function sequenceHashes(tokens: Tokens, options: SequenceHashOptions): Bl
   const blockSize = blockSizeOf(size);
   const seed = seedOf(seedOption);
   const before = parent === undefined || parent === null ? undefined : hashBytes('parent', parent, 8);
-  const blocks = Math.floor(checkTokens('tokens', tokens).length / blockSize);
+  const held = holdTokens('tokens', tokens, blockSize);
+  const blocks = Math.floor(held.length / blockSize);
   const core = scratch<HashExports>();
   const state = core.heap;
   const parentAt = state + SEQUENCE_STATE;
@@ -144,7 +145,7 @@ export function sequenceHashes(tokens: Tokens, options: SequenceHashOptions): Bl
   for (let done = 0; done < blocks; done += chunk) {
     const count = Math.min(chunk, blocks - done);
     const to = out + 8 * done;
-    copyTokens(core, 'tokens', tokens, done * blockSize, (done + count) * blockSize, at);
+    copyTokens(core, 'tokens', held, done * blockSize, (done + count) * blockSize, at);
     core.exports.sequenceHashes(at, count, blockSize, seed, done > 0 ? to - 8 : before ? parentAt : 0, to, state);
   }
   return new BlockHashes(core.u8.slice(out, out + 8 * blocks), 8);

@@ -81,6 +81,8 @@ export class Core<E = unknown> {
 
   /** Makes addresses below `end` usable; `what` names the call in the error. */
   reserve(end: number, what: string): void {
+    // 2^32 is 0 in the core: a loop up to that end would do nothing.
+    if (end >= 2 ** 32) throw errors.outOfMemory(what, end);
     const have = this.memory.buffer.byteLength;
     if (end <= have) return;
     try {

@@ -76,6 +76,44 @@ test('xxhash with a parent and no seed has hashes but no NONE_HASH', async () =>
   assert.is(lines(without.stdout)[0].error.code, 'ERR_UNDEFINED_HASH');
 });
 
+const salted = (salt: string) => `{"tokens":[1,2],"blockSize":2,"extraKeys":[[["cache_salt","${salt}"]]]}`;
+
+test('lines end at LF, with or without CR, and the last one at the end', async () => {
+  const plain = '{"tokens":[1,2],"blockSize":2}';
+  const [hash] = naiveChain(noneHash(), [1, 2], 2);
+  const input = `\ufeff${plain}\r\n\r\n  \n${plain.replace(',', ',\r')}\n${plain}`;
+  const { code, stdout } = await run(['hash'], input);
+  assert.is(code, 0);
+  assert.equal(
+    lines(stdout).map(({ hashes }) => hashes),
+    [[hash], [hash], [hash]],
+  );
+});
+
+test('text may hold U+2028; what is no UTF-8 is refused, not replaced', async () => {
+  const [before, after] = salted('a|b').split('|');
+  const input = [salted('a\u2028b'), '\n', before, Uint8Array.of(0xff), after, '\n', salted('ab')];
+  const { code, stdout } = await run(['hash'], Buffer.concat(input.map((part) => Buffer.from(part as string))));
+  assert.is(code, 1);
+  const [separator, broken, plain] = lines(stdout);
+  assert.equal(separator.hashes, naiveChain(noneHash(), [1, 2], 2, ['a\u2028b']));
+  assert.is(broken.error.argument, 'line');
+  assert.match(broken.error.message, 'UTF-8');
+  assert.equal(plain.hashes, naiveChain(noneHash(), [1, 2], 2, ['ab']));
+});
+
+test('a line of megabytes', async () => {
+  const tokens = Array.from({ length: 300_000 }, (_, i) => i);
+  const { code, stdout } = await run(['hash'], JSON.stringify({ tokens, blockSize: 50_000 }));
+  assert.is(code, 0);
+  assert.equal(lines(stdout)[0].hashes, naiveChain(noneHash(), tokens, 50_000));
+});
+
+test('an algorithm that is null is refused, not another one', async () => {
+  const { stdout } = await run(['hash', '-a', 'xxhash'], '{"tokens":[1,2],"blockSize":2,"algorithm":null,"seed":"1"}');
+  assert.is(lines(stdout)[0].error.argument, 'algorithm');
+});
+
 test('thousands of lines keep their order', async () => {
   const prompts = Array.from({ length: 3000 }, (_, i) => [i, i + 1]);
   const { code, stdout } = await run(

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { type BlockHashes, blockHashes, blockHashesBatch, noneHash } from 'mooncake-ts';
+import { type BlockHashes, blockHashes, blockHashesBatch, noneHash, sequenceHashes } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { hex, naiveChain, ruled } from '../support/vectors.js';
@@ -120,6 +120,37 @@ test('tokens in shared memory and at an odd offset are read where they are', () 
   const shared = new Int32Array(new SharedArrayBuffer(4 * 33), 4);
   shared.set(ruled([1, 40503, 151_936, 32]));
   assert.equal(blockHashes(shared, { blockSize: 16 }).toHex(), naiveChain(noneHash(), shared, 16));
+});
+
+test('an element that hashes when it is read does not change the hashes of its list', () => {
+  const plain = [10, 20, 30, 40, 50, 60];
+  const other = new Uint32Array(200_000).fill(9);
+  const lazy = Object.defineProperty([...plain], 3, {
+    get() {
+      blockHashes(other, { blockSize: 2 });
+      return 40;
+    },
+  });
+  const expected = naiveChain(noneHash(), plain, 2);
+  assert.equal(blockHashes(lazy, { blockSize: 2 }).toHex(), expected);
+  assert.equal(
+    blockHashesBatch([plain, lazy], { blockSize: 2 }).map((hashes) => hashes.toHex()),
+    [expected, expected],
+  );
+  const sequence = sequenceHashes(plain, { blockSize: 2 }).toHex();
+  assert.equal(sequenceHashes(lazy, { blockSize: 2 }).toHex(), sequence);
+});
+
+test('a parent that changes after it was given is the parent as it was given', () => {
+  const parent = new Uint8Array(32).fill(1);
+  const extraKeys = Object.defineProperty([null], 0, {
+    get() {
+      parent.fill(2);
+      return null;
+    },
+  });
+  const expected = naiveChain(new Uint8Array(32).fill(1), [1, 2], 2);
+  assert.equal(blockHashes([1, 2], { blockSize: 2, parent, extraKeys }).toHex(), expected);
 });
 
 test('results are copies: a later call does not change them', () => {

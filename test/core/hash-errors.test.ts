@@ -26,6 +26,23 @@ const detached = (): Uint32Array => {
 };
 const nested = (depth: number): unknown => (depth === 0 ? 1 : [nested(depth - 1)]);
 
+/** A list of `length`, if it says so. */
+const withLength = (length: number) =>
+  new Proxy([1, 2], { get: (list, key) => (key === 'length' ? length : Reflect.get(list, key)) });
+/** A list with one element, null, which runs `code` when it is read. */
+const lazyList = (code: () => void) =>
+  Object.defineProperty([null], 0, {
+    get() {
+      code();
+      return null;
+    },
+  });
+function transferred<T extends ArrayBufferView>(view: T): T {
+  structuredClone(view.buffer, { transfer: [view.buffer as ArrayBuffer] });
+  return view;
+}
+const nameless = Object.create({ constructor: { name: Symbol('name') } });
+
 const INVALID = 'ERR_INVALID_ARGUMENT';
 const UNDEFINED = 'ERR_UNDEFINED_HASH';
 const two = { blockSize: 2 };
@@ -36,6 +53,8 @@ const cases: Case[] = [
   ...[0, -1, 1.5, 65537, Number.NaN, '16', null, 2 ** 40].map(
     (size): Case => [`blockSize ${size}`, INVALID, 'blockSize', hash([1], { blockSize: size })],
   ),
+  ['a blockSize that throws when it is looked at', INVALID, 'blockSize', hash([1], { blockSize: nameless })],
+  ['an algorithm that is null', INVALID, 'algorithm', hash([1], { blockSize: 1, algorithm: null })],
   ['an unknown algorithm', INVALID, 'algorithm', hash([1], { blockSize: 1, algorithm: 'md5' })],
   ['an algorithm of Object.prototype', INVALID, 'algorithm', hash([1], { blockSize: 1, algorithm: 'toString' })],
   ['a seed that is a number', INVALID, 'seed', hash([1], { blockSize: 1, seed: 0 })],
@@ -56,6 +75,30 @@ const cases: Case[] = [
   ['a token that is text', INVALID, 'tokens[1]', hash([1, '2'], two)],
   ['a token that is a bigint', INVALID, 'tokens[1]', hash([1, 2n], two)],
   ['a hole in the tokens', INVALID, 'tokens[0]', hash(new Array(2), two)],
+  ['a list longer than it may be', INVALID, 'tokens.length', hash(withLength(1e15), two)],
+  ['a list whose length is no number', INVALID, 'tokens.length', hash(withLength(Number.NaN), two)],
+  ['tokens behind a proxy', INVALID, 'tokens', hash(new Proxy(new Uint32Array(4), {}), two)],
+  ['tokens that were transferred', INVALID, 'tokens', () => hash(transferred(new Uint32Array(4)), two)()],
+  ['a wrong token behind the last full block', INVALID, 'tokens[2]', hash([1, 2, -3], two)],
+  ['the same of an Int32Array', INVALID, 'tokens[2]', hash(Int32Array.of(1, 2, -3), two)],
+  [
+    'tokens that a getter transfers away',
+    INVALID,
+    'tokens',
+    () => {
+      const tokens = Uint32Array.of(1, 2, 3, 4);
+      return blockHashes(tokens, { ...two, extraKeys: lazyList(() => void transferred(tokens)) });
+    },
+  ],
+  [
+    'tokens that a getter shrinks',
+    INVALID,
+    'tokens',
+    () => {
+      const buffer = new (any(ArrayBuffer))(16, { maxByteLength: 16 });
+      return blockHashes(new Uint32Array(buffer), { ...two, extraKeys: lazyList(() => buffer.resize(8)) });
+    },
+  ],
   ['a parent of the wrong width', INVALID, 'parent', hash([1, 2], { ...two, parent: new Uint8Array(16) })],
   ['a parent that is no hex', INVALID, 'parent', hash([1, 2], { ...two, parent: 'zz'.repeat(32) })],
   ['a parent that is a number', INVALID, 'parent', hash([1, 2], { ...two, parent: 5 })],
@@ -166,6 +209,7 @@ const cases: Case[] = [
   ['a sequence of negative tokens', INVALID, 'tokens[0]', () => sequenceHashes(Int32Array.of(-1), { blockSize: 1 })],
   ['a digest of another name', INVALID, 'kind', () => digest(any('md5'), new Uint8Array(1))],
   ['a seed for SHA-256', INVALID, 'seed', () => digest('sha256', new Uint8Array(1), 1)],
+  ['a digest of bytes that were transferred', INVALID, 'data', () => digest('sha256', transferred(new Uint8Array(8)))],
   ['a digest of text', INVALID, 'data', () => digest('sha256', any('text'))],
   ['hashes of no bytes', INVALID, 'bytes', () => new BlockHashes(any([1]), 8)],
   ['hashes of a broken length', INVALID, 'bytes', () => new BlockHashes(new Uint8Array(15), 16)],
@@ -190,6 +234,10 @@ for (const [name, code, argument, call] of cases) {
   });
 }
 
+test('a huge value is named briefly', () => {
+  assert.throws(hash([1], { blockSize: 10n ** 5000n }), (error: Error) => error.message.length < 200);
+});
+
 test('errors carry the value', () => {
   try {
     blockHashes(Int32Array.of(5, -7), { blockSize: 2 });
@@ -200,6 +248,7 @@ test('errors carry the value', () => {
   }
 });
 
+// The hashes of these two tests are vLLM's.
 test('what stands twice is no matter for CBOR', () => {
   const twice = [
     [
@@ -207,12 +256,19 @@ test('what stands twice is no matter for CBOR', () => {
       ['mm', 'a', 0],
     ],
   ];
-  assert.is(blockHashes([1, 2], { blockSize: 2, extraKeys: twice }).length, 1);
+  assert.is(
+    blockHashes([1, 2], { blockSize: 2, extraKeys: twice }).hex(0),
+    '872ebb54f917f160b5cb3f3041ff2490dc8d93b22ea6bdb0bc7419149d945aa9',
+  );
 });
 
-test('a pickle just below the limit of a frame is hashed', () => {
-  const many = new Uint32Array(13_090).fill(70_000);
-  assert.is(blockHashes(many, { blockSize: 13_090, algorithm: 'sha256' }).length, 1);
+test('the longest pickle of one frame is hashed, a byte more is refused', () => {
+  const text = (length: number) => ({ ...two, algorithm: 'sha256' as const, extraKeys: [['x'.repeat(length)]] });
+  assert.is(
+    blockHashes([1, 2], text(65_483)).hex(0),
+    'd1da17e19adcc4aa2d0aafe9bb1599787df56cee2989e34d544a73bac3199558',
+  );
+  assert.throws(hash([1, 2], text(65_484)), (error: MooncakeError) => error.code === 'ERR_NOT_SUPPORTED');
 });
 
 test.run();

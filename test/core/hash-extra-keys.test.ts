@@ -53,6 +53,18 @@ test('an item that ended before the first block wanted is not named', () => {
   assert.equal(extraKeys({ tokens: 8, blockSize: 4, multimodal, start: 4 }), [null]);
 });
 
+test('from the end of the last item on none is named, as in vLLM, though an earlier one is longer', () => {
+  const multimodal = [
+    { identifier: 'video', offset: 1, length: 14 },
+    { identifier: 'audio', offset: 3, length: 3 },
+  ];
+  assert.equal(extraKeys({ tokens: 12, blockSize: 4, multimodal }), [
+    [['mm', 'video', 1]],
+    [['mm', 'video', -3]],
+    null,
+  ]);
+});
+
 test('an empty salt is no salt', () => {
   assert.equal(extraKeys({ tokens: 4, blockSize: 4, cacheSalt: '' }), [null]);
 });
@@ -71,7 +83,9 @@ test('the keys go into blockHashes as they are and change its hashes', () => {
 const wrong: [string, string, object][] = [
   ['tokens', 'tokens', { tokens: -1, blockSize: 4 }],
   ['blockSize', 'blockSize', { tokens: 4, blockSize: 0 }],
+  ['more blocks than an array should hold', 'tokens', { tokens: 2 ** 31 - 1, blockSize: 1 }],
   ['start', 'start', { tokens: 8, blockSize: 4, start: 3 }],
+  ['a LoRA that is empty text', 'lora', { tokens: 4, blockSize: 4, lora: '' }],
   ['a LoRA without its path', 'lora.path', { tokens: 4, blockSize: 4, lora: { name: 'a' } }],
   ['items that are no array', 'multimodal', { tokens: 4, blockSize: 4, multimodal: {} }],
   [
@@ -93,6 +107,7 @@ const wrong: [string, string, object][] = [
   ],
   ['a salt that is no text', 'cacheSalt', { tokens: 4, blockSize: 4, cacheSalt: 5 }],
   ['a missing digest', 'promptEmbeds[1]', { tokens: 8, blockSize: 4, promptEmbeds: [digests[0]] }],
+  ['digests that are false', 'promptEmbeds', { tokens: 4, blockSize: 4, promptEmbeds: false }],
   ['digests that are no array', 'promptEmbeds', { tokens: 8, blockSize: 4, promptEmbeds: digests[0] }],
 ];
 for (const [name, argument, request] of wrong) {

@@ -13,7 +13,11 @@ const manifest = createRequire(import.meta.url).resolve('mooncake-ts/package.jso
 /** The command's file, for tests that talk to the process while it runs. */
 export const main = join(dirname(manifest), 'dist/src/cli/main.js');
 
-export function run(args: string[], input = '', env: Record<string, string> = {}): Promise<CliResult> {
+export function run(
+  args: string[],
+  input: string | Uint8Array = '',
+  env: Record<string, string> = {},
+): Promise<CliResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [main, ...args], {
       env: { ...process.env, ...env },

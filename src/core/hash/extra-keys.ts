@@ -29,7 +29,7 @@ export interface ExtraKeysRequest {
   /** First token of the first block wanted, a multiple of blockSize. Default 0. */
   start?: number;
   lora?: { name: string; path: string } | null;
-  /** Sorted by offset. */
+  /** Sorted by offset. Items that overlap (audio within a video) are taken as vLLM takes them. */
   multimodal?: readonly MultimodalItem[] | null;
   /** An empty salt is no salt, as in vLLM. */
   cacheSalt?: string | null;
@@ -38,6 +38,8 @@ export interface ExtraKeysRequest {
 }
 
 const MAX_TOKENS = 2 ** 31 - 1;
+/** Entries of one answer: above any prompt, below what an array may take. */
+const MAX_BLOCKS = 2 ** 24;
 
 function checkItems(items: unknown): readonly MultimodalItem[] {
   if (!Array.isArray(items)) throw errors.invalidArgument('multimodal', items, 'an array of items');
@@ -67,14 +69,20 @@ export function extraKeys(request: ExtraKeysRequest): ExtraKeys {
   integer('tokens', tokens, 0, MAX_TOKENS);
   integer('start', start, 0, MAX_TOKENS);
   if (start % blockSize !== 0) throw errors.invalidArgument('start', start, `a multiple of blockSize ${blockSize}`);
+  if (tokens - start >= (MAX_BLOCKS + 1) * blockSize) {
+    throw errors.invalidArgument('tokens', tokens, `at most ${MAX_BLOCKS} blocks`);
+  }
   const items = checkItems(multimodal ?? []);
+  // vLLM looks at the last item first: from its end on it names none, not even one that began before and is longer.
+  const last = items.at(-1);
+  const itemsEnd = last ? last.offset + last.length : 0;
   const every: ExtraKey[] = [];
-  if (lora) {
+  if (lora !== undefined && lora !== null) {
     const { name, path } = optionsObject('lora', lora);
     every.push(['lora', string('lora.name', name), string('lora.path', path)]);
   }
   const salt = string('cacheSalt', cacheSalt ?? '');
-  if (promptEmbeds && !Array.isArray(promptEmbeds)) {
+  if (promptEmbeds !== undefined && promptEmbeds !== null && !Array.isArray(promptEmbeds)) {
     throw errors.invalidArgument('promptEmbeds', promptEmbeds, 'an array of digests, one per block');
   }
   // One list for all blocks that have nothing of their own: it is encoded once.
@@ -84,7 +92,7 @@ export function extraKeys(request: ExtraKeysRequest): ExtraKeys {
   for (let from = start; from + blockSize <= tokens; from += blockSize) {
     const own: ExtraKey[] = [];
     const to = from + blockSize;
-    for (; item < items.length && items[item].offset < to; item++) {
+    for (; from < itemsEnd && item < items.length && items[item].offset < to; item++) {
       const { identifier, offset, length } = items[item];
       if (offset + length <= from) continue;
       own.push(['mm', identifier, offset - from]);

@@ -10,7 +10,7 @@
 import { errors } from '../errors.js';
 import type { Core } from '../wasm.js';
 import { type HashExports, type HashPlan, parentOf } from './plan.js';
-import { checkTokens, copyTokens, type Tokens } from './tokens.js';
+import { copyTokens, type HeldTokens, holdTokens, type Tokens } from './tokens.js';
 import type { ExtraKey } from './values.js';
 import { Writer } from './writer.js';
 
@@ -36,7 +36,7 @@ export interface Prompt {
 /** A prompt checked: what is left to do is copy and hash. */
 export interface ReadyPrompt {
   argument: string;
-  tokens: Tokens;
+  tokens: HeldTokens;
   blocks: number;
   parent: Uint8Array;
   extras: EncodedExtras | undefined;
@@ -85,7 +85,7 @@ function encodeExtras(
 
 /** Checks a prompt. `argument` is its name in errors, `fields` the prefix of its fields' names. */
 export function readyPrompt(argument: string, fields: string, prompt: Prompt, plan: HashPlan): ReadyPrompt {
-  const tokens = checkTokens(argument, prompt.tokens);
+  const tokens = holdTokens(argument, prompt.tokens, plan.blockSize);
   const blocks = Math.floor(tokens.length / plan.blockSize);
   return {
     argument,

@@ -4,7 +4,8 @@
  *
  * Pickle writes an object that it has met before as a reference, and "met before" means the same object, not an equal
  * one. So the bytes are a function of the values only where no string and no bytes stand twice. vLLM's own tags are the
- * exception: constants of its code, each always the same object. Any other repetition is refused.
+ * exception: constants of its code, each always the same object. Any other repetition is refused. Tuples are made by
+ * vLLM where it needs them, so equal ones are never the same object.
  */
 import { errors } from '../errors.js';
 import { toHex } from '../hex.js';

@@ -75,11 +75,11 @@ export function blockSizeOf(value: unknown): number {
 
 /** Checks what all prompts of a call share. */
 export function hashPlan(options: HashOptions): HashPlan {
-  const { blockSize, algorithm, seed } = optionsObject('options', options);
+  const { blockSize, algorithm = 'sha256_cbor', seed } = optionsObject('options', options);
   if (seed !== undefined && seed !== null && typeof seed !== 'string') {
     throw errors.invalidArgument('seed', seed, 'a string (the value of PYTHONHASHSEED) or null');
   }
-  const name = oneOf('algorithm', algorithm ?? 'sha256_cbor', NAMES);
+  const name = oneOf('algorithm', algorithm, NAMES);
   return { ...ALGORITHMS[name], algorithm: name, blockSize: blockSizeOf(blockSize), seed };
 }
 
@@ -126,11 +126,11 @@ export function parentOf(argument: string, parent: unknown, plan: HashPlan): Uin
   return hashBytes(argument, parent, plan.width);
 }
 
-/** One hash given as bytes or hex. */
+/** One hash given as bytes or hex: a copy, which nobody changes before it is used. */
 export function hashBytes(argument: string, value: unknown, width: number): Uint8Array {
   const bytes = typeof value === 'string' ? fromHex(value) : value;
   if (!(bytes instanceof Uint8Array) || bytes.length !== width) {
     throw errors.invalidArgument(argument, value, `${width} bytes or ${2 * width} hex digits`);
   }
-  return bytes;
+  return new Uint8Array(bytes);
 }
