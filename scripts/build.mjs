@@ -17,7 +17,6 @@ async function buildCore(asc, name, shared) {
     `dist/${name}.wasm`,
     '--optimizeLevel',
     '3',
-    '--converge',
     '--noAssert',
     '--runtime',
     'stub',
