@@ -8,21 +8,23 @@ import type { BlockHashes } from '../core/block-hashes.js';
 import { boolean, integer, oneOf, options as plainOptions } from '../core/check.js';
 import { Descriptors } from '../core/descriptors.js';
 import { errors } from '../core/errors.js';
-import { checkTokens } from '../core/hash/tokens.js';
 import type { BlockHashOptions, HashOptions, Prompt, Tokens } from '../core/hash.js';
 import type { KvLayout } from '../core/layout.js';
 import type { PlanOptions, TransferBlocks } from '../core/layout-plan.js';
 import { MAX_GROUPS, PrefixIndex } from '../core/prefix.js';
 import { type Hashes, isApproximate, keyBytes } from '../core/prefix-keys.js';
 import { PrefixMatch } from '../core/prefix-match.js';
+import type { PrefixReaderHandle } from '../core/prefix-reader.js';
 import { sharedCoreModule } from '../core/wasm.js';
 import type { CallOptions, Piece } from './call.js';
 import { alone, canShare, LANE_BYTES } from './lanes.js';
+import { giveReaders, takeReader } from './readers.js';
 import {
   hashPieces,
   hashResults,
   type ListedPrompt,
   matchPieces,
+  onePrompt,
   planPiece,
   promptList,
   unpackMatches,
@@ -73,6 +75,7 @@ const MAX_TIMEOUT = 2 ** 31 - 1;
 export class TaskPool implements AsyncDisposable {
   readonly #scheduler: Scheduler;
   readonly #index?: PrefixIndex;
+  readonly #readers: PrefixReaderHandle[] = [];
 
   constructor(options: PoolOptions, open: OpenDoor, parallelism: number) {
     const { threads, maxQueue, onFull, inline, index } = plainOptions('options', options);
@@ -86,7 +89,7 @@ export class TaskPool implements AsyncDisposable {
     const setup: WorkerSetup = { arena };
     if (index) {
       setup.core = sharedCoreModule();
-      setup.readers = Array.from({ length: lanes }, () => index.reader());
+      this.#readers = setup.readers = Array.from({ length: lanes }, () => takeReader(index));
     }
     const context = new TaskContext(() => index as PrefixIndex);
     const scheduling = {
@@ -111,8 +114,7 @@ export class TaskPool implements AsyncDisposable {
    */
   async hash(tokens: Tokens, options: BlockHashOptions, call?: CallOptions): Promise<BlockHashes> {
     const { parent, extraKeys, ...shared } = plainOptions('options', options);
-    checkTokens('tokens', tokens);
-    const pieces = hashPieces([{ tokens, parent, extraKeys, bare: !parent && !extraKeys }], shared, false);
+    const pieces = hashPieces([onePrompt({ tokens, parent, extraKeys })], shared, false);
     return (await this.#hashes(pieces, call))[0];
   }
 
@@ -143,8 +145,7 @@ export class TaskPool implements AsyncDisposable {
     call?: CallOptions,
   ): Promise<HashedMatch> {
     const { parent, extraKeys, ...shared } = plainOptions('options', options);
-    checkTokens('tokens', tokens);
-    return (await this.#both([{ tokens, parent, extraKeys, bare: !parent && !extraKeys }], shared, false, call))[0];
+    return (await this.#both([onePrompt({ tokens, parent, extraKeys })], shared, false, call))[0];
   }
 
   /** The same for many prompts, divided among the workers: from tokens to who has them, with nothing large in between. */
@@ -181,8 +182,15 @@ export class TaskPool implements AsyncDisposable {
    * Takes no more calls (ERR_CLOSED) and ends the workers: after the calls taken have ended, or with `force` at once, and
    * those calls reject with ERR_CLOSED.
    */
-  close({ force = false }: { force?: boolean } = {}): Promise<void> {
-    return this.#scheduler.close(force);
+  async close(options?: { force?: boolean }): Promise<void> {
+    const { force = false } = plainOptions('options', options);
+    const idle = await this.#scheduler.close(boolean('force', force));
+    const readers = this.#readers.splice(0);
+    if (this.#index && readers.length > 0)
+      giveReaders(
+        this.#index,
+        idle.map((lane) => readers[lane]),
+      );
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -16,26 +16,34 @@ import type { Payload, TypedArray } from './wire.js';
 const PIECE_BLOCKS = 4096;
 const PIECE_TOKENS = 1 << 18;
 
-/** A prompt, and whether the caller's list has its tokens alone. */
-export interface ListedPrompt extends Prompt {
-  bare: boolean;
-}
-
-export function promptList(prompts: readonly (Tokens | Prompt)[]): ListedPrompt[] {
-  if (!Array.isArray(prompts)) throw errors.invalidArgument('prompts', prompts, 'an array of prompts');
-  return prompts.map((item, i) => {
-    if (isTokens(item)) return { tokens: item, bare: true };
-    const prompt = plainOptions(`prompts[${i}]`, item as Prompt);
-    checkTokens(`prompts[${i}].tokens`, prompt.tokens);
-    return { ...prompt, bare: false };
-  });
-}
-
 /** Numbers as a typed array where they are one or fit one; the core refuses the others by name. */
 function typed(numbers: Tokens): TypedArray | undefined {
   if (!Array.isArray(numbers)) return numbers as TypedArray;
   const copy = Uint32Array.from(numbers);
   return copy.every((number, i) => number === numbers[i]) ? copy : undefined;
+}
+
+/** A prompt on its way: its tokens as they will travel, and whether the caller's list has them alone. */
+export interface ListedPrompt extends Prompt {
+  array: TypedArray | undefined;
+  bare: boolean;
+}
+
+/** A call's only prompt. */
+export function onePrompt({ tokens, parent, extraKeys }: Prompt): ListedPrompt {
+  checkTokens('tokens', tokens);
+  const bare = (parent ?? extraKeys ?? null) === null;
+  return { tokens, parent, extraKeys, array: typed(tokens), bare };
+}
+
+export function promptList(prompts: readonly (Tokens | Prompt)[]): ListedPrompt[] {
+  if (!Array.isArray(prompts)) throw errors.invalidArgument('prompts', prompts, 'an array of prompts');
+  return prompts.map((item, i) => {
+    if (isTokens(item)) return { tokens: item, array: typed(item), bare: true };
+    const { tokens, parent, extraKeys } = plainOptions(`prompts[${i}]`, item as Prompt);
+    checkTokens(`prompts[${i}].tokens`, tokens);
+    return { tokens, parent, extraKeys, array: typed(tokens), bare: false };
+  });
 }
 
 /**
@@ -70,14 +78,17 @@ export function hashPieces(
 
 function hashPayload(prompts: readonly ListedPrompt[], options: HashOptions, first: number | undefined) {
   const arrays: TypedArray[] = [];
-  let plain = true;
-  const rests = prompts.map(({ tokens, parent, extraKeys, bare }): PromptRest => {
-    const array = typed(tokens);
-    if (array) arrays.push(array);
-    plain &&= bare && array !== undefined;
-    return { parent, extraKeys, bare, ...(array ? undefined : { tokens: tokens as readonly number[] }) };
-  });
-  const rest: HashRest = { options, first, prompts: plain ? undefined : rests };
+  let bare = true;
+  for (const prompt of prompts) {
+    if (prompt.array) arrays.push(prompt.array);
+    bare &&= prompt.bare && prompt.array !== undefined;
+  }
+  const rest: HashRest = { options, first };
+  if (!bare) {
+    rest.prompts = prompts.map(({ tokens, array, parent, extraKeys, bare }): PromptRest => {
+      return { parent, extraKeys, bare, ...(array ? undefined : { tokens: tokens as readonly number[] }) };
+    });
+  }
   return { arrays, rest };
 }
 

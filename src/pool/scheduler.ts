@@ -56,7 +56,7 @@ export interface PoolStats {
 /** Batches a worker holds at most: the one it runs and the next. */
 export const DEPTH = 2;
 /** A batch aims at this much work: long against its message (some 25 us), short against a deadline. */
-const BATCH_NS = 1_000_000;
+const BATCH_NS = 2_000_000;
 /** Inputs fill at most this much of a lane: the rest is for results, which are never larger. */
 const LANE_INPUTS = LANE_BYTES / 2;
 /** Work of unknown cost counts as this many nanoseconds a unit. */
@@ -81,7 +81,7 @@ export class Scheduler {
   #backlog = 0;
   #roomWaiters: (() => void)[] = [];
   #idleWaiters: (() => void)[] = [];
-  #closing?: Promise<void>;
+  #closing?: Promise<number[]>;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -113,8 +113,11 @@ export class Scheduler {
     await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
   }
 
-  /** Takes no more calls; ends when those taken have ended, or at once with `force` (they reject with ERR_CLOSED). */
-  close(force: boolean): Promise<void> {
+  /**
+   * Takes no more calls; ends when those taken have ended, or at once with `force` (they reject with ERR_CLOSED). The
+   * lanes in which nothing was running at the end.
+   */
+  close(force: boolean): Promise<number[]> {
     const closing = (this.#closing ??= this.#drain());
     if (force) for (const call of [...this.#active]) call.fail(errors.closed('the pool'));
     return closing;
@@ -258,9 +261,11 @@ export class Scheduler {
     }
   }
 
-  async #drain(): Promise<void> {
+  async #drain(): Promise<number[]> {
     this.#announce();
     if (this.#active.size > 0) await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+    const idle = [...this.#free];
     await this.#options.door.close();
+    return idle;
   }
 }

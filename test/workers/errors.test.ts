@@ -110,6 +110,12 @@ test('bad arguments are refused and the pool is usable afterwards', async () => 
   sameHashes(await pool.hash(tokensOf(1, 64), OPTIONS), blockHashes(tokensOf(1, 64), OPTIONS));
 });
 
+test('bad options of close are refused, and the pool goes on', async () => {
+  await refused(pool.close(1 as never), 'ERR_INVALID_ARGUMENT', 'options');
+  await refused(pool.close({ force: 'yes' as never }), 'ERR_INVALID_ARGUMENT', 'force');
+  assert.is((await pool.hash(tokensOf(1, 64), OPTIONS)).length, 4);
+});
+
 test('bad options of a pool are refused', () => {
   for (const [options, argument] of [
     [1, 'options'],
