@@ -159,6 +159,24 @@ live('answers of readers are states that the writer went through, in order', asy
   await pool.close();
 });
 
+live('a writer held up in the middle of a change is waited for, but not for ever', async () => {
+  const { index, prompts, options } = filled(32);
+  const pool = new WorkerPool({ threads: 1, inline: 'never', index });
+  const hashes = blockHashes(prompts[9], options);
+  const expected = index.match(hashes);
+  await pool.match(hashes);
+  // The writer's version, odd while it changes something (assembly/prefix/header.ts).
+  const version = new Int32Array(index.reader().memory.buffer, 0x10000, 1);
+  Atomics.add(version, 0, 1);
+  setTimeout(() => Atomics.add(version, 0, 1), 50);
+  samePrefix(await pool.match(hashes), expected);
+  Atomics.add(version, 0, 1);
+  assert.is((await rejection(pool.match(hashes))).code, 'ERR_BUSY');
+  Atomics.add(version, 0, 1);
+  samePrefix(await pool.match(hashes), expected);
+  await pool.close();
+});
+
 live('instances added, removed and cleared later are seen', async () => {
   const index = new PrefixIndex({ shared: true, keyWidth: 16 });
   const pool = new WorkerPool({ threads: 1, inline: 'never', index });
