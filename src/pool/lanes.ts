@@ -21,7 +21,9 @@ export function canShare(): boolean {
 
 /** An array that is all of its buffer: a message would carry the rest along. */
 export function alone(array: TypedArray): TypedArray {
-  return array.byteLength === array.buffer.byteLength ? array : array.slice();
+  if (array.byteLength === array.buffer.byteLength) return array;
+  // A Buffer of Node is a Uint8Array whose slice() is a view.
+  return array instanceof Uint8Array ? new Uint8Array(array) : array.slice();
 }
 
 /** One lane as one side sees it while it fills it. */

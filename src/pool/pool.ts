@@ -85,6 +85,11 @@ export class TaskPool implements AsyncDisposable {
     if (index !== undefined && !(index instanceof PrefixIndex && index.shared)) {
       throw errors.invalidArgument('index', index, 'a PrefixIndex made with { shared: true }');
     }
+    const queue = {
+      maxQueue: integer('maxQueue', maxQueue ?? 1024, 1, 2 ** 20),
+      onFull: oneOf('onFull', onFull ?? 'wait', ['wait', 'throw'] as const),
+      inline: oneOf('inline', inline ?? 'auto', ['auto', 'always', 'never'] as const),
+    };
     this.#index = index;
     const setup: WorkerSetup = { arena };
     if (index) {
@@ -92,18 +97,16 @@ export class TaskPool implements AsyncDisposable {
       this.#readers = setup.readers = Array.from({ length: lanes }, () => takeReader(index));
     }
     const context = new TaskContext(() => index as PrefixIndex);
-    const scheduling = {
-      arena,
-      lanes,
-      maxQueue: integer('maxQueue', maxQueue ?? 1024, 1, 2 ** 20),
-      onFull: oneOf('onFull', onFull ?? 'wait', ['wait', 'throw'] as const),
-      inline: oneOf('inline', inline ?? 'auto', ['auto', 'always', 'never'] as const),
-      runHere: (piece: Piece) => {
-        const { arrays, rest } = tasks[piece.kind](piece, context, -1);
-        return { arrays: arrays.map(alone), rest };
-      },
+    const runHere = (piece: Piece) => {
+      const { arrays, rest } = tasks[piece.kind](piece, context, -1);
+      return { arrays: arrays.map(alone), rest };
     };
-    this.#scheduler = new Scheduler({ ...scheduling, door: open(setup, count) });
+    try {
+      this.#scheduler = new Scheduler({ ...queue, arena, lanes, runHere, door: open(setup, count) });
+    } catch (error) {
+      if (index) giveReaders(index, this.#readers);
+      throw error;
+    }
   }
 
   /**
@@ -186,11 +189,9 @@ export class TaskPool implements AsyncDisposable {
     const { force = false } = plainOptions('options', options);
     const idle = await this.#scheduler.close(boolean('force', force));
     const readers = this.#readers.splice(0);
-    if (this.#index && readers.length > 0)
-      giveReaders(
-        this.#index,
-        idle.map((lane) => readers[lane]),
-      );
+    if (readers.length === 0) return;
+    const unused = idle.map((lane) => readers[lane]);
+    giveReaders(this.#matchable(), unused);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -154,7 +154,7 @@ export function planPiece(source: KvLayout, destination: KvLayout, options: Plan
   const piece: Piece = { kind: 'plan', costKind: 'plan', units: 0, arrays: [], rest };
   for (const name of ['sourceBlocks', 'destinationBlocks'] as const) {
     const list = lists[name];
-    const array = ArrayBuffer.isView(list) || Array.isArray(list) ? typed(list) : undefined;
+    const array = isTokens(list) ? typed(list) : undefined;
     if (array) {
       rest.bulk.push(name);
       piece.arrays.push(array);
@@ -162,6 +162,6 @@ export function planPiece(source: KvLayout, destination: KvLayout, options: Plan
   }
   let tensors = 0;
   for (const group of source.groups) tensors += group.layers.length * group.tensors.size;
-  piece.units = (sourceBlocks?.length ?? 0) * tensors;
+  piece.units = (piece.arrays[0]?.length ?? 0) * tensors;
   return piece;
 }

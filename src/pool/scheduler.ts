@@ -38,7 +38,7 @@ export interface SchedulerOptions {
 
 export interface PoolStats {
   threads: number;
-  /** Calls of which no part has reached a worker yet or whose rest still waits. */
+  /** Calls of which some part has not reached a worker yet. */
   queued: number;
   /** Batches in flight. */
   running: number;
@@ -57,7 +57,7 @@ export interface PoolStats {
 export const DEPTH = 2;
 /** A batch aims at this much work: long against its message (some 25 us), short against a deadline. */
 const BATCH_NS = 2_000_000;
-/** Inputs fill at most this much of a lane: the rest is for results, which are never larger. */
+/** Inputs fill at most this much of a lane: results lie behind them, or travel with the message. */
 const LANE_INPUTS = LANE_BYTES / 2;
 /** Work of unknown cost counts as this many nanoseconds a unit. */
 const UNKNOWN_NS = 500;

@@ -61,6 +61,7 @@ for (const inline of ['always', 'never', 'auto'] as const) {
       } else {
         const { bytes } = blockHashes(prompts[8], options);
         samePrefix(await pool.match(bytes), index.match(bytes));
+        samePrefix(await pool.match(Buffer.from(bytes)), index.match(bytes));
       }
     });
 

@@ -91,12 +91,15 @@ for (const inline of ['always', 'never'] as const) {
       { ...good, destinationBlocks: [3, 3] },
       { ...good, sourceBlocks: [1, -5] },
       { ...good, sourceBlocks: 'x' },
+      { ...good, sourceBlocks: new DataView(new ArrayBuffer(16), 4) },
+      { ...good, sourceBlocks: { length: 'many' } },
+      { ...good, sourceBlocks: Float64Array.of(1, 2) },
       { ...good, destinationBlocks: undefined },
       { ...good, group: 4 },
       { ...good, tokens: { from: -1 } },
       { ...good, layers: [1.5] },
       {},
-    ] as (typeof good)[]) {
+    ] as unknown as (typeof good)[]) {
       let expected: MooncakeError | undefined;
       try {
         planTransfer(source, source, options);
