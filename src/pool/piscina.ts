@@ -9,6 +9,7 @@ import { type PoolOptions, TaskPool } from './pool.js';
 import { DEPTH, type Door } from './scheduler.js';
 import type { Batch, Reply, WorkerSetup } from './wire.js';
 
+const A_DAY = 86_400_000;
 const ENTRY = new URL('../../workers/piscina.js', import.meta.url);
 
 /** Starts `threads` workers of `entry`, by default the package's own (a bundler may have moved it). */
@@ -26,24 +27,39 @@ export function openPiscina(setup: WorkerSetup, threads: number, entry: string |
     workerData: setup,
   });
   const running = new Set<(error: unknown) => void>();
-  // piscina replaces a worker that dies, unless its successor dies while it loads: then a batch that waits for a worker
-  // would wait for ever.
-  piscina.on('error', (cause) => {
-    if (piscina.threads.length > 0) return;
-    for (const reject of running) reject(errors.worker(`no worker can start: ${(cause as Error).message}`, cause));
-  });
+  // Piscina does not keep the process alive while a batch waits for a worker that starts.
+  const alive = setInterval(() => {}, A_DAY).unref();
+  let closed = false;
+  let purged: Promise<void> | undefined;
+  // Piscina replaces a worker that dies, unless its successor dies while it loads: then a batch that waits for a worker
+  // would wait for ever, or run after its lane has gone to another. So the queue is emptied; the next batch starts anew.
+  const failWithoutWorkers = (cause: Error) => {
+    if (closed || piscina.threads.length > 0) return;
+    for (const reject of running) reject(errors.worker(`no worker can start: ${cause.message}`, cause));
+    purged = piscina.destroy();
+  };
+  piscina.on('error', failWithoutWorkers);
+  piscina.on('workerDestroy', () => queueMicrotask(() => failWithoutWorkers(new Error('the last one has ended'))));
   return {
     threads,
-    run: (batch) =>
-      new Promise<Reply>((resolve, reject) => {
+    run: async (batch) => {
+      await purged;
+      return new Promise<Reply>((resolve, reject) => {
         running.add(reject);
+        alive.ref();
+        const settled = () => {
+          running.delete(reject);
+          if (running.size === 0) alive.unref();
+        };
         const lost = (cause: Error) => reject(errors.worker(cause.message, cause));
-        piscina
-          .run(batch)
-          .then(resolve, lost)
-          .finally(() => running.delete(reject));
-      }),
-    close: () => piscina.destroy(),
+        piscina.run(batch).then(resolve, lost).finally(settled);
+      });
+    },
+    close: async () => {
+      closed = true;
+      clearInterval(alive);
+      await piscina.destroy();
+    },
   };
 }
 

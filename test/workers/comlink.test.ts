@@ -85,9 +85,9 @@ death('a worker that dies is opened again; its calls, and no others, are lost', 
   };
   const pool = connect(open, { threads: 2, inline: 'never' });
   await Promise.all(Array.from({ length: 8 }, () => pool.hash(SHORT, OPTIONS)));
-  const running = [pool.hash(LONG, OPTIONS), pool.hash(LONG, OPTIONS)];
+  const running = Promise.allSettled([pool.hash(LONG, OPTIONS), pool.hash(LONG, OPTIONS)]);
   await workers[0].terminate();
-  const outcomes = await Promise.allSettled(running);
+  const outcomes = await running;
   const lost = outcomes.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
   assert.equal(
     lost.map(({ reason }) => reason.code),

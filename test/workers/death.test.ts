@@ -28,9 +28,9 @@ test('a worker killed in the middle of a call is replaced', async () => {
   const pool = new WorkerPool({ threads: 2, inline: 'never' });
   await Promise.all([pool.hash(SHORT, OPTIONS), pool.hash(SHORT, OPTIONS)]);
   assert.is(started.length, 2);
-  const running = [pool.hash(LONG, OPTIONS), pool.hash(LONG, OPTIONS)];
+  const running = Promise.allSettled([pool.hash(LONG, OPTIONS), pool.hash(LONG, OPTIONS)]);
   await started[0].terminate();
-  const outcomes = await Promise.allSettled(running);
+  const outcomes = await running;
   const lost = outcomes.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
   assert.is(lost.length, 1);
   assert.is(lost[0].reason.code, 'ERR_WORKER');
@@ -44,9 +44,13 @@ test('every worker may die, again and again', async () => {
   const pool = new WorkerPool({ threads: 2, inline: 'never' });
   for (let round = 0; round < 3; round++) {
     await pool.hash(SHORT, OPTIONS);
-    const running = [1, 2, 3, 4].map(() => rejection(pool.hash(LONG, OPTIONS)));
+    const running = Promise.allSettled([1, 2, 3, 4].map(() => pool.hash(LONG, OPTIONS)));
     await Promise.all(started.splice(0).map((worker) => worker.terminate()));
-    for (const error of await Promise.all(running)) assert.is(error.code, 'ERR_WORKER');
+    // What no worker had yet goes to a successor, if there is one: some were killed while they started.
+    const outcomes = await running;
+    const lost = outcomes.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
+    assert.ok(lost.length > 0);
+    for (const { reason } of lost) assert.is(reason.code, 'ERR_WORKER');
   }
   sameHashes(await pool.hash(SHORT, OPTIONS), blockHashes(SHORT, OPTIONS));
   assert.is(pool.stats.running, 0);
@@ -82,7 +86,7 @@ test('workers that cannot load are an error, not a wait without end', async () =
   for (let i = 0; i < 3; i++) {
     const error = await rejection(pool.hash(SHORT, OPTIONS));
     assert.is(error.code, 'ERR_WORKER');
-    assert.match(error.message, /no core here/);
+    if (i === 0) assert.match(error.message, /no core here/);
   }
   await pool.close();
 });
