@@ -52,6 +52,16 @@ export {
   MultiConnector,
   TransferEngine,
 } from './planned.js';
+export { WorkerPool, type WorkerPoolOptions } from './pool/piscina.js';
+export type {
+  CallOptions,
+  HashAndMatchOptions,
+  HashedMatch,
+  MatchOptions,
+  PoolOptions,
+  PoolStats,
+  TaskPool,
+} from './pool/pool.js';
 export { AGENTIC_DEFAULTS, type AgenticOptions, type AgenticResult, agentic } from './replay/agentic.js';
 export { type PolicyName, policyNames } from './replay/policies.js';
 export { parseTrace, readTrace } from './replay/read.js';

@@ -33,6 +33,11 @@ export class PrefixMatch {
     this.#names = names;
   }
 
+  /** Four lengths for each instance id, in the order gpu, cpu, disk, any. */
+  get rows(): Uint32Array {
+    return this.#rows;
+  }
+
   /** Leading blocks that an instance, by id or name, has on a tier; on any mixture of its tiers by default. */
   length(instance: number | string, tier: Tier | 'any' = 'any'): number {
     const id = typeof instance === 'string' ? this.#names.indexOf(instance) : instance;
