@@ -13,6 +13,11 @@ const TYPES: Record<string, string> = {
   '.wasm': 'application/wasm',
 };
 
+const ISOLATION = {
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-embedder-policy': 'require-corp',
+};
+
 /** What to show where Chromium is missing. */
 export const CHROMIUM = {
   path: process.env.MOONCAKE_CHROMIUM,
@@ -28,9 +33,9 @@ export interface Site {
 
 /**
  * Opens `/` in a fresh browser. `files` are served by name, the lane's installed packages below `/node_modules/` and its
- * compiled tests below `/test/`; the page is cross-origin isolated, so shared memory works.
+ * compiled tests below `/test/`. An isolated page (the default) is cross-origin isolated, so shared memory works.
  */
-export async function open(files: BundleFile[]): Promise<Site> {
+export async function open(files: BundleFile[], { isolated = true } = {}): Promise<Site> {
   const memory = new Map(files.map(({ name, contents }) => [`/${name}`, contents]));
   const server: Server = createServer((request, response) => {
     const path = normalize(new URL(request.url ?? '/', 'http://localhost').pathname);
@@ -40,8 +45,7 @@ export async function open(files: BundleFile[]): Promise<Site> {
     const body = memory.get(name) ?? (allowed && existsSync(onDisk) ? readFileSync(onDisk) : undefined);
     response.writeHead(body ? 200 : 404, {
       'content-type': TYPES[extname(name)] ?? 'application/octet-stream',
-      'cross-origin-opener-policy': 'same-origin',
-      'cross-origin-embedder-policy': 'require-corp',
+      ...(isolated ? ISOLATION : {}),
     });
     response.end(body);
   });
