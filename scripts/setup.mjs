@@ -31,7 +31,9 @@ export function step(label, command, args, { cwd = root, env = process.env, time
   const live = process.stderr.isTTY;
   process.stderr.write(live ? `  ${label} …` : `  ${label} …\n`);
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'], timeout });
+    // Windows runs npm.cmd through a shell or not at all.
+    const shell = command.endsWith('.cmd');
+    const child = spawn(command, args, { cwd, env, shell, stdio: ['ignore', 'pipe', 'pipe'], timeout });
     let output = '';
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => {
