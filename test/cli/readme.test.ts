@@ -12,7 +12,7 @@ const readme = readFileSync(join(dirname(manifest), 'README.md'), 'utf8');
 
 /** The fenced blocks of one language, in order. */
 function blocks(language: string): string[] {
-  return [...readme.matchAll(new RegExp(`^\`\`\`${language}\n([sS]*?)^\`\`\``, 'gm'))].map(([, text]) => text);
+  return [...readme.matchAll(new RegExp(`^\`\`\`${language}\n((?:.*\n)*?)\`\`\``, 'gm'))].map(([, text]) => text);
 }
 
 test('the program prints what stands under it', () => {
