@@ -26,7 +26,7 @@ import {
 
 const SLOTS: u32 = 4096;
 const LAST_SLOT: u32 = SLOTS - 1;
-const FULL: u32 = 3072;
+const FULL: u32 = 3584;
 const MAX_BITS: u32 = 20;
 // Behind its slots a segment has its count and its depth, the hash bits that its keys share.
 const COUNT: usize = <usize>SLOTS << 3;
