@@ -160,5 +160,35 @@ if (!isMainThread) {
     }
   });
 
+  test('a handle that no index made is refused', () => {
+    const handle = shared().reader({ room: 64 });
+    const wrong: object[] = [
+      { memory: new WebAssembly.Memory({ initial: 2 }) },
+      { memory: new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }) },
+      { names: 'a' },
+      { keyWidth: 5 },
+      ...[Number.NaN, -16, 0, handle.slot + 8, 2 ** 31].map((slot) => ({ slot })),
+      ...[Number.NaN, -1, '64', 2 ** 32].map((room) => ({ room })),
+      ...[Number.NaN, -4, 2 ** 33].map((rows) => ({ rows })),
+    ];
+    for (const fields of wrong) {
+      assert.throws(
+        () => PrefixReader.attach({ ...handle, ...fields } as never),
+        (error: unknown) => (error as MooncakeError).code === 'ERR_INVALID_ARGUMENT',
+      );
+    }
+    const reader = PrefixReader.attach(handle);
+    for (const width of [0, 5, Number.NaN, 64]) {
+      assert.throws(
+        () => reader.matchHere(1, width as never),
+        (error: unknown) => (error as MooncakeError).argument === 'width',
+      );
+    }
+    assert.throws(
+      () => shared().reader(null as never),
+      (error: unknown) => (error as MooncakeError).argument === 'options',
+    );
+  });
+
   test.run();
 }
