@@ -141,6 +141,11 @@ function freeSegment(segment: usize): void {
   set(SEGMENT_FREE, <u32>segment);
 }
 
+/** Makes segments of memory that served another purpose. */
+export function freeSegments(from: usize, size: u32): void {
+  for (; size >= SEGMENT; size -= SEGMENT, from += SEGMENT) freeSegment(from);
+}
+
 // Replaces a full segment by two. Both are complete before the directory names them; a reader still in the old one
 // reads good data until it is used again, which is after the version has changed.
 // Returns the one that `h` belongs to now, the same segment when the directory is at its limit, 0 without memory.

@@ -73,4 +73,22 @@ test('what is freed is used again: a churning index does not grow', () => {
   }
 });
 
+test('snapshots of a growing index do not leave their buffers behind', () => {
+  const [plain, saved] = [new PrefixIndex({ keyWidth: 8 }), new PrefixIndex({ keyWidth: 8 })];
+  plain.addInstance('a');
+  saved.addInstance('a');
+  const random = numbers(3n);
+  // A million nodes, one block each: a snapshot wants 5 MB at the end.
+  for (let round = 0; round < 20; round++) {
+    for (let i = 0; i < 50_000; i++) {
+      const hash = BigUint64Array.of(random.next().value);
+      plain.insert('a', hash);
+      saved.insert('a', hash);
+    }
+    saved.snapshot();
+  }
+  const extra = saved.stats().bytesUsed - plain.stats().bytesUsed;
+  assert.ok(extra < 13e6, `${extra} bytes for snapshots`);
+});
+
 test.run();
