@@ -9,7 +9,7 @@ export const COLUMNS = ['gpu', 'cpu', 'disk', 'any'] as const;
 /** Leading blocks of one instance: on each tier alone, and on any mixture of its tiers. */
 export interface InstancePrefix {
   instance: number;
-  /** Name of the instance; undefined in a reader that attached before the instance was added. */
+  /** Name of the instance; undefined in a reader whose handle was made before the instance was added. */
   name: string | undefined;
   gpu: number;
   cpu: number;

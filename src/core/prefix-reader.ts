@@ -22,6 +22,10 @@ export interface PrefixReaderHandle {
   readonly rows: number;
   /** Names of the instances by id when the handle was made. */
   readonly names: readonly (string | undefined)[];
+  /** Address of the count of names given to instances, and behind it the place of each id's name in that count. */
+  readonly named: number;
+  /** That count when the handle was made. */
+  readonly given: number;
 }
 
 interface ReaderExports extends QueryExports {
@@ -38,7 +42,7 @@ const ATTEMPTS = 256;
 function checkHandle(handle: PrefixReaderHandle): PrefixReaderHandle {
   const expected = 'what reader() of a shared index returned';
   if (typeof handle !== 'object' || handle === null) throw errors.invalidArgument('handle', handle, expected);
-  const { memory, keyWidth, slot, room, rows, names } = handle;
+  const { memory, keyWidth, slot, room, rows, names, named, given } = handle;
   if (!(memory instanceof WebAssembly.Memory) || !Array.isArray(names)) {
     throw errors.invalidArgument('handle', handle, expected);
   }
@@ -48,10 +52,12 @@ function checkHandle(handle: PrefixReaderHandle): PrefixReaderHandle {
   const end = memory.buffer.byteLength;
   oneOf('handle.keyWidth', keyWidth, WIDTHS);
   integer('handle.rows', rows, 4, end);
+  integer('handle.named', named, rows, end - 4 * (1 + names.length));
+  integer('handle.given', given, 0, 0xffff_ffff);
   integer('handle.room', room, 0, end);
   integer('handle.slot', slot, rows, end - RESULT_BYTES - KEY_BYTES - room);
   if (slot % 16 !== 0) throw errors.invalidArgument('handle.slot', slot, 'a multiple of 16');
-  return { memory, keyWidth, slot, room, rows, names };
+  return { memory, keyWidth, slot, room, rows, names, named, given };
 }
 
 export class PrefixReader {
@@ -62,9 +68,13 @@ export class PrefixReader {
   readonly roomAt: number;
   readonly room: number;
   readonly #handle: PrefixReaderHandle;
+  #names: PrefixReaderHandle['names'];
+  #given: number;
 
   private constructor(handle: PrefixReaderHandle) {
     this.#handle = handle;
+    this.#names = handle.names;
+    this.#given = handle.given;
     this.core = instantiate<ReaderExports>({ shared: true, memory: handle.memory });
     this.keyWidth = handle.keyWidth;
     this.roomAt = handle.slot + RESULT_BYTES + KEY_BYTES;
@@ -77,7 +87,8 @@ export class PrefixReader {
   }
 
   /**
-   * As PrefixIndex.match. Instances added after the handle was made have no name here, only an id.
+   * As PrefixIndex.match. Instances added after the handle was made have no name here, only an id, also where that id
+   * belonged to another.
    * @throws ERR_BUSY when the writer changed the index during every attempt; try again
    */
   match(hashes: Hashes, options?: { group?: number }): PrefixMatch {
@@ -124,9 +135,14 @@ export class PrefixReader {
   }
 
   #result(matched: number, approximate: boolean): PrefixMatch {
-    const { slot, rows, names } = this.#handle;
+    const { slot, rows, named, given } = this.#handle;
     const { u32 } = this.core;
+    const at = named >>> 2;
+    if (u32[at] !== this.#given) {
+      this.#given = u32[at];
+      this.#names = this.#names.map((name, id) => (u32[at + 1 + id] <= given ? name : undefined));
+    }
     const from = slot >>> 2;
-    return new PrefixMatch(matched, approximate, u32.slice(from, from + ROW_WORDS * u32[rows >>> 2]), names);
+    return new PrefixMatch(matched, approximate, u32.slice(from, from + ROW_WORDS * u32[rows >>> 2]), this.#names);
   }
 }

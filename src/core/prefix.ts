@@ -18,7 +18,7 @@ import {
   writeKeys,
 } from './prefix-keys.js';
 import { PrefixMatch, TIERS, type Tier } from './prefix-match.js';
-import { KEY_BYTES, type QueryExports, query, ROW_WORDS } from './prefix-query.js';
+import { KEY_BYTES, type QueryExports, query, RESULT_BYTES, ROW_WORDS } from './prefix-query.js';
 import type { PrefixReaderHandle } from './prefix-reader.js';
 import { readSnapshot, restore, type SnapshotExports, writeSnapshot } from './prefix-snapshot.js';
 import { type Core, instantiate } from './wasm.js';
@@ -105,6 +105,7 @@ const ORPHAN = -3;
 const HASHES_AT = 32;
 const MAX_RUN = 16383;
 const LEAST_SCRATCH = 32768;
+const NAMED_BYTES = 4 * (1 + MAX_INSTANCES);
 const ALL_MEMORY = 4 * 1024 ** 3;
 
 export class PrefixIndex {
@@ -114,6 +115,8 @@ export class PrefixIndex {
   readonly #core: Core<PrefixExports>;
   readonly #result: number;
   readonly #header: number;
+  // How many names were given, and for each id which of them is its: tells readers that an id has another name now.
+  readonly #named: number;
   readonly #names: (string | undefined)[] = [];
   readonly #ids = new Map<string, number>();
   #scratch = 0;
@@ -136,10 +139,11 @@ export class PrefixIndex {
     // The table's hash function is chosen at random, so that nobody can choose keys that crowd it.
     const [low, high] = [Math.random() * 2 ** 32, Math.random() * 2 ** 32];
     const started = exports.prefixInit(this.keyWidth, low >>> 0, high >>> 0);
-    this.#result = started ? exports.prefixSlot(KEY_BYTES) >>> 0 : 0;
+    this.#result = started ? exports.prefixSlot(KEY_BYTES + NAMED_BYTES) >>> 0 : 0;
     if (this.#result === 0) throw errors.outOfMemory('maxBytes', maxBytes);
     // So that blocks can be removed when the memory is full.
     this.#reserve(LEAST_SCRATCH);
+    this.#named = this.#result + RESULT_BYTES + KEY_BYTES;
     this.#header = exports.prefixHeader() >>> 0;
   }
 
@@ -154,6 +158,9 @@ export class PrefixIndex {
     }
     this.#names[id] = name;
     this.#ids.set(name, id);
+    const { u32 } = this.#core;
+    const named = this.#named >>> 2;
+    u32[named + 1 + id] = ++u32[named];
     this.#core.exports.prefixRows(this.#names.length);
     return id;
   }
@@ -357,8 +364,9 @@ export class PrefixIndex {
     integer('room', room, 0, MAX_HASHES * 32);
     const slot = this.#core.exports.prefixSlot(KEY_BYTES + room) >>> 0;
     if (slot === 0) throw errors.outOfMemory('room', room);
-    const { memory } = this.#core;
-    return { memory, keyWidth: this.keyWidth, slot, room, rows: this.#header + ROWS, names: [...this.#names] };
+    const { memory, u32 } = this.#core;
+    const [keyWidth, rows, named, names] = [this.keyWidth, this.#header + ROWS, this.#named, [...this.#names]];
+    return { memory, keyWidth, slot, room, rows, names, named, given: u32[named >>> 2] };
   }
 
   /** Checks the invariants of the whole structure (assembly/prefix/check.ts): 0 when all hold. For tests. */
