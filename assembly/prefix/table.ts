@@ -5,7 +5,7 @@
 //
 // A slot is a block id and 32 bits of its key's hash, all that dividing and shifting back need: only a search looks at
 // the keys, which are scattered, and then hardly ever at a wrong one. Keys are hashes already; the multiplication by a
-// random odd number keeps chosen keys from crowding one segment.
+// random odd number keeps chosen keys from crowding one segment, unless all end in the same 64 bits.
 import { HEADER } from '../memory';
 import { block, KEY, sameKey } from './blocks';
 import {

@@ -246,6 +246,7 @@ export class PrefixIndex {
   /**
    * Records that an instance no longer has these blocks, in whatever order and wherever they are in their chains; what
    * it holds after them stays held, but no prefix reaches it. Returns how many it had.
+   * @throws ERR_OUT_OF_MEMORY when a hole needs a node more than the memory has room for; a part may be removed
    */
   remove(instance: number | string, hashes: Hashes, options?: HolderOptions): number {
     const { tier, group } = checkOptions('options', options);

@@ -36,7 +36,7 @@ test('8-byte keys: at most 64 bytes a block in chains of 1,000, at most 40 in lo
   assert.ok(perBlock(long) <= 40, `${perBlock(long)} bytes a block`);
 });
 
-test('32-byte keys with two holders: at most 100 bytes a block, also where every block is a chain of its own', () => {
+test('32-byte keys with two holders: at most 107 bytes a block, 1 GiB for ten million, also where every block is a chain of its own', () => {
   for (const length of [1, 20, 500]) {
     const index = filled(32, 150_000 / length, length, 2);
     assert.is(index.stats().held, 300_000);
