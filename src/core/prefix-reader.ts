@@ -102,7 +102,7 @@ export class PrefixReader {
     const matched = this.#query(checkHashes('hashes', hashes, this.keyWidth), group);
     const { u32 } = this.core;
     const instances = u32[this.#handle.rows >>> 2];
-    if (!(out instanceof Uint32Array) || out.length < instances) {
+    if (!ArrayBuffer.isView(out) || !(out instanceof Uint32Array) || out.length < instances) {
       throw errors.invalidArgument('out', out, `a Uint32Array of at least ${instances} elements`);
     }
     let at = (this.#handle.slot >>> 2) + ROW_WORDS - 1;

@@ -57,7 +57,10 @@ export interface PrefixIndexOptions {
   maxInstances?: number;
 }
 
-/** Whose blocks: a tier (default gpu) and a KV-cache group (0 to 15, default 0). */
+/**
+ * Whose blocks: a tier (default gpu) and a KV-cache group (0 to 15, default 0). The groups of an index have one block
+ * size: where vLLM gives a group larger blocks, their keys are keys of the small ones, under other parents.
+ */
 export interface HolderOptions {
   tier?: Tier;
   group?: number;
@@ -223,7 +226,7 @@ export class PrefixIndex {
    */
   matchInto(hashes: Hashes, out: Uint32Array, group = 0): number {
     const instances = this.#names.length;
-    if (!(out instanceof Uint32Array) || out.length < instances) {
+    if (!ArrayBuffer.isView(out) || !(out instanceof Uint32Array) || out.length < instances) {
       throw errors.invalidArgument('out', out, `a Uint32Array of at least ${instances} elements`);
     }
     const checked = checkHashes('hashes', hashes, this.keyWidth);

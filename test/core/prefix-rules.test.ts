@@ -131,6 +131,16 @@ test('a known hash under another parent is refused, and nothing is recorded', ()
   assert.is(index.check(), 0);
 });
 
+test('groups of two block sizes need two indexes: the large block has the key of its last small one', () => {
+  const index = index3();
+  index.insert('a', chain('wxyz'));
+  const large = Uint8Array.from([...hashOf('wx', 32), ...hashOf('wxyz', 32)]);
+  refuses(() => index.insert('a', large, { group: 1 }), 'ERR_INVALID_ARGUMENT', 'hashes');
+  const other = index3();
+  assert.is(other.insert('a', large, { group: 1 }), 2);
+  assert.is(other.match(large, { group: 1 }).length('a'), 2);
+});
+
 test('a block evicted in the middle ends the prefix there, until it comes back', () => {
   const index = index3();
   index.insert('a', chain('xxxxx'));
@@ -249,7 +259,9 @@ test('what is wrong is named, and the index goes on', () => {
   refuses(() => narrow.has(-1n), 'ERR_INVALID_ARGUMENT', 'hash');
   refuses(() => narrow.has(1n << 64n), 'ERR_INVALID_ARGUMENT', 'hash');
   refuses(() => index.match(chain('x'), { group: -1 }), 'ERR_INVALID_ARGUMENT', 'group');
-  refuses(() => index.matchInto(chain('x'), new Uint32Array(2)), 'ERR_INVALID_ARGUMENT', 'out');
+  for (const out of [new Uint32Array(2), new Proxy(new Uint32Array(4), {}), new Float64Array(4), null]) {
+    refuses(() => index.matchInto(chain('x'), any(out)), 'ERR_INVALID_ARGUMENT', 'out');
+  }
   refuses(() => index.match(chain('x')).length('a', any('tape')), 'ERR_INVALID_ARGUMENT', 'tier');
   refuses(() => index.evictionOrder({ limit: -1 }), 'ERR_INVALID_ARGUMENT', 'limit');
   refuses(() => index.clear(any('nobody')), 'ERR_INVALID_ARGUMENT', 'instance');
