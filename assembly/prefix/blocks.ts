@@ -20,7 +20,7 @@ import {
 
 const CHUNK_BITS: u32 = 12;
 const CHUNK: u32 = 1 << CHUNK_BITS;
-/** Ids need 28 bits: a table slot keeps 4 for its tag. */
+/** More than 4 GiB hold; as a result, an id is never negative. */
 export const MAX_BLOCKS: u32 = (1 << 28) - 1;
 export const KEY: usize = 8;
 

@@ -1,4 +1,4 @@
-// Checks every invariant of an index: what tests run after each step, and `load` after a snapshot.
+// Checks every invariant of an index: what tests run after each step.
 import { HEADER } from '../memory';
 import { block, KEY, nodeOf, previous } from './blocks';
 import { BLOCKS, get, HELD, NEWEST, NODE_NEXT, NODES, OLDEST } from './header';

@@ -153,15 +153,3 @@ export function initHeader(width: u32, multiplier: u64): void {
   set(TOP, <u32>HEAP);
   store<u64>(HEADER + MULTIPLIER, multiplier | 1);
 }
-
-/** A writer's buffer of at least `size` bytes, kept until a larger one is asked for; 0 without memory. */
-export function scratch(size: u32): usize {
-  if (get(SCRATCH_SIZE) < size) {
-    const larger = max<u32>(size, min<u32>(get(SCRATCH_SIZE) << 1, size + (1 << 20)));
-    const buffer = take(larger);
-    if (!buffer) return 0;
-    set(SCRATCH, <u32>buffer);
-    set(SCRATCH_SIZE, larger);
-  }
-  return get(SCRATCH);
-}

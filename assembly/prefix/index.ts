@@ -2,10 +2,10 @@
 // one table finds any block by its key. docs/prefix-index.md has the drawing.
 import { HEADER } from '../memory';
 import { initBlocks } from './blocks';
-import { get, initHeader, NODE_NEXT, ROWS, scratch, set, take } from './header';
+import { get, initHeader, NODE_NEXT, ROWS, SCRATCH, SCRATCH_SIZE, set, take } from './header';
 import { RESULT } from './match';
 import { initNodes } from './nodes';
-import { find, initTable } from './table';
+import { find, freeSegments, initTable } from './table';
 
 export { check as prefixCheck } from './check';
 export { insert as prefixInsert, touch as prefixTouch } from './insert';
@@ -37,7 +37,16 @@ export function prefixHeader(): usize {
 
 /** A writer's buffer of at least `size` bytes; 0 without memory. Valid until a larger one is asked for. */
 export function prefixScratch(size: u32): usize {
-  return scratch(size);
+  const old: usize = get(SCRATCH);
+  const oldSize = get(SCRATCH_SIZE);
+  if (size <= oldSize) return old;
+  const larger = size + (size >>> 2);
+  const buffer = take(larger);
+  if (!buffer) return 0;
+  set(SCRATCH, <u32>buffer);
+  set(SCRATCH_SIZE, larger);
+  freeSegments(old, oldSize);
+  return buffer;
 }
 
 /** A place for results and `size` bytes of hashes behind them, for one reader; 0 without memory. */

@@ -148,7 +148,9 @@ function append(hashes: usize, count: u32, depth: u32): i32 {
     }
     const other = put(hashes + (k - 1) * width, id);
     if (other) {
+      change();
       discard(above, id, tail);
+      publish();
       return other < 0 ? other : CONFLICT;
     }
     id = previous(block(id));
@@ -156,10 +158,9 @@ function append(hashes: usize, count: u32, depth: u32): i32 {
   return above;
 }
 
-// Takes back the blocks from `last` up to `tail`; those up from `refused` never entered the table.
+// Takes back the blocks from `last` up to `tail`; those up from `refused` never entered the table. A part of a change.
 function discard(last: u32, refused: u32, tail: u32): void {
   let entered = true;
-  change();
   while (last != tail) {
     const record = block(last);
     const above = previous(record);
@@ -170,7 +171,6 @@ function discard(last: u32, refused: u32, tail: u32): void {
     freeBlock(last);
     last = above;
   }
-  publish();
 }
 
 // Links what was appended after the walk's end, cutting the node in which the walk ended, so that a node ends at `last`.

@@ -5,7 +5,7 @@
 //
 // A slot is a block id and 32 bits of its key's hash, all that dividing and shifting back need: only a search looks at
 // the keys, which are scattered, and then hardly ever at a wrong one. Keys are hashes already; the multiplication by a
-// random odd number keeps chosen keys from crowding one segment.
+// random odd number keeps chosen keys from crowding one segment, unless all end in the same 64 bits.
 import { HEADER } from '../memory';
 import { block, KEY, sameKey } from './blocks';
 import {
@@ -139,6 +139,11 @@ function newSegment(depth: u32): usize {
 function freeSegment(segment: usize): void {
   store<u32>(segment, get(SEGMENT_FREE));
   set(SEGMENT_FREE, <u32>segment);
+}
+
+/** Makes segments of memory that served another purpose. */
+export function freeSegments(from: usize, size: u32): void {
+  for (; size >= SEGMENT; size -= SEGMENT, from += SEGMENT) freeSegment(from);
 }
 
 // Replaces a full segment by two. Both are complete before the directory names them; a reader still in the old one

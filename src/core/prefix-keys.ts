@@ -4,6 +4,7 @@
  * KV events publish.
  */
 import type { HashWidth } from './block-hashes.js';
+import { typedArray } from './check.js';
 import { errors } from './errors.js';
 import type { Core } from './wasm.js';
 
@@ -30,30 +31,40 @@ export interface KeyExports {
   prefixNarrow(hashes: number, width: number, count: number): void;
 }
 
-/** Bytes that `hashes` take on their way in; checks the argument. */
-export function keyBytes(argument: string, hashes: Hashes, keyWidth: KeyWidth): number {
-  if (hashes instanceof BigUint64Array) {
-    if (keyWidth !== 8) throw wrongWidth(argument, hashes, 8, keyWidth);
-    return hashes.byteLength;
-  }
-  if (hashes instanceof Uint8Array) {
-    if (hashes.length % keyWidth !== 0) {
+const FORMS = 'block hashes, a Uint8Array or a BigUint64Array';
+
+/**
+ * The hashes, checked: what the functions below take. A run comes back as a copy of its fields, which a caller's
+ * getters cannot change any more.
+ */
+export function checkHashes(argument: string, hashes: Hashes, keyWidth: KeyWidth): Hashes {
+  if (ArrayBuffer.isView(hashes)) {
+    if (hashes instanceof BigUint64Array) {
+      if (keyWidth !== 8) throw wrongWidth(argument, hashes, 8, keyWidth);
+      return typedArray(argument, hashes, true, FORMS);
+    }
+    const keys = typedArray<Uint8Array>(argument, hashes, hashes instanceof Uint8Array, FORMS);
+    if (keys.length % keyWidth !== 0) {
       throw errors.invalidArgument(argument, hashes, `a multiple of the index's key width, ${keyWidth} bytes`);
     }
-    return hashes.length;
+    return keys;
   }
-  if (typeof hashes !== 'object' || hashes === null || !(hashes.bytes instanceof Uint8Array)) {
-    throw errors.invalidArgument(argument, hashes, 'block hashes, a Uint8Array or a BigUint64Array');
-  }
-  const { bytes, width } = hashes;
+  if (typeof hashes !== 'object' || hashes === null) throw errors.invalidArgument(argument, hashes, FORMS);
+  const { bytes } = hashes;
+  if (!(bytes instanceof Uint8Array)) throw errors.invalidArgument(argument, hashes, FORMS);
+  const { width, length } = hashes;
+  typedArray(`${argument}.bytes`, bytes, true, 'a Uint8Array');
   if (width !== 8 && width !== 16 && width !== 32) {
     throw errors.invalidArgument(`${argument}.width`, width, 'one of 8, 16, 32');
   }
   if (bytes.length % width !== 0) {
     throw errors.invalidArgument(`${argument}.bytes`, bytes, `a multiple of ${width} bytes long`);
   }
+  if (length * width !== bytes.length) {
+    throw errors.invalidArgument(`${argument}.length`, length, `${bytes.length / width}, what its bytes hold`);
+  }
   if (width !== keyWidth && keyWidth !== 8) throw wrongWidth(argument, hashes, width, keyWidth);
-  return bytes.length;
+  return { bytes, width, length };
 }
 
 function wrongWidth(argument: string, value: unknown, width: number, keyWidth: KeyWidth) {
@@ -64,7 +75,12 @@ function wrongWidth(argument: string, value: unknown, width: number, keyWidth: K
   );
 }
 
-/** Whether only part of each hash is compared: a wide query on an index of 8-byte keys. */
+/** Bytes that checked hashes take on their way in. */
+export function keyBytes(hashes: Hashes): number {
+  return 'bytes' in hashes ? hashes.bytes.length : hashes.byteLength;
+}
+
+/** Whether only part of each checked hash is compared: a wide query on an index of 8-byte keys. */
 export function isApproximate(hashes: Hashes, keyWidth: KeyWidth): boolean {
   return 'width' in hashes && hashes.width > keyWidth;
 }
@@ -108,11 +124,12 @@ export function single(argument: string, hash: Hash, keyWidth: KeyWidth): Hashes
     }
     hashes = BigUint64Array.of(hash);
   } else if (hash instanceof Uint8Array) {
-    hashes = { bytes: hash, width: hash.length as KeyWidth, length: 1 };
+    const bytes = typedArray<Uint8Array>(argument, hash, true, 'one hash');
+    hashes = { bytes, width: bytes.length as KeyWidth, length: 1 };
   } else {
     hashes = hash;
   }
-  keyBytes(argument, hashes, keyWidth);
-  if (hashes.length !== 1) throw errors.invalidArgument(argument, hash, 'one hash');
-  return hashes;
+  const checked = checkHashes(argument, hashes, keyWidth);
+  if (checked.length !== 1) throw errors.invalidArgument(argument, hash, 'one hash');
+  return checked;
 }

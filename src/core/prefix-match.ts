@@ -1,5 +1,5 @@
 /** The answer to one query: how many leading blocks each instance has. */
-import { oneOf } from './check.js';
+import { integer, oneOf } from './check.js';
 
 export type Tier = 'gpu' | 'cpu' | 'disk';
 export const TIERS = ['gpu', 'cpu', 'disk'] as const;
@@ -9,7 +9,7 @@ export const COLUMNS = ['gpu', 'cpu', 'disk', 'any'] as const;
 /** Leading blocks of one instance: on each tier alone, and on any mixture of its tiers. */
 export interface InstancePrefix {
   instance: number;
-  /** Name of the instance; undefined in a reader that attached before the instance was added. */
+  /** Name of the instance; undefined in a reader whose handle was made before the instance was added. */
   name: string | undefined;
   gpu: number;
   cpu: number;
@@ -38,11 +38,17 @@ export class PrefixMatch {
     return this.#rows;
   }
 
-  /** Leading blocks that an instance, by id or name, has on a tier; on any mixture of its tiers by default. */
+  /**
+   * Leading blocks that an instance, by id or name, has on a tier; on any mixture of its tiers by default. An instance
+   * that the index did not have at that moment has none.
+   */
   length(instance: number | string, tier: Tier | 'any' = 'any'): number {
-    const id = typeof instance === 'string' ? this.#names.indexOf(instance) : instance;
     const column = COLUMNS.indexOf(oneOf('tier', tier, COLUMNS));
-    return this.#rows[4 * id + column] ?? 0;
+    const id =
+      typeof instance === 'string'
+        ? this.#names.indexOf(instance)
+        : integer('instance', instance, 0, Number.MAX_SAFE_INTEGER);
+    return id < 0 ? 0 : (this.#rows[4 * id + column] ?? 0);
   }
 
   /** The instances that have at least one leading block, by id. */

@@ -6,9 +6,19 @@
 import { BlockHashes } from './block-hashes.js';
 import { boolean, bytes as checkBytes, options as checkOptions, integer, oneOf, string } from './check.js';
 import { errors } from './errors.js';
-import { type Hash, type Hashes, isApproximate, type KeyWidth, keyBytes, single, writeKeys } from './prefix-keys.js';
+import {
+  checkHashes,
+  type Hash,
+  type Hashes,
+  hashCount,
+  isApproximate,
+  type KeyWidth,
+  keyBytes,
+  single,
+  writeKeys,
+} from './prefix-keys.js';
 import { PrefixMatch, TIERS, type Tier } from './prefix-match.js';
-import { KEY_BYTES, type QueryExports, query, ROW_WORDS } from './prefix-query.js';
+import { KEY_BYTES, type QueryExports, query, RESULT_BYTES, ROW_WORDS } from './prefix-query.js';
 import type { PrefixReaderHandle } from './prefix-reader.js';
 import { readSnapshot, restore, type SnapshotExports, writeSnapshot } from './prefix-snapshot.js';
 import { type Core, instantiate } from './wasm.js';
@@ -47,7 +57,10 @@ export interface PrefixIndexOptions {
   maxInstances?: number;
 }
 
-/** Whose blocks: a tier (default gpu) and a KV-cache group (0 to 15, default 0). */
+/**
+ * Whose blocks: a tier (default gpu) and a KV-cache group (0 to 15, default 0). The groups of an index have one block
+ * size: where vLLM gives a group larger blocks, their keys are keys of the small ones, under other parents.
+ */
 export interface HolderOptions {
   tier?: Tier;
   group?: number;
@@ -95,6 +108,7 @@ const ORPHAN = -3;
 const HASHES_AT = 32;
 const MAX_RUN = 16383;
 const LEAST_SCRATCH = 32768;
+const NAMED_BYTES = 4 * (1 + MAX_INSTANCES);
 const ALL_MEMORY = 4 * 1024 ** 3;
 
 export class PrefixIndex {
@@ -104,6 +118,8 @@ export class PrefixIndex {
   readonly #core: Core<PrefixExports>;
   readonly #result: number;
   readonly #header: number;
+  // How many names were given, and for each id which of them is its: tells readers that an id has another name now.
+  readonly #named: number;
   readonly #names: (string | undefined)[] = [];
   readonly #ids = new Map<string, number>();
   #scratch = 0;
@@ -126,10 +142,11 @@ export class PrefixIndex {
     // The table's hash function is chosen at random, so that nobody can choose keys that crowd it.
     const [low, high] = [Math.random() * 2 ** 32, Math.random() * 2 ** 32];
     const started = exports.prefixInit(this.keyWidth, low >>> 0, high >>> 0);
-    this.#result = started ? exports.prefixSlot(KEY_BYTES) >>> 0 : 0;
+    this.#result = started ? exports.prefixSlot(KEY_BYTES + NAMED_BYTES) >>> 0 : 0;
     if (this.#result === 0) throw errors.outOfMemory('maxBytes', maxBytes);
     // So that blocks can be removed when the memory is full.
     this.#reserve(LEAST_SCRATCH);
+    this.#named = this.#result + RESULT_BYTES + KEY_BYTES;
     this.#header = exports.prefixHeader() >>> 0;
   }
 
@@ -144,6 +161,9 @@ export class PrefixIndex {
     }
     this.#names[id] = name;
     this.#ids.set(name, id);
+    const { u32 } = this.#core;
+    const named = this.#named >>> 2;
+    u32[named + 1 + id] = ++u32[named];
     this.#core.exports.prefixRows(this.#names.length);
     return id;
   }
@@ -178,13 +198,10 @@ export class PrefixIndex {
   insert(instance: number | string, hashes: Hashes, options?: InsertOptions): number {
     const { tier, group, parent } = checkOptions('options', options);
     const holder = this.#holder(this.#instance(instance), tier, group);
-    const at = this.#room('hashes', hashes);
-    let above = 0;
-    if (parent !== undefined) {
-      above = this.#scratch;
-      writeKeys(this.#core, above, single('parent', parent, this.keyWidth), this.keyWidth);
-    }
-    const count = writeKeys(this.#core, at, hashes, this.keyWidth);
+    const before = parent === undefined ? undefined : single('parent', parent, this.keyWidth);
+    const [at, count] = this.#write(hashes);
+    const above = before === undefined ? 0 : at - HASHES_AT;
+    if (before !== undefined) writeKeys(this.#core, above, before, this.keyWidth);
     const added = this.#core.exports.prefixInsert(holder, at, count, above);
     if (added >= 0) return added;
     if (added !== ORPHAN) throw this.#error(added, hashes);
@@ -195,10 +212,12 @@ export class PrefixIndex {
   /** The longest prefix of these blocks that each instance has, per tier, in one KV-cache group (default 0). */
   match(hashes: Hashes, options?: { group?: number }): PrefixMatch {
     const { group = 0 } = checkOptions('options', options);
-    const matched = this.#match(hashes, integer('group', group, 0, MAX_GROUPS - 1));
+    const checked = checkHashes('hashes', hashes, this.keyWidth);
+    integer('group', group, 0, MAX_GROUPS - 1);
+    const matched = query(this.#core, this.#result, checked, this.keyWidth, group);
     const from = this.#result >>> 2;
     const rows = this.#core.u32.slice(from, from + ROW_WORDS * this.#names.length);
-    return new PrefixMatch(matched, isApproximate(hashes, this.keyWidth), rows, [...this.#names]);
+    return new PrefixMatch(matched, isApproximate(checked, this.keyWidth), rows, [...this.#names]);
   }
 
   /**
@@ -207,10 +226,12 @@ export class PrefixIndex {
    */
   matchInto(hashes: Hashes, out: Uint32Array, group = 0): number {
     const instances = this.#names.length;
-    if (!(out instanceof Uint32Array) || out.length < instances) {
+    if (!ArrayBuffer.isView(out) || !(out instanceof Uint32Array) || out.length < instances) {
       throw errors.invalidArgument('out', out, `a Uint32Array of at least ${instances} elements`);
     }
-    const matched = this.#match(hashes, integer('group', group, 0, MAX_GROUPS - 1));
+    const checked = checkHashes('hashes', hashes, this.keyWidth);
+    integer('group', group, 0, MAX_GROUPS - 1);
+    const matched = query(this.#core, this.#result, checked, this.keyWidth, group);
     const rows = this.#core.u32;
     let at = (this.#result >>> 2) + 3;
     for (let id = 0; id < instances; id++, at += ROW_WORDS) out[id] = rows[at];
@@ -219,8 +240,7 @@ export class PrefixIndex {
 
   /** Records a use of the leading blocks that the index knows. Returns how many. */
   touch(hashes: Hashes): number {
-    const at = this.#room('hashes', hashes);
-    const count = writeKeys(this.#core, at, hashes, this.keyWidth);
+    const [at, count] = this.#write(hashes);
     const touched = this.#core.exports.prefixTouch(at, count);
     if (touched < 0) throw this.#error(touched, hashes);
     return touched;
@@ -229,12 +249,12 @@ export class PrefixIndex {
   /**
    * Records that an instance no longer has these blocks, in whatever order and wherever they are in their chains; what
    * it holds after them stays held, but no prefix reaches it. Returns how many it had.
+   * @throws ERR_OUT_OF_MEMORY when a hole needs a node more than the memory has room for; a part may be removed
    */
   remove(instance: number | string, hashes: Hashes, options?: HolderOptions): number {
     const { tier, group } = checkOptions('options', options);
     const holder = this.#holder(this.#instance(instance), tier, group);
-    const at = this.#room('hashes', hashes);
-    const count = writeKeys(this.#core, at, hashes, this.keyWidth);
+    const [at, count] = this.#write(hashes);
     const removed = this.#core.exports.prefixRemove(holder, at, count);
     if (removed < 0) throw this.#error(removed, hashes);
     return removed;
@@ -243,15 +263,13 @@ export class PrefixIndex {
   /** Takes everything from an instance, or from one tier or group of it. Returns the pairs of block and holder gone. */
   clear(instance: number | string, options?: HolderOptions): number {
     const { tier, group } = checkOptions('options', options);
-    const [holder, mask] = this.#filter(instance, tier, group);
+    const [holder, mask] = this.#filter(this.#instance(instance), tier, group);
     return this.#core.exports.prefixClear(holder, mask);
   }
 
   /** Whether the index knows a block, wherever it is. */
   has(hash: Hash): boolean {
-    const hashes = single('hash', hash, this.keyWidth);
-    const at = this.#room('hash', hashes);
-    writeKeys(this.#core, at, hashes, this.keyWidth);
+    const [at] = this.#write(single('hash', hash, this.keyWidth));
     return this.#core.exports.prefixHas(at) !== 0;
   }
 
@@ -342,15 +360,17 @@ export class PrefixIndex {
    * It keeps its place in the memory as long as the index lives: make one for each thread, not for each query.
    * @throws ERR_NOT_SUPPORTED when the index is not shared
    */
-  reader({ room = 0 }: { room?: number } = {}): PrefixReaderHandle {
+  reader(options?: { room?: number }): PrefixReaderHandle {
+    const { room = 0 } = checkOptions('options', options);
     if (!this.shared) {
       throw errors.notSupported('a reader of a private index', 'make the index with { shared: true }');
     }
     integer('room', room, 0, MAX_HASHES * 32);
     const slot = this.#core.exports.prefixSlot(KEY_BYTES + room) >>> 0;
     if (slot === 0) throw errors.outOfMemory('room', room);
-    const { memory } = this.#core;
-    return { memory, keyWidth: this.keyWidth, slot, room, rows: this.#header + ROWS, names: [...this.#names] };
+    const { memory, u32 } = this.#core;
+    const [keyWidth, rows, named, names] = [this.keyWidth, this.#header + ROWS, this.#named, [...this.#names]];
+    return { memory, keyWidth, slot, room, rows, names, named, given: u32[named >>> 2] };
   }
 
   /** Checks the invariants of the whole structure (assembly/prefix/check.ts): 0 when all hold. For tests. */
@@ -359,11 +379,6 @@ export class PrefixIndex {
     const marks = this.#reserve(size);
     this.#core.u8.fill(0, marks, marks + size);
     return this.#core.exports.prefixCheck(marks);
-  }
-
-  #match(hashes: Hashes, group: number): number {
-    keyBytes('hashes', hashes, this.keyWidth);
-    return query(this.#core, this.#result, hashes, this.keyWidth, group);
   }
 
   #instance(instance: number | string): number {
@@ -388,13 +403,14 @@ export class PrefixIndex {
     return [this.#holder(id, tier, group), mask];
   }
 
-  // Where the hashes of a call go.
-  #room(argument: string, hashes: Hashes): number {
-    const size = keyBytes(argument, hashes, this.keyWidth);
-    if (size > MAX_HASHES * 32) {
-      throw errors.invalidArgument(argument, hashes, `at most ${MAX_HASHES} hashes`);
+  // Brings the hashes of a call over, with room for a parent before them.
+  #write(hashes: Hashes): [at: number, count: number] {
+    const checked = checkHashes('hashes', hashes, this.keyWidth);
+    if (hashCount(checked, this.keyWidth) > MAX_HASHES) {
+      throw errors.invalidArgument('hashes', hashes, `at most ${MAX_HASHES} hashes`);
     }
-    return this.#reserve(HASHES_AT + size) + HASHES_AT;
+    const at = this.#reserve(HASHES_AT + keyBytes(checked)) + HASHES_AT;
+    return [at, writeKeys(this.#core, at, checked, this.keyWidth)];
   }
 
   #reserve(size: number): number {

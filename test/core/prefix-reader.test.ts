@@ -160,5 +160,55 @@ if (!isMainThread) {
     }
   });
 
+  test("an instance that got another's id does not get its name", () => {
+    const index = shared();
+    const reader = PrefixReader.attach(index.reader());
+    index.removeInstance('b');
+    assert.is(index.addInstance('new'), 1);
+    index.insert('new', ONE);
+    index.insert('c', OTHER);
+    const match = reader.match(ONE);
+    assert.equal([match.length('b'), match.length(1), match.length('c')], [0, LENGTH, 40]);
+    assert.equal([match.best()?.instance, match.best()?.name], [1, undefined]);
+    const later = PrefixReader.attach(index.reader());
+    assert.is(later.match(ONE).length('new'), LENGTH);
+    index.removeInstance('new');
+    index.addInstance('b');
+    index.insert('b', ONE);
+    assert.equal([later.match(ONE).length('b'), later.match(ONE).length('new')], [0, 0]);
+  });
+
+  test('a handle that no index made is refused', () => {
+    const handle = shared().reader({ room: 64 });
+    const wrong: object[] = [
+      { memory: new WebAssembly.Memory({ initial: 2 }) },
+      { memory: new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }) },
+      { names: 'a' },
+      { keyWidth: 5 },
+      ...[Number.NaN, -16, 0, handle.slot + 8, 2 ** 31].map((slot) => ({ slot })),
+      ...[Number.NaN, -1, '64', 2 ** 32].map((room) => ({ room })),
+      ...[Number.NaN, -4, 2 ** 33].map((rows) => ({ rows })),
+      ...[Number.NaN, 0, 2 ** 33].map((named) => ({ named })),
+      { given: -1 },
+    ];
+    for (const fields of wrong) {
+      assert.throws(
+        () => PrefixReader.attach({ ...handle, ...fields } as never),
+        (error: unknown) => (error as MooncakeError).code === 'ERR_INVALID_ARGUMENT',
+      );
+    }
+    const reader = PrefixReader.attach(handle);
+    for (const width of [0, 5, Number.NaN, 64]) {
+      assert.throws(
+        () => reader.matchHere(1, width as never),
+        (error: unknown) => (error as MooncakeError).argument === 'width',
+      );
+    }
+    assert.throws(
+      () => shared().reader(null as never),
+      (error: unknown) => (error as MooncakeError).argument === 'options',
+    );
+  });
+
   test.run();
 }

@@ -1,6 +1,6 @@
 // The rules of the index, one by one: positions and parents, tiers and groups, eviction and gaps, widths of hashes, and
 // what it refuses.
-import { MooncakeError, PrefixIndex } from 'mooncake-ts';
+import { MooncakeError, PrefixIndex, PrefixReader } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { hashesOf, hashOf } from '../support/prefix-model.js';
@@ -131,6 +131,16 @@ test('a known hash under another parent is refused, and nothing is recorded', ()
   assert.is(index.check(), 0);
 });
 
+test('groups of two block sizes need two indexes: the large block has the key of its last small one', () => {
+  const index = index3();
+  index.insert('a', chain('wxyz'));
+  const large = Uint8Array.from([...hashOf('wx', 32), ...hashOf('wxyz', 32)]);
+  refuses(() => index.insert('a', large, { group: 1 }), 'ERR_INVALID_ARGUMENT', 'hashes');
+  const other = index3();
+  assert.is(other.insert('a', large, { group: 1 }), 2);
+  assert.is(other.match(large, { group: 1 }).length('a'), 2);
+});
+
 test('a block evicted in the middle ends the prefix there, until it comes back', () => {
   const index = index3();
   index.insert('a', chain('xxxxx'));
@@ -249,7 +259,9 @@ test('what is wrong is named, and the index goes on', () => {
   refuses(() => narrow.has(-1n), 'ERR_INVALID_ARGUMENT', 'hash');
   refuses(() => narrow.has(1n << 64n), 'ERR_INVALID_ARGUMENT', 'hash');
   refuses(() => index.match(chain('x'), { group: -1 }), 'ERR_INVALID_ARGUMENT', 'group');
-  refuses(() => index.matchInto(chain('x'), new Uint32Array(2)), 'ERR_INVALID_ARGUMENT', 'out');
+  for (const out of [new Uint32Array(2), new Proxy(new Uint32Array(4), {}), new Float64Array(4), null]) {
+    refuses(() => index.matchInto(chain('x'), any(out)), 'ERR_INVALID_ARGUMENT', 'out');
+  }
   refuses(() => index.match(chain('x')).length('a', any('tape')), 'ERR_INVALID_ARGUMENT', 'tier');
   refuses(() => index.evictionOrder({ limit: -1 }), 'ERR_INVALID_ARGUMENT', 'limit');
   refuses(() => index.clear(any('nobody')), 'ERR_INVALID_ARGUMENT', 'instance');
@@ -257,6 +269,72 @@ test('what is wrong is named, and the index goes on', () => {
   index.insert('a', chain('xyz'));
   assert.is(index.match(chain('xyz')).length('a'), 3);
   assert.is(index.check(), 0);
+});
+
+test('a run says as many hashes as it has; a long one in the place of a parent writes nowhere', () => {
+  const index = index3();
+  index.insert('a', chain('xyz'));
+  const long = { bytes: new Uint8Array(32 * 4000).fill(0xff), width: 32 as const, length: 1 };
+  refuses(() => index.insert('b', chain('xyz', 1), { parent: long }), 'ERR_INVALID_ARGUMENT', 'parent.length');
+  refuses(() => index.has(long), 'ERR_INVALID_ARGUMENT', 'hash.length');
+  refuses(() => index.match({ ...long, length: 3999 }), 'ERR_INVALID_ARGUMENT', 'hashes.length');
+  // A run may have getters: what was checked is what is used.
+  let asked = 0;
+  const growing = {
+    get bytes() {
+      return asked++ === 0 ? chain('x') : long.bytes;
+    },
+    width: 32 as const,
+    length: 1,
+  };
+  assert.is(index.insert('b', growing), 1);
+  assert.is(index.match(chain('xyz')).length('a'), 3);
+  assert.is(index.match(chain('xyz')).length('b'), 1);
+  assert.is(index.check(), 0);
+});
+
+test('hashes that look like typed arrays, or whose buffer went elsewhere, are refused', () => {
+  const index = new PrefixIndex({ keyWidth: 8, shared: true });
+  index.addInstance('a');
+  const reader = PrefixReader.attach(index.reader());
+  const gone = new Uint8Array(32);
+  structuredClone(gone.buffer, { transfer: [gone.buffer] });
+  const fakes = [
+    gone,
+    new Proxy(new Uint8Array(32), {}),
+    Object.create(Uint8Array.prototype),
+    Object.create(BigUint64Array.prototype),
+    { bytes: gone, width: 8, length: 0 },
+    { bytes: Object.create(Uint8Array.prototype), width: 8, length: 0 },
+    'hashes',
+    7,
+  ];
+  for (const fake of fakes as never[]) {
+    refuses(() => index.insert('a', fake), 'ERR_INVALID_ARGUMENT');
+    refuses(() => index.remove('a', fake), 'ERR_INVALID_ARGUMENT');
+    refuses(() => index.touch(fake), 'ERR_INVALID_ARGUMENT');
+    refuses(() => index.has(fake), 'ERR_INVALID_ARGUMENT');
+    refuses(() => index.match(fake), 'ERR_INVALID_ARGUMENT');
+    refuses(() => reader.match(fake), 'ERR_INVALID_ARGUMENT');
+  }
+  assert.is(index.check(), 0);
+});
+
+test('nothing stands for all instances where one is cleared', () => {
+  const index = index3();
+  index.insert('a', chain('xyz'));
+  refuses(() => index.clear(index.instanceId('nobody') as never), 'ERR_INVALID_ARGUMENT', 'instance');
+  assert.is(index.stats().held, 3);
+});
+
+test('the length of what is no instance is refused; of an unknown one it is 0', () => {
+  const index = index3();
+  index.insert('a', chain('xyz'));
+  const match = index.match(chain('xyz'));
+  assert.equal([match.length('nobody'), match.length(1000)], [0, 0]);
+  for (const id of [0.25, -1, Number.NaN, 1n, null, undefined, Symbol('a')]) {
+    refuses(() => match.length(id as never), 'ERR_INVALID_ARGUMENT', 'instance');
+  }
 });
 
 test('an index that may not grow says so, and goes on with what it has', () => {
