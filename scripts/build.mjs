@@ -5,6 +5,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, wri
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { checkSha256 } from './gen-sha256.mjs';
+import { run } from './setup.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, 'dist');
@@ -68,5 +69,5 @@ export async function build() {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   if (process.argv.includes('--clean')) rmSync(dist, { recursive: true, force: true });
-  await build();
+  await run(build);
 }

@@ -12,7 +12,7 @@ import type { BlockHashOptions, HashOptions, Prompt, Tokens } from '../core/hash
 import type { KvLayout } from '../core/layout.js';
 import type { PlanOptions, TransferBlocks } from '../core/layout-plan.js';
 import { MAX_GROUPS, PrefixIndex } from '../core/prefix.js';
-import { type Hashes, isApproximate, keyBytes } from '../core/prefix-keys.js';
+import { checkHashes, type Hashes, isApproximate } from '../core/prefix-keys.js';
 import { PrefixMatch } from '../core/prefix-match.js';
 import type { PrefixReaderHandle } from '../core/prefix-reader.js';
 import { sharedCoreModule } from '../core/wasm.js';
@@ -206,13 +206,13 @@ export class TaskPool implements AsyncDisposable {
   ): Promise<PrefixMatch[]> {
     const index = this.#matchable();
     const group = groupOf(options);
-    for (const [i, chain] of chains.entries()) {
-      keyBytes(argument === 'chains' ? `chains[${i}]` : argument, chain, index.keyWidth);
-    }
-    if (chains.length === 0) return [];
-    const done = await this.#scheduler.run(matchPieces(chains, index.keyWidth, group), checkedCall(call));
+    const checked = chains.map((chain, i) =>
+      checkHashes(argument === 'chains' ? `chains[${i}]` : argument, chain, index.keyWidth),
+    );
+    if (checked.length === 0) return [];
+    const done = await this.#scheduler.run(matchPieces(checked, index.keyWidth, group), checkedCall(call));
     let next = 0;
-    return this.#named(unpackMatches(done), () => isApproximate(chains[next++], index.keyWidth));
+    return this.#named(unpackMatches(done), () => isApproximate(checked[next++], index.keyWidth));
   }
 
   async #both(
