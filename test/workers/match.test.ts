@@ -193,6 +193,40 @@ live('instances added, removed and cleared later are seen', async () => {
   await pool.close();
 });
 
+live('blocks of an instance removed while a call runs are not given to the one that takes its number', async () => {
+  const index = new PrefixIndex({ shared: true, keyWidth: 16 });
+  const hashes = blockHashes(LONG, XX);
+  index.insert(index.addInstance('old'), hashes.slice(0, 100));
+  const pool = new WorkerPool({ threads: 1, inline: 'never', index });
+  await pool.match(hashes.slice(0, 1));
+  // Both are matched before the number changes hands, and their answers read after it.
+  const calls = [
+    pool.match(hashes.slice(0, 100)),
+    pool.hashAndMatch(LONG.subarray(0, 1600), XX).then(({ match }) => match),
+  ];
+  // The messages leave in microtasks.
+  for (let i = 0; i < 10; i++) await undefined;
+  const until = performance.now() + 100;
+  while (performance.now() < until) {
+    // The worker answers meanwhile.
+  }
+  index.removeInstance('old');
+  assert.is(index.addInstance('new'), 0);
+  for (const match of await Promise.all(calls)) assert.equal(match.entries(), []);
+  await pool.close();
+});
+
+live('what a run of hashes says of its length spoils no estimate', async () => {
+  const { index, prompts, options } = filled(32);
+  const pool = new WorkerPool({ threads: 1, index });
+  const { bytes } = blockHashes(prompts[9], options);
+  for (const length of [Number.NaN, -1, 1e12, undefined as never]) {
+    samePrefix(await pool.match({ bytes, width: 32, length }), index.match(bytes));
+  }
+  assert.ok(pool.stats.nsPerUnit.match > 0);
+  await pool.close();
+});
+
 live('a pool without an index, or with one that cannot be shared, says so', async () => {
   const pool = new WorkerPool({ threads: 1 });
   assert.is((await rejection(pool.match(new Uint8Array(32)))).code, 'ERR_NOT_SUPPORTED');
