@@ -110,7 +110,7 @@ export class TaskPool implements AsyncDisposable {
   }
 
   /**
-   * `blockHashes` of a prompt. Tokens must not change until the promise settles; in shared memory they are read in place.
+   * `blockHashes` of a prompt. Arguments must not change until the promise settles; tokens in shared memory are read in place.
    *
    * @throws what `blockHashes` throws, and ERR_ABORTED, ERR_TIMEOUT, ERR_QUEUE_FULL, ERR_CLOSED, and ERR_WORKER when the
    *   worker that had the call died (another takes its place).
