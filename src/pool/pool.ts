@@ -206,7 +206,7 @@ export class TaskPool implements AsyncDisposable {
   ): Promise<PrefixMatch[]> {
     const index = this.#matchable();
     const group = groupOf(options);
-    const checked = chains.map((chain, i) =>
+    const checked = Array.from(chains, (chain, i) =>
       checkHashes(argument === 'chains' ? `chains[${i}]` : argument, chain, index.keyWidth),
     );
     if (checked.length === 0) return [];

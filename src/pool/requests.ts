@@ -8,7 +8,7 @@ import { checkTokens, isTokens } from '../core/hash/tokens.js';
 import type { HashOptions, Prompt, Tokens } from '../core/hash.js';
 import { KvLayout } from '../core/layout.js';
 import type { PlanOptions, TransferBlocks } from '../core/layout-plan.js';
-import { type Hashes, hashCount, type KeyWidth } from '../core/prefix-keys.js';
+import type { Hashes, KeyWidth } from '../core/prefix-keys.js';
 import type { Piece } from './call.js';
 import type { Payload, TypedArray } from './wire.js';
 
@@ -98,7 +98,7 @@ export function matchPieces(chains: readonly Hashes[], keyWidth: KeyWidth, group
   const pieces: Piece[] = [];
   let piece: Piece | undefined;
   for (const chain of chains) {
-    const units = hashCount(chain, keyWidth);
+    const units = chain instanceof Uint8Array ? chain.length / keyWidth : chain.length;
     if (!piece || piece.units + units > PIECE_BLOCKS) {
       const rest: MatchRest = { widths: [], group };
       pieces.push((piece = { kind: 'match', costKind: 'match', units: 0, arrays: [], rest }));
