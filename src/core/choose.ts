@@ -181,6 +181,8 @@ function choose(match: Overlaps, request: ChoiceRequest, rules: Rules, cursor: n
     const id = rules.place(held);
     if (id === undefined || id >= count || load?.[id] === Number.POSITIVE_INFINITY) continue;
     saved[id] = savedBy(held, credits);
+    // Not so where the place is none or a length no number.
+    if (!(saved[id] >= 0)) throw errors.invalidArgument('match', match, 'of whole places and lengths from 0');
     overlap[id] = held.any;
     best = Math.max(best, saved[id]);
   }

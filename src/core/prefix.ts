@@ -122,6 +122,7 @@ export class PrefixIndex {
   readonly #named: number;
   readonly #names: (string | undefined)[] = [];
   readonly #ids = new Map<string, number>();
+  #removals = 0;
   #scratch = 0;
   #scratchSize = 0;
   #orphans = 0;
@@ -178,12 +179,18 @@ export class PrefixIndex {
     return this.#names[integer('id', id, 0, MAX_INSTANCES - 1)];
   }
 
+  /** How many instances were removed so far: as long as this stays the same, an id means the same instance. */
+  get removals(): number {
+    return this.#removals;
+  }
+
   /** Forgets an instance and all it holds; its id may be given to another. Returns the pairs of block and holder gone. */
   removeInstance(instance: number | string): number {
     const id = this.#instance(instance);
     const removed = this.clear(id);
     this.#ids.delete(this.#names[id]!);
     this.#names[id] = undefined;
+    this.#removals++;
     return removed;
   }
 

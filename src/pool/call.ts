@@ -1,5 +1,6 @@
 /** One call on its way through the pool: its pieces, their results, and the one place where it is settled. */
 import { errors, type MooncakeError } from '../core/errors.js';
+import { onAbort } from './abort.js';
 import type { Payload, TaskKind } from './wire.js';
 
 /** Bounded work that one worker does whole. */
@@ -49,13 +50,13 @@ export class Call {
     });
     const { signal, timeoutMs } = options;
     const abort = () => this.fail(errors.aborted(signal?.reason));
-    signal?.addEventListener('abort', abort, { once: true });
+    const unhear = signal && onAbort(signal, abort);
     const timer =
       timeoutMs === undefined
         ? undefined
         : setTimeout(() => this.fail(errors.timeout(pieces[0].kind, timeoutMs)), timeoutMs);
     this.#release = (ok) => {
-      signal?.removeEventListener('abort', abort);
+      unhear?.();
       clearTimeout(timer);
       onSettled(this, ok);
     };

@@ -25,6 +25,10 @@ export type WorkerEndpoint = Comlink.Endpoint | EmittingWorker;
 
 /** The endpoint as an EventTarget. */
 function asTarget(endpoint: WorkerEndpoint): Comlink.Endpoint {
+  const { addEventListener, on } = (endpoint ?? {}) as Partial<Comlink.Endpoint & EmittingWorker>;
+  if (typeof addEventListener !== 'function' && typeof on !== 'function') {
+    throw errors.invalidArgument('open()', endpoint, 'a Worker or a MessagePort');
+  }
   if ('addEventListener' in endpoint) return endpoint;
   return {
     postMessage: (message, transfer) => endpoint.postMessage(message, transfer),
@@ -92,10 +96,19 @@ export function openComlink(setup: WorkerSetup, threads: number, open: () => Wor
   const start = () => connections.push(new Connection(open(), setup, lose));
   function lose(lost: Connection, why: string): void {
     connections = connections.filter((connection) => connection !== lost);
-    if (lost.opened) start();
+    try {
+      if (lost.opened) start();
+    } catch {
+      // One worker less; where none is left, every call says so.
+    }
     for (const reject of lost.pending) reject(errors.worker(why));
   }
-  for (let i = 0; i < threads; i++) start();
+  try {
+    for (let i = 0; i < threads; i++) start();
+  } catch (error) {
+    for (const connection of connections) void connection.end();
+    throw error;
+  }
   return {
     threads,
     run: (batch) => {

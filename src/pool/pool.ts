@@ -30,7 +30,7 @@ import {
   unpackMatches,
 } from './requests.js';
 import { DEPTH, type Door, type PoolStats, Scheduler } from './scheduler.js';
-import type { WorkerSetup } from './wire.js';
+import type { Payload, WorkerSetup } from './wire.js';
 
 export type { CallOptions } from './call.js';
 export type { PoolStats } from './scheduler.js';
@@ -110,7 +110,7 @@ export class TaskPool implements AsyncDisposable {
   }
 
   /**
-   * `blockHashes` of a prompt. Tokens must not change until the promise settles; in shared memory they are read in place.
+   * `blockHashes` of a prompt. Arguments must not change until the promise settles; tokens in shared memory are read in place.
    *
    * @throws what `blockHashes` throws, and ERR_ABORTED, ERR_TIMEOUT, ERR_QUEUE_FULL, ERR_CLOSED, and ERR_WORKER when the
    *   worker that had the call died (another takes its place).
@@ -206,11 +206,11 @@ export class TaskPool implements AsyncDisposable {
   ): Promise<PrefixMatch[]> {
     const index = this.#matchable();
     const group = groupOf(options);
-    const checked = chains.map((chain, i) =>
+    const checked = Array.from(chains, (chain, i) =>
       checkHashes(argument === 'chains' ? `chains[${i}]` : argument, chain, index.keyWidth),
     );
     if (checked.length === 0) return [];
-    const done = await this.#scheduler.run(matchPieces(checked, index.keyWidth, group), checkedCall(call));
+    const done = await this.#runMatching(index, matchPieces(checked, index.keyWidth, group), call);
     let next = 0;
     return this.#named(unpackMatches(done), () => isApproximate(checked[next++], index.keyWidth));
   }
@@ -226,7 +226,7 @@ export class TaskPool implements AsyncDisposable {
     boolean('hashes', hashes);
     const pieces = hashPieces(prompts, hashing, list, { group: groupOf(options), hashes });
     if (pieces.length === 0) return [];
-    const done = await this.#scheduler.run(pieces, checkedCall(call));
+    const done = await this.#runMatching(index, pieces, call);
     const { width } = done[0].rest as HashDone;
     const found = this.#named(unpackMatches(done), () => width > index.keyWidth);
     if (!hashes) return found.map((match) => ({ match }));
@@ -237,6 +237,16 @@ export class TaskPool implements AsyncDisposable {
   #matchable(): PrefixIndex {
     if (!this.#index) throw errors.notSupported('matching without an index', 'make the pool with { index }');
     return this.#index;
+  }
+
+  /** An instance removed meanwhile may have left its number to another, which must not get its blocks: so it runs again. */
+  async #runMatching(index: PrefixIndex, pieces: Piece[], call: CallOptions | undefined): Promise<Payload[]> {
+    const checked = checkedCall(call);
+    for (;;) {
+      const { removals } = index;
+      const done = await this.#scheduler.run(pieces, checked);
+      if (index.removals === removals) return done;
+    }
   }
 
   /** Readers know instances by number; the index knows their names. */

@@ -19,8 +19,8 @@ const PIECE_TOKENS = 1 << 18;
 /** Numbers as a typed array where they are one or fit one; the core refuses the others by name. */
 function typed(numbers: Tokens): TypedArray | undefined {
   if (!Array.isArray(numbers)) return numbers as TypedArray;
-  const copy = Uint32Array.from(numbers);
-  return copy.every((number, i) => number === numbers[i]) ? copy : undefined;
+  for (const number of numbers) if (typeof number !== 'number' || number >>> 0 !== number) return undefined;
+  return Uint32Array.from(numbers);
 }
 
 /** A prompt on its way: its tokens as they will travel, and whether the caller's list has them alone. */
@@ -38,7 +38,7 @@ export function onePrompt({ tokens, parent, extraKeys }: Prompt): ListedPrompt {
 
 export function promptList(prompts: readonly (Tokens | Prompt)[]): ListedPrompt[] {
   if (!Array.isArray(prompts)) throw errors.invalidArgument('prompts', prompts, 'an array of prompts');
-  return prompts.map((item, i) => {
+  return Array.from(prompts, (item, i) => {
     if (isTokens(item)) return { tokens: item, array: typed(item), bare: true };
     const { tokens, parent, extraKeys } = plainOptions(`prompts[${i}]`, item as Prompt);
     checkTokens(`prompts[${i}].tokens`, tokens);
@@ -56,14 +56,15 @@ export function hashPieces(
   list: boolean,
   match?: { group: number; hashes: boolean },
 ): Piece[] {
-  const { algorithm, blockSize } = hashPlan(options);
+  const { algorithm, blockSize, seed } = hashPlan(options);
+  const shared = { algorithm, blockSize, seed };
   const kind = match ? 'hashAndMatch' : 'hash';
   const most = Math.min(PIECE_BLOCKS, Math.floor(PIECE_TOKENS / blockSize));
   const pieces: Piece[] = [];
   let [from, units] = [0, 0];
   const cut = (to: number) => {
     const first = list ? from : undefined;
-    const { arrays, rest } = hashPayload(prompts.slice(from, to), options, first);
+    const { arrays, rest } = hashPayload(prompts.slice(from, to), shared, first);
     pieces.push({ kind, costKind: `${kind}:${algorithm}`, units, arrays, rest: { ...rest, ...match } });
     [from, units] = [to, 0];
   };

@@ -14,7 +14,16 @@ import { Call, type CallOptions, type Piece } from './call.js';
 import { CostModel } from './cost.js';
 import { LANE_BYTES, Lane } from './lanes.js';
 import { Quantiles } from './quantiles.js';
-import { type Batch, type Job, type Payload, packError, type Reply, unpackError } from './wire.js';
+import {
+  type Batch,
+  type ErrorRecord,
+  isCloneable,
+  type Job,
+  type Payload,
+  packError,
+  type Reply,
+  unpackError,
+} from './wire.js';
 
 /** Carries batches to workers. */
 export interface Door {
@@ -190,11 +199,17 @@ export class Scheduler {
       while (call.next < call.pieces.length && (cost === 0 || (cost < limit && lane.used < LANE_INPUTS))) {
         if (call.next === 0) this.#waits.add(now - call.created);
         const piece = call.next++;
+        this.#backlog -= call.costs[piece];
         const { kind, arrays, rest } = call.pieces[piece];
-        jobs.push({ kind, arrays: arrays.map((array) => lane.place(array)), rest });
+        try {
+          jobs.push({ kind, arrays: arrays.map((array) => lane.place(array)), rest });
+        } catch {
+          // Memory that the caller gave away while the call waited.
+          this.#runRefused([{ call, piece }]);
+          continue;
+        }
         sent.push({ call, piece });
         cost += call.costs[piece];
-        this.#backlog -= call.costs[piece];
       }
       if (call.next < call.pieces.length) break;
       this.#queue.delete(call);
@@ -207,11 +222,16 @@ export class Scheduler {
       .run({ jobs, lane: arena ? index : -1, top: lane.top })
       .then(
         (reply) => this.#receive(lane, sent, reply, alone ? performance.now() - now : undefined),
-        (error) => {
-          if ((error as MooncakeError).cause instanceof DOMException) this.#runRefused(sent);
+        (error: MooncakeError) => {
+          // A getter that throws while it is cloned may throw anything.
+          const refused = error.cause instanceof DOMException || !jobs.every(({ rest }) => isCloneable(rest));
+          if (refused) this.#runRefused(sent);
           else for (const { call } of sent) call.fail(error);
         },
       )
+      .catch((cause: Error) => {
+        for (const { call } of sent) call.fail(errors.worker(`no answer to its batch: ${cause.message}`, cause));
+      })
       .then(() => {
         this.#free.push(index);
         this.#dispatch();
@@ -229,16 +249,17 @@ export class Scheduler {
         this.#cost.observe(costKind, units, ms * 1e6);
         if (!call.settled)
           call.deliver(piece, { arrays: done.arrays.map((array) => lane.take(array)), rest: done.rest });
-      } else if (error) {
-        call.fail(unpackError(error));
+      } else {
+        call.fail(unpackError(error as ErrorRecord));
       }
     }
     if (roundTrip !== undefined) this.#cost.observeRoundTrip((roundTrip - work) * 1e6);
   }
 
-  /** Arguments that structured clone refuses: whatever is wrong with them, the task names it, to its own caller. */
+  /** Arguments that cannot be sent: whatever is wrong with them, the task names it, to its own caller. */
   #runRefused(sent: readonly Sent[]): void {
     for (const { call, piece } of sent) {
+      if (call.settled) continue;
       try {
         call.deliver(piece, this.#options.runHere(call.pieces[piece]));
       } catch (error) {

@@ -83,6 +83,16 @@ function cloneable(value: unknown): unknown {
   }
 }
 
+/** Whether a message can carry this. */
+export function isCloneable(value: unknown): boolean {
+  try {
+    structuredClone(value);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** An error as a record; what is not a MooncakeError becomes ERR_WORKER with its message. */
 export function packError(error: unknown): ErrorRecord {
   const known = error instanceof MooncakeError ? error : errors.worker(String((error as Error)?.message ?? error));

@@ -2,6 +2,7 @@ import * as fc from 'fast-check';
 import {
   type ChooseOptions,
   chooseInstance,
+  type HeldPrefix,
   InstanceChooser,
   MooncakeError,
   NO_OVERLAP,
@@ -169,6 +170,16 @@ test('bad input is refused by name', () => {
   bad({ instances: 2, prefillWeight: Number.POSITIVE_INFINITY }, 'prefillWeight');
   for (const not of [undefined, null, 3, [], {}]) {
     refused(() => chooseInstance(not as unknown as Overlaps, { blocks: 1, instances: 1 }), 'match');
+  }
+  for (const odd of [
+    { instance: -1 },
+    { instance: Number.NaN },
+    { instance: 0.5 },
+    { any: Number.NaN },
+    { gpu: 'x' },
+  ]) {
+    const held = { instance: 0, gpu: 0, cpu: 0, disk: 0, any: 1, ...odd } as HeldPrefix;
+    refused(() => chooseInstance({ approximate: false, entries: () => [held] }, { blocks: 1, instances: 2 }), 'match');
   }
   refused(() => new InstanceChooser(0), 'instances');
   refused(() => new InstanceChooser(2, { policy: 'x' as Policy }), 'policy');

@@ -25,15 +25,16 @@ async function listen(handler: RequestListener): Promise<{ server: Server; url: 
   return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
 }
 
-/** An engine that says who it is, in two pieces. */
+/** An engine that says who it is, in two pieces; or nothing, where the prompt asks for it. */
 const engine = (id: number) =>
   listen((request, response) => {
     let body = '';
     request.on('data', (piece) => (body += piece));
     request.on('end', () => {
-      response.writeHead(200, { 'content-type': 'text/plain' });
-      response.write(`engine ${id}, `);
-      response.end(`${JSON.parse(body).prompt.length} tokens`);
+      const { prompt, silent } = JSON.parse(body);
+      response.writeHead(silent ? 204 : 200, { 'content-type': 'text/plain' });
+      if (!silent) response.write(`engine ${id}, `);
+      response.end(silent ? '' : `${prompt.length} tokens`);
     });
   });
 
@@ -90,6 +91,19 @@ if (workerd) {
         assert.is((await refused.json()).error.argument, argument);
       }
 
+      const silent = await post('/v1/completions', { prompt: prompt(1), silent: true });
+      assert.equal([silent.status, await silent.text()], [204, '']);
+      assert.is(silent.headers.get('x-mooncake-route'), 'gpu-1; state=exact; overlap=20/20');
+      const idle = await (await fetch(`${router.url}/status`)).json();
+      assert.equal(
+        idle.engines.map(({ ahead, up }: { ahead: number; up: boolean }) => [ahead, up]),
+        [
+          [0, true],
+          [0, true],
+          [0, true],
+        ],
+      );
+
       engines[1].server.closeAllConnections();
       engines[1].server.close();
       const rerouted = await post('/v1/completions', { prompt: prompt(1) });
@@ -108,6 +122,20 @@ if (workerd) {
         server.closeAllConnections();
         server.close();
       }
+    }
+  });
+
+  test('the example worker does not wait for ever for a snapshot', async () => {
+    const source = await listen(() => {});
+    const router = await worker(workerd, { SNAPSHOT_URL: source.url, INSTANCES: '{"gpu-0":"http://127.0.0.1:1"}' });
+    try {
+      const body = JSON.stringify({ prompt: prompt(1) });
+      const route = await fetch(`${router.url}/route`, { method: 'POST', body, signal: AbortSignal.timeout(60_000) });
+      assert.is((await route.json()).state, 'fallback');
+    } finally {
+      await router.close();
+      source.server.closeAllConnections();
+      source.server.close();
     }
   });
 

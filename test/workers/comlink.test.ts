@@ -130,6 +130,49 @@ death('workers that cannot load are an error, not a wait without end', async () 
   await pool.close();
 });
 
+death('a worker that cannot be opened again leaves its calls with an error', async () => {
+  const others: MessagePort[] = [];
+  const pool = connect(
+    () => {
+      if (others.length > 0) throw new Error('no more workers');
+      const { port1, port2 } = new MessageChannel();
+      expose(port2);
+      others.push(port2);
+      return port1;
+    },
+    { threads: 1, inline: 'never' },
+  );
+  await pool.hash(SHORT, OPTIONS);
+  const running = rejection(pool.hash(LONG, OPTIONS));
+  others[0].close();
+  assert.is((await running).code, 'ERR_WORKER');
+  assert.is((await rejection(pool.hash(SHORT, OPTIONS))).code, 'ERR_WORKER');
+  await pool.close();
+});
+
+death('a worker that cannot be opened at the start ends those that were', async () => {
+  const workers: Worker[] = [];
+  const open = () => {
+    if (workers.length === 2) throw new Error('no more workers');
+    const worker = new Worker(script);
+    workers.push(worker);
+    return worker;
+  };
+  const ended = () => Promise.all(workers.map((worker) => new Promise((resolve) => worker.once('exit', resolve))));
+  assert.throws(() => connect(open, { threads: 3 }), 'no more workers');
+  await ended();
+});
+
+death('what is no worker is refused', async () => {
+  for (const endpoint of [undefined, null, 5, {}]) {
+    assert.throws(
+      () => connect(() => endpoint as never, { threads: 1 }),
+      (error: { code: string; argument: string }) =>
+        error.code === 'ERR_INVALID_ARGUMENT' && error.argument === 'open()',
+    );
+  }
+});
+
 death('what is no way to open a worker is refused', async () => {
   assert.throws(
     () => connect(undefined as never),

@@ -68,6 +68,23 @@ test('process.exit in a worker is an error of its calls', async () => {
   await pool.close();
 });
 
+test('an answer that is none is an error of its calls, and frees their lanes', async () => {
+  for (const [name, answer] of Object.entries({
+    nothing: 'undefined',
+    empty: '{ results: [] }',
+    odd: '{ results: [{}] }',
+  })) {
+    const pool = new WorkerPool({
+      threads: 1,
+      inline: 'never',
+      workerFile: workerFile(name, `export default () => (${answer});`),
+    });
+    for (let i = 0; i < 3; i++) assert.is((await rejection(pool.hash(SHORT, OPTIONS))).code, 'ERR_WORKER');
+    assert.is(pool.stats.running, 0);
+    await pool.close();
+  }
+});
+
 test('an exception outside a task is an error of the calls of its worker', async () => {
   const file = workerFile(
     'throws',

@@ -9,7 +9,7 @@ import {
 } from 'mooncake-ts';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { OPTIONS, rejection, sameHashes, tokensOf } from './support.js';
+import { LONG, OPTIONS, rejection, sameHashes, tokensOf } from './support.js';
 
 const test = suite('errors');
 let pool: WorkerPool;
@@ -84,6 +84,37 @@ test('what cannot be sent is refused by name and takes no neighbour along', asyn
   );
 });
 
+test('arguments that throw while they are read take no neighbour along', async () => {
+  const thrower = {
+    get bytes_hex(): string {
+      throw new Error('a getter of the caller');
+    },
+  };
+  const outcomes = await Promise.allSettled([
+    ...Array.from({ length: 8 }, (_, i) => pool.hash(tokensOf(i, 64), OPTIONS)),
+    pool.hash(tokensOf(1, 64), { ...OPTIONS, extraKeys: [[thrower]] }),
+    ...Array.from({ length: 8 }, (_, i) => pool.hash(tokensOf(i, 64), OPTIONS)),
+  ]);
+  const rejected = outcomes.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
+  assert.equal(
+    rejected.map(({ reason }) => reason.message),
+    ['worker: a getter of the caller'],
+  );
+});
+
+test('memory given away while its call waits is an error of that call', async () => {
+  const small = new WorkerPool({ threads: 1, inline: 'never' });
+  const running = [small.hash(LONG, OPTIONS), small.hash(LONG, OPTIONS)];
+  const gone = tokensOf(1, 64);
+  const [lost, kept] = [small.hash(gone, OPTIONS), small.hash(tokensOf(2, 64), OPTIONS)];
+  structuredClone(gone, { transfer: [gone.buffer] });
+  await refused(lost, 'ERR_INVALID_ARGUMENT', 'tokens');
+  sameHashes(await kept, blockHashes(tokensOf(2, 64), OPTIONS));
+  await Promise.all(running);
+  assert.is(small.stats.running, 0);
+  await small.close();
+});
+
 test('bad arguments are refused and the pool is usable afterwards', async () => {
   const any = (value: unknown) => value as never;
   await refused(pool.hash(any('tokens'), OPTIONS), 'ERR_INVALID_ARGUMENT', 'tokens');
@@ -96,6 +127,9 @@ test('bad arguments are refused and the pool is usable afterwards', async () => 
   await refused(pool.hash([1], { blockSize: 1, parent: 'beef' }), 'ERR_INVALID_ARGUMENT', 'parent');
   await refused(pool.hash([1], { blockSize: 1, algorithm: 'xxhash' }), 'ERR_UNDEFINED_HASH', 'seed');
   await refused(pool.hashBatch(any(1), OPTIONS), 'ERR_INVALID_ARGUMENT', 'prompts');
+  await refused(pool.hash([any(1n)], { blockSize: 1 }), 'ERR_INVALID_ARGUMENT', 'tokens[0]');
+  await refused(pool.hash([any(Symbol('1'))], { blockSize: 1 }), 'ERR_INVALID_ARGUMENT', 'tokens[0]');
+  await refused(pool.hashBatch(new Array(2), OPTIONS), 'ERR_INVALID_ARGUMENT', 'prompts[0].tokens');
   await refused(pool.hashBatch([any(1)], OPTIONS), 'ERR_INVALID_ARGUMENT', 'prompts[0]');
   await refused(pool.hashBatch([[1], any({})], OPTIONS), 'ERR_INVALID_ARGUMENT', 'prompts[1].tokens');
   for (const [call, argument] of [

@@ -95,6 +95,7 @@ for (const inline of ['always', 'never', 'auto'] as const) {
       assert.equal(await named(pool.match(new Uint8Array(32), { group: 16 })), ['ERR_INVALID_ARGUMENT', 'group']);
       assert.equal(await named(pool.matchBatch(any(3))), ['ERR_INVALID_ARGUMENT', 'chains']);
       assert.equal(await named(pool.matchBatch([new Uint8Array(32), odd])), ['ERR_INVALID_ARGUMENT', 'chains[1]']);
+      assert.equal(await named(pool.matchBatch(new Array(2))), ['ERR_INVALID_ARGUMENT', 'chains[0]']);
       assert.equal(await named(pool.hashAndMatch([1], { ...options, hashes: any(1) })), [
         'ERR_INVALID_ARGUMENT',
         'hashes',
@@ -190,6 +191,29 @@ live('instances added, removed and cleared later are seen', async () => {
   index.removeInstance('late-39');
   samePrefix(await pool.match(hashes), index.match(hashes));
   assert.is((await pool.match(hashes)).matched, 19);
+  await pool.close();
+});
+
+live('blocks of an instance removed while a call runs are not given to the one that takes its number', async () => {
+  const index = new PrefixIndex({ shared: true, keyWidth: 16 });
+  const hashes = blockHashes(LONG, XX);
+  index.insert(index.addInstance('old'), hashes.slice(0, 100));
+  const pool = new WorkerPool({ threads: 1, inline: 'never', index });
+  await pool.match(hashes.slice(0, 1));
+  // Both are matched before the number changes hands, and their answers read after it.
+  const calls = [
+    pool.match(hashes.slice(0, 100)),
+    pool.hashAndMatch(LONG.subarray(0, 1600), XX).then(({ match }) => match),
+  ];
+  // The messages leave in microtasks.
+  for (let i = 0; i < 10; i++) await undefined;
+  const until = performance.now() + 100;
+  while (performance.now() < until) {
+    // The worker answers meanwhile.
+  }
+  index.removeInstance('old');
+  assert.is(index.addInstance('new'), 0);
+  for (const match of await Promise.all(calls)) assert.equal(match.entries(), []);
   await pool.close();
 });
 

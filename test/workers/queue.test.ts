@@ -1,4 +1,5 @@
 // The queue: its bound, back-pressure, and calls that end before their turn or in the middle of it.
+import { getEventListeners } from 'node:events';
 import { blockHashes, WorkerPool } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -106,6 +107,29 @@ test('a deadline ends a call that waits and one that runs', async () => {
   const runs = await rejection(pool.hash(LONG, OPTIONS, { timeoutMs: 1 }));
   assert.is(runs.code, 'ERR_TIMEOUT');
   assert.is((await pool.hash(SHORT, OPTIONS, { timeoutMs: 60_000 })).length, 4);
+  await pool.close();
+});
+
+test('many calls may share a signal: one listener, which goes with the last of them', async () => {
+  const warnings: Error[] = [];
+  const note = (warning: Error) => warnings.push(warning);
+  process.on('warning', note);
+  const { pool, running } = busy();
+  const { signal } = new AbortController();
+  const calls = Array.from({ length: 50 }, () => pool.hash(SHORT, OPTIONS, { signal }));
+  assert.is(getEventListeners(signal, 'abort').length, 1);
+  await Promise.all([...calls, ...running]);
+  assert.is(getEventListeners(signal, 'abort').length, 0);
+
+  const controller = new AbortController();
+  const done = pool.hash(SHORT, OPTIONS, { signal: controller.signal });
+  await done;
+  const aborted = Array.from({ length: 50 }, () => rejection(pool.hash(LONG, OPTIONS, { signal: controller.signal })));
+  controller.abort();
+  for (const error of await Promise.all(aborted)) assert.is(error.code, 'ERR_ABORTED');
+  assert.is(getEventListeners(controller.signal, 'abort').length, 0);
+  process.off('warning', note);
+  assert.equal(warnings, []);
   await pool.close();
 });
 

@@ -33,13 +33,27 @@ interface Context {
 
 const DOWN_MS = 10_000;
 const RETRY_MS = 5_000;
+/** A prompt counts as work of its engine for this long at most: of a client that goes away first the worker never hears. */
+const BUSY_MS = 60_000;
+/** What fetching a snapshot may take: a request waits for it where there is none yet. */
+const SNAPSHOT_MS = 5_000;
 
-/** One engine: where it is, the prompt blocks it was sent and has not answered, and when to try it again if it failed. */
+/** One engine: where it is, the prompts it was sent and has not answered, and when to try it again if it failed. */
 interface Engine {
   name: string;
   url: string;
-  ahead: number;
+  sent: Set<{ work: number; until: number }>;
   downUntil: number;
+}
+
+/** Prompt blocks that an engine has ahead of it. */
+function ahead({ sent }: Engine): number {
+  let blocks = 0;
+  for (const prompt of sent) {
+    if (prompt.until < Date.now()) sent.delete(prompt);
+    else blocks += prompt.work;
+  }
+  return blocks;
 }
 
 /** What an isolate keeps between requests. */
@@ -54,7 +68,7 @@ class Router {
 
   constructor(readonly env: Env) {
     const urls = Object.entries<string>(JSON.parse(env.INSTANCES));
-    this.engines = urls.map(([name, url]) => ({ name, url, ahead: 0, downUntil: 0 }));
+    this.engines = urls.map(([name, url]) => ({ name, url, sent: new Set(), downUntil: 0 }));
     this.#chooser = new InstanceChooser(this.engines.map(({ name }) => name));
     this.#hash = JSON.parse(env.HASH);
   }
@@ -76,7 +90,7 @@ class Router {
 
   async #fetchSnapshot(): Promise<void> {
     try {
-      const response = await fetch(this.env.SNAPSHOT_URL);
+      const response = await fetch(this.env.SNAPSHOT_URL, { signal: AbortSignal.timeout(SNAPSHOT_MS) });
       if (!response.ok) throw new Error(`${this.env.SNAPSHOT_URL} answered ${response.status}`);
       this.#index = PrefixIndex.load(new Uint8Array(await response.arrayBuffer()));
       this.#loadedAt = Date.now();
@@ -96,7 +110,7 @@ class Router {
     const now = Date.now();
     const { instance, state, overlap } = this.#chooser.choose(this.#index?.match(hashes) ?? NO_OVERLAP, {
       blocks: hashes.length,
-      load: this.engines.map(({ ahead, downUntil }) => (downUntil > now ? Number.POSITIVE_INFINITY : ahead)),
+      load: this.engines.map((engine) => (engine.downUntil > now ? Number.POSITIVE_INFINITY : ahead(engine))),
       stale: this.#age > 2 * Number(this.env.SNAPSHOT_TTL),
     });
     return { engine: this.engines[instance], state, overlap, blocks: hashes.length };
@@ -109,7 +123,11 @@ class Router {
       blocks: this.#index?.stats().blocks ?? 0,
       bytes: this.#index?.stats().bytes ?? 0,
       problem: this.#problem ?? null,
-      engines: this.engines.map(({ name, ahead, downUntil }) => ({ name, ahead, up: downUntil <= Date.now() })),
+      engines: this.engines.map((engine) => ({
+        name: engine.name,
+        ahead: ahead(engine),
+        up: engine.downUntil <= Date.now(),
+      })),
     };
   }
 }
@@ -118,29 +136,26 @@ class Router {
 async function forward(router: Router, request: Request, body: string, tokens: number[], context: Context) {
   for (;;) {
     const { engine, state, overlap, blocks } = router.choose(tokens);
-    const work = blocks - overlap;
-    engine.ahead += work;
-    const done = () => {
-      engine.ahead -= work;
-    };
+    const prompt = { work: blocks - overlap, until: Date.now() + BUSY_MS };
+    engine.sent.add(prompt);
+    const done = () => engine.sent.delete(prompt);
+    let answer: Response;
     try {
       const { pathname } = new URL(request.url);
-      const answer = await fetch(engine.url + pathname, { method: 'POST', headers: request.headers, body });
-      const { readable, writable } = new TransformStream();
-      // The engine is busy with this prompt until its answer has been read or given up.
-      context.waitUntil(
-        (answer.body ?? new Blob([]).stream())
-          .pipeTo(writable)
-          .catch(() => {})
-          .finally(done),
-      );
-      const response = new Response(readable, answer);
-      response.headers.set('x-mooncake-route', `${engine.name}; state=${state}; overlap=${overlap}/${blocks}`);
-      return response;
+      answer = await fetch(engine.url + pathname, { method: 'POST', headers: request.headers, body });
     } catch {
       done();
       engine.downUntil = Date.now() + DOWN_MS;
+      continue;
     }
+    const { readable, writable } = new TransformStream();
+    // The engine is busy with this prompt until its answer has been read or given up.
+    const read = answer.body?.pipeTo(writable).catch(() => {});
+    if (read) context.waitUntil(read.finally(done));
+    else done();
+    const response = new Response(answer.body ? readable : null, answer);
+    response.headers.set('x-mooncake-route', `${engine.name}; state=${state}; overlap=${overlap}/${blocks}`);
+    return response;
   }
 }
 
