@@ -57,9 +57,10 @@ export class PrefixMatch {
     const rows = this.#rows;
     for (let instance = 0; 4 * instance < rows.length; instance++) {
       const at = 4 * instance;
-      if (rows[at + 3] === 0) continue;
-      const [gpu, cpu, disk, any] = rows.subarray(at, at + 4);
-      found.push({ instance, name: this.#names[instance], gpu, cpu, disk, any });
+      const any = rows[at + 3];
+      if (any === 0) continue;
+      // Not by destructuring a subarray, which costs more than the match.
+      found.push({ instance, name: this.#names[instance], gpu: rows[at], cpu: rows[at + 1], disk: rows[at + 2], any });
     }
     return found;
   }
