@@ -16,6 +16,7 @@ import {
   NO_MEMORY,
   publish,
   SEGMENT_FREE,
+  SHARED,
   set,
   TABLE_BITS,
   TABLE_DIR,
@@ -32,8 +33,7 @@ const MAX_BITS: u32 = 20;
 const COUNT: usize = <usize>SLOTS << 3;
 const DEPTH: usize = COUNT + 4;
 const SEGMENT: u32 = <u32>COUNT + 16;
-// A slot: the block's id, 0 when it is empty, and the hash.
-const HASH: usize = 4;
+// A slot: the block's id in its low half, 0 when it is empty, and the hash in the other. It is read and written whole.
 
 // @ts-ignore: decorator
 @inline
@@ -61,9 +61,9 @@ export function find(key: usize): u32 {
   const segment = segmentOf(h);
   for (let slot = h, end = h + SLOTS; slot != end; slot++) {
     const at = slotAt(segment, slot);
-    const id = load<u32>(at);
-    if (id == 0) return 0;
-    if (load<u32>(at, HASH) == h && sameKey(block(id) + KEY, key)) return id;
+    const value = load<u64>(at);
+    if (value == 0) return 0;
+    if (<u32>(value >>> 32) == h && sameKey(block(<u32>value) + KEY, key)) return <u32>value;
   }
   return 0;
 }
@@ -82,25 +82,28 @@ export function put(key: usize, id: u32): i32 {
   if (count == LAST_SLOT) return NO_MEMORY;
   for (let slot = h; ; slot++) {
     const at = slotAt(segment, slot);
-    const other = load<u32>(at);
-    if (other == 0) {
-      // One store: a reader sees all of a slot or nothing.
+    const value = load<u64>(at);
+    if (value == 0) {
       store<u64>(at, ((<u64>h) << 32) | id);
       store<u32>(segment, count + 1, COUNT);
       return 0;
     }
-    if (load<u32>(at, HASH) == h && sameKey(block(other) + KEY, key)) return other;
+    if (<u32>(value >>> 32) == h && sameKey(block(<u32>value) + KEY, key)) return <u32>value;
   }
   return NO_MEMORY;
 }
 
-/** Brings the slots of some keys into the cache: looks that overlap, where `put` would wait for each. */
+/**
+ * Brings the slots of some keys into the cache, and the line behind, which most searches of a full segment reach: looks
+ * that overlap, where `put` would wait for each.
+ */
 export function warm(keys: usize, count: u32): u32 {
   const width = get(WIDTH);
   let seen: u32 = 0;
   for (let k: u32 = 0; k < count; k++) {
     const h = hash(keys + k * width);
-    seen |= load<u32>(slotAt(segmentOf(h), h));
+    const segment = segmentOf(h);
+    seen |= load<u32>(slotAt(segment, h)) | load<u32>(slotAt(segment, h + 8));
   }
   return seen;
 }
@@ -146,19 +149,22 @@ export function freeSegments(from: usize, size: u32): void {
   for (; size >= SEGMENT; size -= SEGMENT, from += SEGMENT) freeSegment(from);
 }
 
-// Replaces a full segment by two. Both are complete before the directory names them; a reader still in the old one
-// reads good data until it is used again, which is after the version has changed.
+// Replaces a full segment by two. With readers about, both are new and complete before the directory names them: a
+// reader still in the old one reads good data until it is used again, which is after the version has changed. Without
+// readers the old one, which is in the cache, is one of the two.
 // Returns the one that `h` belongs to now, the same segment when the directory is at its limit, 0 without memory.
 function divide(segment: usize, h: u32): usize {
   const depth = load<u32>(segment, DEPTH);
   if (depth == MAX_BITS) return segment;
   if (depth == get(TABLE_BITS) && !widen()) return 0;
-  const zeros = newSegment(depth + 1);
   const ones = newSegment(depth + 1);
-  if (!ones) {
-    if (zeros) freeSegment(zeros);
+  if (!ones) return 0;
+  const zeros = SHARED ? newSegment(depth + 1) : segment;
+  if (!zeros) {
+    freeSegment(ones);
     return 0;
   }
+  const count = load<u32>(segment, COUNT);
   const bit = 31 - depth;
   // First the entries without the gaps between them, so that no branch of the loop that matters depends on chance.
   const moves: usize = get(TABLE_MOVES);
@@ -168,6 +174,7 @@ function divide(segment: usize, h: u32): usize {
     store<u64>(end, value);
     end += <usize>(value != 0) << 3;
   }
+  if (!SHARED) memory.fill(segment, 0, COUNT);
   let ended: u32 = 0;
   for (let move = moves; move < end; move += 8) {
     const value = load<u64>(move);
@@ -179,14 +186,15 @@ function divide(segment: usize, h: u32): usize {
     store<u64>(slotAt(to, slot), value);
   }
   store<u32>(ones, ended, COUNT);
-  store<u32>(zeros, load<u32>(segment, COUNT) - ended, COUNT);
+  store<u32>(zeros, count - ended, COUNT);
+  store<u32>(zeros, depth + 1, DEPTH);
   // The directory's entries whose first `depth` bits are those of `h`: the lower half ends in 0, the upper in 1.
   const each: u32 = 1 << (get(TABLE_BITS) - depth - 1);
   let entry = get(TABLE_DIR) + (((h >>> (32 - depth)) * each) << 3);
   change();
   for (let k: u32 = 0; k < each << 1; k++, entry += 4) store<u32>(entry, <u32>(k < each ? zeros : ones));
   publish();
-  freeSegment(segment);
+  if (SHARED) freeSegment(segment);
   return select<usize>(ones, zeros, (h >>> bit) & 1);
 }
 
