@@ -10,7 +10,7 @@ import { errors, MooncakeError } from '../core/errors.js';
 import { hashPlan } from '../core/hash/plan.js';
 import { type BlockHashOptions, blockHashes, type HashAlgorithm, noneHash, type Tokens } from '../core/hash.js';
 import { toHex } from '../core/hex.js';
-import { readLines } from './lines.js';
+import { readLines } from '../lines.js';
 
 type Line = { tokens: Tokens } & BlockHashOptions;
 

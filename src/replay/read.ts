@@ -7,9 +7,9 @@ import { createReadStream } from 'node:fs';
 import { addAbortSignal } from 'node:stream';
 import { options as checkOptions, string } from '../core/check.js';
 import { errors, MooncakeError, show } from '../core/errors.js';
+import { readLines } from '../lines.js';
 import { type Trace, TraceBuilder, type TraceRequest } from './trace.js';
 
-const NEWLINE = 0x0a;
 /** Bytes of a line; the longest request that a trace may have is a million ids of at most 16 digits. */
 const MAX_LINE = 1 << 25;
 
@@ -21,42 +21,31 @@ export async function parseTrace(chunks: AsyncIterable<Uint8Array> | Iterable<Ui
   }
   const builder = new TraceBuilder();
   const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
+  const tooLong = (line: number, bytes: number) => errors.trace(line, `longer than ${MAX_LINE} bytes`, bytes);
   let line = 0;
   let requests = 0;
-  let rest: Uint8Array[] = [];
-  let restBytes = 0;
-
-  const finishLine = (tail: Uint8Array) => {
+  for await (const bytes of readLines(plainBytes(chunks), MAX_LINE, tooLong)) {
     line++;
-    const bytes = rest.length === 0 ? tail : concatenate([...rest, tail]);
-    rest = [];
-    restBytes = 0;
     const request = parseLine(bytes, line, decoder);
-    if (request === undefined) return;
+    if (request === undefined) continue;
     builder.add(request, line);
     requests++;
-  };
+  }
+  if (requests === 0) throw errors.trace(line, 'no request in the whole trace');
+  return builder.build();
+}
 
+/** The chunks, if they are bytes and not those of a gzip file. */
+async function* plainBytes(chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   let count = 0;
   for await (const chunk of chunks) {
     if (!(chunk instanceof Uint8Array)) throw errors.invalidArgument(`chunks[${count}]`, chunk, 'a Uint8Array');
-    count++;
-    if (line === 0 && restBytes === 0 && chunk[0] === 0x1f && chunk[1] === 0x8b) {
+    if (count === 0 && chunk[0] === 0x1f && chunk[1] === 0x8b) {
       throw errors.trace(1, 'the file is gzip; unpack it first (gunzip)');
     }
-    let start = 0;
-    for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
-      finishLine(chunk.subarray(start, end));
-      start = end + 1;
-    }
-    if (start === chunk.length) continue;
-    rest.push(chunk.slice(start));
-    restBytes += chunk.length - start;
-    if (restBytes > MAX_LINE) throw errors.trace(line + 1, `longer than ${MAX_LINE} bytes`, restBytes);
+    count++;
+    yield chunk;
   }
-  if (restBytes > 0) finishLine(new Uint8Array(0));
-  if (requests === 0) throw errors.trace(line, 'no request in the whole trace');
-  return builder.build();
 }
 
 /** Reads the trace in the file `path`, or on standard input for `-`. `signal` ends it early with ERR_ABORTED. */
@@ -93,14 +82,4 @@ function parseLine(bytes: Uint8Array, line: number, decoder: TextDecoder): Trace
   } catch (error) {
     throw errors.trace(line, `not JSON (${(error as Error).message}): ${show(text.trim())}`, text);
   }
-}
-
-function concatenate(parts: Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((bytes, part) => bytes + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
