@@ -90,7 +90,7 @@ async function run(file: string | undefined, options: Options, signal: AbortSign
     }
     progress.clear();
     if (!options.json) {
-      process.stdout.write(`${formatTable(results, colors)}\n\n${results.length} replays in ${seconds()} s\n`);
+      process.stdout.write(`${formatTable(results, colors)}\n\n${results.length} ${results.length === 1 ? 'replay' : 'replays'} in ${seconds()} s\n`);
     }
     if (options.plot !== undefined) writePlot(options.plot, plotSvg(results, title));
   } finally {
@@ -120,7 +120,7 @@ async function load(file: string | undefined, options: Options, signal: AbortSig
 function describe({ requests, blocks, unique, timestamps }: Trace): string {
   const [r, b, u] = [requests, blocks.length, unique].map((value) => value.toLocaleString('en-US'));
   const minutes = (timestamps[requests - 1] - timestamps[0]) / 60_000;
-  return `${r} requests over ${minutes.toFixed(1)} minutes, ${b} blocks, ${u} of them distinct`;
+  return `${r} ${r === '1' ? 'request' : 'requests'} over ${minutes.toFixed(1)} minutes, ${b} blocks, ${u} of them distinct`;
 }
 
 function writePlot(path: string, svg: string): void {
