@@ -90,7 +90,9 @@ async function run(file: string | undefined, options: Options, signal: AbortSign
     }
     progress.clear();
     if (!options.json) {
-      process.stdout.write(`${formatTable(results, colors)}\n\n${results.length} ${results.length === 1 ? 'replay' : 'replays'} in ${seconds()} s\n`);
+      process.stdout.write(
+        `${formatTable(results, colors)}\n\n${results.length} ${results.length === 1 ? 'replay' : 'replays'} in ${seconds()} s\n`,
+      );
     }
     if (options.plot !== undefined) writePlot(options.plot, plotSvg(results, title));
   } finally {
