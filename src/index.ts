@@ -1,4 +1,4 @@
-/** mooncake-ts: what the package exports in Node. The portable part is `mooncake-ts/edge`. */
+/** mooncake-ts: what the package exports in Node, all of `mooncake-ts/edge` and what needs more than the edge has. */
 import { readFileSync } from 'node:fs';
 import { useSharedCore } from './core/wasm.js';
 
@@ -13,12 +13,8 @@ export {
   OffsetAllocator,
   type SegmentOptions,
 } from './core/alloc.js';
-export { BlockHashes, type HashWidth } from './core/block-hashes.js';
-export { Crc64, crc64, crc64Combine, crc64Into } from './core/checksum.js';
-export * from './core/choose.js';
+export { Crc64, crc64Combine, crc64Into } from './core/checksum.js';
 export { type Descriptor, Descriptors } from './core/descriptors.js';
-export { type ErrorCode, MooncakeError } from './core/errors.js';
-export * from './core/hash.js';
 export { KvLayout, type KvLayoutOptions } from './core/layout.js';
 export {
   headRange,
@@ -34,17 +30,7 @@ export type { BlockIds } from './core/layout-pairs.js';
 export { type PlanOptions, planTransfer, type TransferBlocks, TransferPlan } from './core/layout-plan.js';
 export { type TransferSource, transferSources } from './core/layout-sources.js';
 export { fromTorch, type KvAxis, type TorchGroup, type TorchTensor } from './core/layout-tensor.js';
-export {
-  type HolderOptions,
-  type InsertOptions,
-  type OrderOptions,
-  PrefixIndex,
-  type PrefixIndexOptions,
-  type PrefixStats,
-} from './core/prefix.js';
-export type { Hash, Hashes, HashRun, KeyWidth } from './core/prefix-keys.js';
-export { type InstancePrefix, PrefixMatch, type Tier } from './core/prefix-match.js';
-export { PrefixReader, type PrefixReaderHandle } from './core/prefix-reader.js';
+export * from './edge/index.js';
 export {
   MooncakeConnector,
   MooncakeStore,
