@@ -16,7 +16,19 @@ export type ErrorCode =
   | 'ERR_TIMEOUT'
   | 'ERR_CLOSED'
   | 'ERR_WORKER'
-  | 'ERR_NO_INSTANCE';
+  | 'ERR_NO_INSTANCE'
+  | 'ERR_NO_SPACE'
+  | 'ERR_QUOTA'
+  | 'ERR_UNKNOWN_TENANT'
+  | 'ERR_NOT_FOUND'
+  | 'ERR_NOT_READY'
+  | 'ERR_LEASED'
+  | 'ERR_NOT_OWNER'
+  | 'ERR_SEGMENT'
+  | 'ERR_CORRUPT'
+  | 'ERR_NAMESPACE'
+  | 'ERR_PEER'
+  | 'ERR_PROTOCOL';
 
 export interface ErrorDetails {
   /** Name of the argument or field that was wrong, as the caller wrote it: `blockSize`, `tokens[3]`. */
@@ -94,5 +106,17 @@ export const errors = {
   closed: (what: string) => new MooncakeError('ERR_CLOSED', `${what} is closed`, { argument: what }),
   noInstance: (instances: number) =>
     new MooncakeError('ERR_NO_INSTANCE', `none of the ${instances} instances is available`, { argument: 'load' }),
+  /** The other side refused, died, or went silent; `address` says which. */
+  peer: (address: string, why: string, cause?: unknown) =>
+    new MooncakeError('ERR_PEER', `peer ${address}: ${why}`, { argument: 'peer', value: address, cause }),
+  /** Bytes that no peer of ours would send. */
+  protocol: (why: string, value?: unknown) =>
+    new MooncakeError('ERR_PROTOCOL', `protocol: ${why}`, { argument: 'frame', value }),
+  /** A segment that is not registered, or a range that leaves it. */
+  segment: (argument: string, value: unknown, why: string) =>
+    new MooncakeError('ERR_SEGMENT', `${argument}: ${why} (${show(value)})`, { argument, value }),
+  /** Bytes whose checksum is not the one that came with them. */
+  corrupt: (what: string, value?: unknown) =>
+    new MooncakeError('ERR_CORRUPT', `${what}: the checksum does not match`, { argument: what, value }),
   worker: (why: string, cause?: unknown) => new MooncakeError('ERR_WORKER', `worker: ${why}`, { cause }),
 };

@@ -1,0 +1,163 @@
+/**
+ * The metadata service's calls, as the store's client makes them: in its own process, over a transfer, or over
+ * Mooncake's RPC. Batches first: a single call is a batch of one. Calls that can fail for one key and succeed for another
+ * answer per key and never throw for what a cluster may meet; they throw for arguments that no caller should send.
+ *
+ * Meaning of the calls: docs/store.md, after Mooncake's master.
+ */
+import type { Keys } from '../core/keys.js';
+
+/** A 128-bit id, 32 lower-case hex digits: Mooncake's pair of u64, first half first. */
+export type Uuid = string;
+
+/** `ok`, or one of Mooncake's negative codes (status.ts). */
+export type Status = number;
+
+export type Outcome<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly status: Status; readonly why: string };
+
+/** A range of memory that a client lends to the cluster. */
+export interface SegmentInfo {
+  id: Uuid;
+  /** Unique among the segments of a cluster that are mounted. */
+  name: string;
+  /** First address, below 2^47, and bytes. */
+  base: number;
+  length: number;
+  /** Address of the transfer through which its bytes are reached. */
+  endpoint: string;
+  /** `tcp`, `rdma`, `local`, … */
+  protocol: string;
+  /** Names the host, so that a writer's own host can be preferred. */
+  hostId: string;
+}
+
+/** One copy of an object: where its bytes lie. */
+export interface Replica {
+  readonly id: number;
+  readonly kind: 'memory';
+  readonly state: 'processing' | 'complete';
+  /** The segment's id, its name (by which its endpoint's transfer knows it) and its endpoint. */
+  readonly segment: Uuid;
+  readonly segmentName: string;
+  readonly endpoint: string;
+  readonly protocol: string;
+  /** Bytes from the segment's base. */
+  readonly offset: number;
+  /** Bytes of the object. */
+  readonly size: number;
+}
+
+export interface ReplicateConfig {
+  /** Copies wanted, on different segments; fewer is success as long as there is one. Default 1. */
+  replicas?: number;
+  /** Soft pin: `enable` it, `disable` it, or `preserve` what the object has (upsert). Default `preserve`. */
+  softPin?: 'preserve' | 'enable' | 'disable';
+  /** How long a soft pin lasts, from the first readable replica. Default 30 min, at most 24 h. */
+  softPinTtlMs?: number;
+  /** Never evicted; goes only by an explicit remove. Default false. */
+  hardPin?: boolean;
+  /** Segment names to try first, in order. */
+  preferredSegments?: readonly string[];
+  /** The writer's host; segments on it are tried before others when `preferSameNode` is set. */
+  hostId?: string;
+  preferSameNode?: boolean;
+  /** A group for each key (or one for all): a lookup of one member protects all, eviction takes them together. */
+  groups?: readonly string[] | string;
+}
+
+/** A readable object, protected for `leaseMs` from now: a reader that takes longer must treat its read as failed. */
+export interface ObjectInfo {
+  readonly replicas: readonly Replica[];
+  readonly size: number;
+  /** CRC-64 of the bytes; undefined where the writer gave none. */
+  readonly checksum: bigint | undefined;
+  readonly leaseMs: number;
+}
+
+/** Why a key was not served, for the counters. */
+export type MissReason = 'absent' | 'evicted' | 'removed' | 'incomplete' | 'unknown-tenant';
+
+export interface SegmentFigures extends SegmentInfo {
+  client: Uuid;
+  usedBytes: number;
+  capacityBytes: number;
+  objects: number;
+}
+
+export interface MetadataStats {
+  objects: number;
+  /** Objects whose put has not ended. */
+  incomplete: number;
+  usedBytes: number;
+  capacityBytes: number;
+  evictedObjects: number;
+  evictedBytes: number;
+  /** Times that eviction ran, and times that it found nothing that may go. */
+  evictions: number;
+  fruitlessEvictions: number;
+  discardedPuts: number;
+  lookups: number;
+  hits: number;
+  misses: Readonly<Record<MissReason, number>>;
+  /** Bytes of the tables. */
+  metadataBytes: number;
+  tenants: Readonly<Record<string, { objects: number; usedBytes: number; quotaBytes: number | null }>>;
+}
+
+export interface Metadata {
+  /** Reserves room for objects that do not exist: -705 exists, -200 no space, -600 bad size. */
+  putStart(
+    client: Uuid,
+    keys: Keys,
+    sizes: Float64Array,
+    config: ReplicateConfig,
+    tenant: string,
+  ): Outcome<Replica[]>[];
+  /** Makes objects readable. Checksums key by key; undefined: none. -601 when another client started the put, -704. */
+  putEnd(client: Uuid, keys: Keys, checksums: readonly (bigint | undefined)[], tenant: string): Status[];
+  /** Takes a started put back. */
+  putRevoke(client: Uuid, keys: Keys, tenant: string): Status[];
+  /** As putStart, but an object that exists is replaced when the upsert ends; until then readers get the old one. */
+  upsertStart(
+    client: Uuid,
+    keys: Keys,
+    sizes: Float64Array,
+    config: ReplicateConfig,
+    tenant: string,
+  ): Outcome<Replica[]>[];
+  upsertEnd(client: Uuid, keys: Keys, checksums: readonly (bigint | undefined)[], tenant: string): Status[];
+  upsertRevoke(client: Uuid, keys: Keys, tenant: string): Status[];
+  /** Where objects are, for reading: grants a lease and counts as use. -704 absent, -703 not ready. */
+  getReplicas(keys: Keys, tenant: string): Outcome<ObjectInfo>[];
+  /** 1 present, 0 absent, negative status: grants a lease of the weaker kind and does not count as use. */
+  exist(keys: Keys, tenant: string): Int32Array;
+  /** As getReplicas, but grants nothing and counts as nothing: for tools. */
+  peek(keys: Keys, tenant: string): Outcome<ObjectInfo>[];
+  /** -706 leased (unless forced), -704 absent. */
+  remove(keys: Keys, force: boolean, tenant: string): Status[];
+  mountSegment(segment: SegmentInfo, client: Uuid): Status;
+  unmountSegment(segment: Uuid, client: Uuid): Status;
+  segments(): SegmentFigures[];
+  stats(): MetadataStats;
+}
+
+/** Long work: done in slices, so that nothing else waits for it; a deadline ends it with what was done so far. */
+export interface LongMetadata {
+  /** Removes objects whose whole key the pattern is found in; how many. Throws ERR_INVALID_ARGUMENT for a bad pattern. */
+  removeByRegex(pattern: string, force: boolean, tenant: string): Promise<number>;
+  /** Removes every object of the tenant that no lease protects (all, when forced); how many. */
+  removeAll(force: boolean, tenant: string): Promise<number>;
+  /** Keys that the pattern is found in, with their replicas. */
+  replicasByRegex(pattern: string, tenant: string): Promise<Map<string, readonly Replica[]>>;
+  /** Every key of a tenant. */
+  keys(tenant: string): Promise<string[]>;
+}
+
+type Promised<T> = {
+  [K in keyof T]: T[K] extends (...args: infer A) => infer R ? (...args: A) => Promise<R> : never;
+};
+
+/** What a store calls: the same, wherever the service is. */
+export type MetadataClient = Promised<Metadata> & LongMetadata;
