@@ -3,6 +3,7 @@ import { integer, options as object, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import { Keys } from '../core/keys.js';
 import { onAbort } from '../pool/abort.js';
+import { MAX_TIMEOUT_MS } from '../transfer/limits.js';
 import type { CallLimits } from '../transfer/transfer.js';
 import type { StoreContext } from './context.js';
 
@@ -44,11 +45,9 @@ export class Limits {
     if (signal !== undefined && !(signal instanceof AbortSignal)) {
       throw errors.invalidArgument('signal', signal, 'an AbortSignal');
     }
-    const ms = timeoutMs ?? context.timeoutMs;
-    if (typeof ms !== 'number' || !(ms > 0)) throw errors.invalidArgument('timeoutMs', timeoutMs, 'above 0');
     this.#signal = signal;
-    this.#timeoutMs = ms;
-    this.#end = performance.now() + ms;
+    this.#timeoutMs = timeoutMs === undefined ? context.timeoutMs : integer('timeoutMs', timeoutMs, 1, MAX_TIMEOUT_MS);
+    this.#end = performance.now() + this.#timeoutMs;
     this.check();
   }
 
@@ -58,13 +57,19 @@ export class Limits {
     if (performance.now() > this.#end) throw errors.timeout('the call', this.#timeoutMs);
   }
 
+  /** What is left of the call. */
+  rest(): CallLimits {
+    this.check();
+    return { signal: this.#signal, timeoutMs: Math.max(1, Math.ceil(this.#end - performance.now())) };
+  }
+
   /** Runs a move between peers with what is left of the call; `end` aborts it as well. */
   async move<T>(end: AbortSignal, work: (limits: CallLimits) => Promise<T>): Promise<T> {
-    this.check();
+    const { timeoutMs } = this.rest();
     const either = new AbortController();
     const forget = [this.#signal, end].map((signal) => signal && onAbort(signal, () => either.abort(signal.reason)));
     try {
-      return await work({ signal: either.signal, timeoutMs: Math.max(1, this.#end - performance.now()) });
+      return await work({ signal: either.signal, timeoutMs });
     } finally {
       for (const each of forget) each?.();
     }

@@ -18,7 +18,7 @@ import { Moves } from './moves.js';
 import { Pieces } from './pieces.js';
 import type { Place, Session } from './session.js';
 
-interface FoundObject {
+export interface FoundObject {
   readonly size: number;
   readonly checksum: bigint | undefined;
   readonly place: Place;
@@ -53,16 +53,15 @@ export class ObjectGets implements GetBatch {
   readonly statuses: Int32Array;
   readonly sizes: Float64Array;
   readonly #context: StoreContext;
-  readonly #session: Session;
+  #session: Session | undefined;
   readonly #keys: Keys;
   readonly #tenant: string;
   readonly #stride: number;
   readonly #objects: (FoundObject | undefined)[] = [];
   readonly #underWay = new UnderWay('the batch');
 
-  private constructor(context: StoreContext, session: Session, keys: Keys, options: BatchOptions) {
+  private constructor(context: StoreContext, keys: Keys, options: BatchOptions) {
     this.#context = context;
-    this.#session = session;
     this.#keys = keys;
     this.#tenant = checkTenant(options.tenant);
     this.#stride = options.stride;
@@ -71,15 +70,22 @@ export class ObjectGets implements GetBatch {
   }
 
   static async open(context: StoreContext, keys: Keys, options: BatchOptions, limits: Limits): Promise<ObjectGets> {
-    const session = await context.session();
-    limits.check();
-    const gets = new ObjectGets(context, session, keys, options);
-    // The lease is counted from before the call: the service grants it later, so it never ends before we think.
-    const asked = performance.now();
-    const outcomes = await session.metadata.getReplicas(keys, gets.#tenant);
-    for (const [i, outcome] of outcomes.entries()) {
-      const found = gets.#find(i, outcome, asked);
-      if (found instanceof Promise) await found;
+    const gets = new ObjectGets(context, keys, options);
+    try {
+      const session = (gets.#session = await context.session());
+      limits.check();
+      // The lease is counted from before the call: the service grants it later, so it never ends before we think.
+      const asked = performance.now();
+      const outcomes = await session.metadata(limits.rest()).getReplicas(keys, gets.#tenant);
+      for (const [i, outcome] of outcomes.entries()) {
+        const found = gets.#find(session, i, outcome, asked);
+        if (found instanceof Promise) await found;
+      }
+    } catch (error) {
+      const reason = failure(error);
+      if (reason === undefined) throw error;
+      gets.#objects.length = 0;
+      for (let i = 0; i < keys.length; i++) if (gets.statuses[i] === 0) gets.#missed(i, reason);
     }
     limits.check();
     return gets;
@@ -91,9 +97,9 @@ export class ObjectGets implements GetBatch {
     if (found) found.miss ??= reason;
   }
 
-  /** Where a found object lies. */
-  place(object: number): Place | undefined {
-    return this.#objects[object]?.place;
+  /** What was found; undefined for a miss. */
+  found(object: number): Readonly<FoundObject> | undefined {
+    return this.#objects[object];
   }
 
   /** Reads the first `target.length` bytes of an object into memory that need not be registered. */
@@ -128,8 +134,7 @@ export class ObjectGets implements GetBatch {
     }
     if (corrupt.length > 0) {
       // So that they are computed and stored anew; that they cannot be removed now changes nothing for this reader.
-      const { metadata } = this.#session;
-      await metadata.remove(pick(this.#keys, corrupt), true, this.#tenant).catch(() => {});
+      await this.#session?.metadata().remove(pick(this.#keys, corrupt), true, this.#tenant).catch(() => {});
     }
     return statuses;
   }
@@ -139,7 +144,7 @@ export class ObjectGets implements GetBatch {
     await this.#underWay.abort();
   }
 
-  #find(i: number, outcome: Outcome<ObjectInfo>, asked: number): void | Promise<void> {
+  #find(session: Session, i: number, outcome: Outcome<ObjectInfo>, asked: number): void | Promise<void> {
     if (!outcome.ok) return this.#missed(i, missReason(outcome.status, outcome.why));
     const { replicas, size, checksum, leaseMs } = outcome.value;
     const readable = replicas.filter(({ state }) => state === 'complete');
@@ -148,11 +153,12 @@ export class ObjectGets implements GetBatch {
       const [expires, coverage] = [asked + leaseMs, new Coverage()];
       this.#objects[i] = { size, checksum, place, expires, coverage, wanted: 0, miss: undefined };
     };
-    return this.#locate(readable, open, (reason) => this.#missed(i, reason));
+    return this.#locate(session, readable, open, (reason) => this.#missed(i, reason));
   }
 
   /** The nearest replica: one in this process before one of a peer. */
   #locate(
+    session: Session,
     replicas: readonly Replica[],
     found: (place: Place) => void,
     missed: (reason: StoreMissReason) => void,
@@ -161,7 +167,7 @@ export class ObjectGets implements GetBatch {
     let reason: StoreMissReason = 'incomplete';
     for (const replica of replicas) {
       try {
-        const place = this.#session.place(replica);
+        const place = session.place(replica);
         if (!(place instanceof Promise)) return found(place);
         later.push(place);
       } catch (error) {
@@ -183,6 +189,7 @@ export class ObjectGets implements GetBatch {
     const { size, checksum, coverage, miss } = found;
     if (miss !== undefined) return miss;
     if (now > found.expires) return 'lease-expired';
+    if (found.place.memory?.retired) return 'removed';
     const comparable = verify && checksum !== undefined && coverage.bytes === size;
     if (comparable && coverage.digest() !== checksum) return 'corrupt';
     if (!comparable && requireChecksum) return 'unverified';

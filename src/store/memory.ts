@@ -24,6 +24,8 @@ export const MAX_OWN_BYTES = (MAX_PAGES - HEAD_PAGES) * PAGE;
 export interface SegmentMemory {
   /** The segment's bytes; never detached. */
   readonly bytes: Uint8Array;
+  /** Set when the segment is taken away: what was read from it before that moment may be stale by now. */
+  retired: boolean;
   /** Copies `source` to `offset`; the CRC-64 of it, continued from `crc`. */
   copyIn(offset: number, source: Uint8Array, crc: bigint): bigint;
   /** Fills `target` with the bytes at `offset`; the CRC-64 of what it holds then, continued from `crc`. */
@@ -34,6 +36,7 @@ export interface SegmentMemory {
 
 class OwnMemory implements SegmentMemory {
   readonly bytes: Uint8Array;
+  retired = false;
   readonly #exports: ChecksumExports;
   readonly #area: number;
   readonly #base: number;
@@ -80,6 +83,8 @@ class OwnMemory implements SegmentMemory {
 }
 
 class CallersMemory implements SegmentMemory {
+  retired = false;
+
   constructor(readonly bytes: Uint8Array) {}
 
   copyIn(offset: number, source: Uint8Array, crc: bigint): bigint {

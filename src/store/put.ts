@@ -78,9 +78,9 @@ export class ObjectPuts implements PutBatch {
   ): Promise<ObjectPuts> {
     const session = await context.session();
     limits.check();
-    const { metadata, client } = session;
+    const metadata = session.metadata(limits.rest());
     const start = options.upsert ? metadata.upsertStart : metadata.putStart;
-    const outcomes = await start.call(metadata, client, keys, sizes, options, checkTenant(options.tenant));
+    const outcomes = await start.call(metadata, session.client, keys, sizes, options, checkTenant(options.tenant));
     const puts = new ObjectPuts(context, session, keys, options, outcomes);
     try {
       for (const [i, outcome] of outcomes.entries()) {
@@ -129,10 +129,10 @@ export class ObjectPuts implements PutBatch {
     }
     await this.#takeBack(broken);
     if (whole.length > 0) {
-      const { metadata, client } = this.#session;
+      const metadata = this.#session.metadata();
       const sums = whole.map((i) => (this.#context.checksum ? this.#objects[i]?.coverage.digest() : undefined));
       const end = this.#upsert ? metadata.upsertEnd : metadata.putEnd;
-      const ended = await end.call(metadata, client, pick(this.#keys, whole), sums, this.#tenant);
+      const ended = await end.call(metadata, this.#session.client, pick(this.#keys, whole), sums, this.#tenant);
       for (const [n, i] of whole.entries()) statuses[i] = ended[n];
     }
     for (const [i, status] of statuses.entries()) {
@@ -154,9 +154,9 @@ export class ObjectPuts implements PutBatch {
 
   async #takeBack(positions: readonly number[]): Promise<void> {
     if (positions.length === 0) return;
-    const { metadata, client } = this.#session;
+    const metadata = this.#session.metadata();
     const revoke = this.#upsert ? metadata.upsertRevoke : metadata.putRevoke;
-    await revoke.call(metadata, client, pick(this.#keys, positions), this.#tenant);
+    await revoke.call(metadata, this.#session.client, pick(this.#keys, positions), this.#tenant);
   }
 
   /** The objects that a failed write touched are broken. */

@@ -4,7 +4,7 @@
  * get stays with the session that it began on, so that what one run of the owner said is never read from the next.
  */
 import type { MetadataClient, Replica, Uuid } from '../master/api.js';
-import type { Peer } from '../transfer/transfer.js';
+import type { CallLimits, Peer } from '../transfer/transfer.js';
 import type { SegmentMemory } from './memory.js';
 
 /** Where a replica's bytes are reached: in this process, or through a peer's segment. `offset` in bytes. */
@@ -14,7 +14,8 @@ export type Place =
 
 export interface Session {
   readonly client: Uuid;
-  readonly metadata: MetadataClient;
+  /** The metadata service; calls of one in another process end by these limits. */
+  metadata(limits?: CallLimits): MetadataClient;
   /** Throws ERR_SEGMENT where the segment is gone, ERR_PEER where its owner is. */
   place(replica: Replica): Place | Promise<Place>;
 }
