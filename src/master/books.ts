@@ -197,7 +197,6 @@ export class Books {
   drop(id: number, reason: LossReason, now: number): void {
     this.#freeContent(id, now);
     if (!this.puts.has(id)) this.#strike(id, reason);
-    else this.table.setState(id, PROCESSING);
   }
 
   /** Strikes out every copy that lies in a segment, and the segment. Objects without another copy are gone. */

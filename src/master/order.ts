@@ -85,7 +85,8 @@ export class EvictionOrder {
     if (grade < HELD) this.#byUse[grade].push(table.stamp(id), id);
     if (grade === FREE) return;
     // A put that is under way and a hard pin do not end by themselves.
-    const until = grade === HELD ? table.leaseUntil(id) : grade === SOFT_PINNED ? table.pinUntil(id) : table.lookupUntil(id);
+    const until =
+      grade === HELD ? table.leaseUntil(id) : grade === SOFT_PINNED ? table.pinUntil(id) : table.lookupUntil(id);
     if (until > now) this.#waiting.push(until, id);
   }
 

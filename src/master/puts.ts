@@ -5,7 +5,7 @@
 import { boolean, options as checkOptions, integer, oneOf, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
-import type { Outcome, ReplicateConfig, Replica, Status, Uuid } from './api.js';
+import type { Outcome, Replica, ReplicateConfig, Status, Uuid } from './api.js';
 import { type Books, type Put, refuse, UNKNOWN_TENANT } from './books.js';
 import { checkKeys, checkUuid } from './check.js';
 import type { Eviction } from './eviction.js';
@@ -200,7 +200,7 @@ function resolveConfig(config: ReplicateConfig | undefined, keys: number, option
     if (!Array.isArray(groups) || groups.length !== keys) {
       throw errors.invalidArgument('config.groups', groups, `a name, or an array of ${keys} names, one a key`);
     }
-    groups.forEach((name, i) => string(`config.groups[${i}]`, name));
+    for (const [i, name] of groups.entries()) string(`config.groups[${i}]`, name);
   }
   return {
     preferences: {

@@ -24,10 +24,15 @@ export class Reads {
     const tenant = this.#books.tenants.find(tenantName);
     if (!tenant) return this.#missAll(keys);
     const { table, options } = this.#books;
-    const ids = table.lookupMany(tenant.number, keys, now, options.leaseTtlMs, 'read');
+    const ids = new Float64Array(keys.length);
+    table.lookupMany(tenant.number, keys, 'read', now + options.leaseTtlMs, ids);
     this.#keepInOrder(ids);
     this.#protectGroups(ids, now, true);
-    return this.#answers(ids, (id) => this.#info(id), (i, id) => this.#miss(tenant, keys, i, id));
+    return this.#answers(
+      ids,
+      (id) => this.#info(id),
+      (i, id) => this.#miss(tenant, keys, i, id),
+    );
   }
 
   exist(keys: Keys, tenantName: string): Int32Array {
@@ -40,13 +45,17 @@ export class Reads {
       this.#missAll(keys);
       return tenants.closed ? answers.fill(STATUS.unknownTenant) : answers;
     }
-    const ids = table.lookupMany(tenant.number, keys, now, options.leaseTtlMs, 'lookup');
+    const ids = new Float64Array(keys.length);
+    table.lookupMany(tenant.number, keys, 'lookup', now + options.leaseTtlMs, ids, now);
     this.#protectGroups(ids, now, false);
     for (let i = 0; i < ids.length; i++) {
       if (ids[i] > 0) answers[i] = 1;
       else this.#miss(tenant, keys, i, ids[i]);
     }
-    this.#count(keys.length, answers.reduce((sum, answer) => sum + answer, 0));
+    this.#count(
+      keys.length,
+      answers.reduce((sum, answer) => sum + answer, 0),
+    );
     return answers;
   }
 

@@ -106,7 +106,11 @@ function compilePattern(pattern: unknown): (text: string) => boolean {
     throw errors.invalidArgument('pattern', pattern, expected);
   }
   if (compiled.programSize() > MAX_INSTRUCTIONS) {
-    throw errors.invalidArgument('pattern', pattern, `a regular expression of at most ${MAX_INSTRUCTIONS} instructions`);
+    throw errors.invalidArgument(
+      'pattern',
+      pattern,
+      `a regular expression of at most ${MAX_INSTRUCTIONS} instructions`,
+    );
   }
   return (text) => compiled.test(text);
 }

@@ -7,7 +7,7 @@ import type { SegmentInfo, Status, Uuid } from './api.js';
 import type { AllocationStrategy, ResolvedOptions } from './options.js';
 import { STATUS } from './status.js';
 
-const MAX_SEGMENTS = 8192;
+const MAX_SEGMENTS = 4096;
 const MAX_ADDRESS = 2 ** 47;
 /** How many segments `free_ratio_first` compares. */
 const SAMPLE = 6;

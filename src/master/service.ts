@@ -62,12 +62,7 @@ export class MetadataService implements Metadata, LongMetadata {
     return this.#puts.start(client, keys, sizes, config, tenant, false);
   }
 
-  putEnd(
-    client: Uuid,
-    keys: Keys,
-    checksums: readonly (bigint | undefined)[],
-    tenant = DEFAULT_TENANT,
-  ): Status[] {
+  putEnd(client: Uuid, keys: Keys, checksums: readonly (bigint | undefined)[], tenant = DEFAULT_TENANT): Status[] {
     return this.#puts.end(client, keys, checksums, tenant);
   }
 
@@ -85,12 +80,7 @@ export class MetadataService implements Metadata, LongMetadata {
     return this.#puts.start(client, keys, sizes, config, tenant, true);
   }
 
-  upsertEnd(
-    client: Uuid,
-    keys: Keys,
-    checksums: readonly (bigint | undefined)[],
-    tenant = DEFAULT_TENANT,
-  ): Status[] {
+  upsertEnd(client: Uuid, keys: Keys, checksums: readonly (bigint | undefined)[], tenant = DEFAULT_TENANT): Status[] {
     return this.#puts.end(client, keys, checksums, tenant);
   }
 
@@ -114,19 +104,19 @@ export class MetadataService implements Metadata, LongMetadata {
     return this.#removal.remove(keys, boolean('force', force), tenant);
   }
 
-  removeByRegex(pattern: string, force = false, tenant = DEFAULT_TENANT): Promise<number> {
+  async removeByRegex(pattern: string, force = false, tenant = DEFAULT_TENANT): Promise<number> {
     return this.#scans.removeByRegex(pattern, boolean('force', force), tenant);
   }
 
-  removeAll(force = false, tenant = DEFAULT_TENANT): Promise<number> {
+  async removeAll(force = false, tenant = DEFAULT_TENANT): Promise<number> {
     return this.#scans.removeAll(boolean('force', force), tenant);
   }
 
-  replicasByRegex(pattern: string, tenant = DEFAULT_TENANT): Promise<Map<string, readonly Replica[]>> {
+  async replicasByRegex(pattern: string, tenant = DEFAULT_TENANT): Promise<Map<string, readonly Replica[]>> {
     return this.#scans.replicasByRegex(pattern, tenant);
   }
 
-  keys(tenant = DEFAULT_TENANT): Promise<string[]> {
+  async keys(tenant = DEFAULT_TENANT): Promise<string[]> {
     return this.#scans.keys(tenant);
   }
 

@@ -4,8 +4,8 @@ import { ObjectTable } from '../core/objects.js';
 export { ObjectTable };
 
 /** States of an object: its put is under way, or it is readable. */
-export const PROCESSING = 0;
-export const COMPLETE = 1;
+export const PROCESSING = 'processing';
+export const COMPLETE = 'complete';
 
 /** Flags. */
 export const HAS_CHECKSUM = 1;
