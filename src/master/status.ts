@@ -16,5 +16,6 @@ export const STATUS = {
   leaseExpired: -707,
   transferFailed: -800,
   checksumMismatch: -801,
-  rpcFailed: -900,
+  quotaExceeded: -1700,
+  unknownTenant: -1701,
 } as const;
