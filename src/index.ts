@@ -62,7 +62,6 @@ export { MetadataService } from './master/service.js';
 export { STATUS } from './master/status.js';
 export {
   MooncakeConnector,
-  MooncakeStore,
   MooncakeStoreConnector,
   MultiConnector,
   TransferEngine,
@@ -83,6 +82,21 @@ export { parseTrace, readTrace } from './replay/read.js';
 export { type ReplayOptions, type ReplayResult, replay } from './replay/replay.js';
 export { type Trace, TraceBuilder, type TraceRequest } from './replay/trace.js';
 export { generateTrace, type WorkloadOptions } from './replay/workload.js';
+export * from './store/api.js';
+export type { AttachOptions } from './store/attached.js';
+export type { StoreStats } from './store/counters.js';
+export type {
+  GetValueOptions,
+  IntegrityOptions,
+  PutValueOptions,
+  RemoveOptions,
+  StoreOptions,
+  TenantOptions,
+} from './store/options.js';
+export type { SegmentOptions as StoreSegmentOptions } from './store/segments.js';
+export { MooncakeStore } from './store/store.js';
+export type { SegmentRange } from './store/values.js';
+export type { ObjectView } from './store/view.js';
 export type { TransferOptions } from './transfer/base.js';
 export { LocalTransfer, type LocalTransferOptions } from './transfer/local.js';
 export type {

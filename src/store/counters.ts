@@ -24,7 +24,7 @@ export const MISS_STATUS: Readonly<Record<StoreMissReason, number>> = {
   evicted: STATUS.notFound,
   removed: STATUS.notFound,
   incomplete: STATUS.notReady,
-  'unknown-tenant': STATUS.invalidParams,
+  'unknown-tenant': STATUS.unknownTenant,
   size: STATUS.invalidRead,
   corrupt: STATUS.checksumMismatch,
   unverified: STATUS.invalidRead,
@@ -45,6 +45,7 @@ const METADATA_REASONS: ReadonlySet<string> = new Set<MissReason>([
 /** The reason in a failed lookup's answer: the service names it, and a service that does not is believed its status. */
 export function missReason(status: number, why: string): StoreMissReason {
   if (METADATA_REASONS.has(why)) return why as StoreMissReason;
+  if (status === STATUS.unknownTenant) return 'unknown-tenant';
   return status === STATUS.notReady ? 'incomplete' : 'absent';
 }
 

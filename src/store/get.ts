@@ -134,7 +134,10 @@ export class ObjectGets implements GetBatch {
     }
     if (corrupt.length > 0) {
       // So that they are computed and stored anew; that they cannot be removed now changes nothing for this reader.
-      await this.#session?.metadata().remove(pick(this.#keys, corrupt), true, this.#tenant).catch(() => {});
+      await this.#session
+        ?.metadata()
+        .remove(pick(this.#keys, corrupt), true, this.#tenant)
+        .catch(() => {});
     }
     return statuses;
   }
@@ -175,7 +178,9 @@ export class ObjectGets implements GetBatch {
       }
     }
     if (later.length === 0) return missed(reason);
-    return Promise.any(later).then(found, ({ errors: [error] }: AggregateError) => missed(failure(error) ?? 'peer-lost'));
+    return Promise.any(later).then(found, ({ errors: [error] }: AggregateError) =>
+      missed(failure(error) ?? 'peer-lost'),
+    );
   }
 
   #missed(i: number, reason: StoreMissReason): void {
@@ -262,7 +267,11 @@ export class ObjectGets implements GetBatch {
       const { offset, segment, at, length } = pieces;
       const memory = transfer.memory(segment);
       if (at + length > memory.length) {
-        throw errors.segment('descriptors', `${at} to ${at + length}`, `leaves the ${memory.length} bytes of ${segment}`);
+        throw errors.segment(
+          'descriptors',
+          `${at} to ${at + length}`,
+          `leaves the ${memory.length} bytes of ${segment}`,
+        );
       }
       if (offset + length > object.size) this.refuse(pieces.object, 'size');
       if (object.miss !== undefined) continue;

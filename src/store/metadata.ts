@@ -1,6 +1,6 @@
 /** The metadata service of this process, called as one elsewhere is. */
 import type { Keys } from '../core/keys.js';
-import type { Metadata, LongMetadata, MetadataClient, ReplicateConfig, SegmentInfo, Uuid } from '../master/api.js';
+import type { LongMetadata, Metadata, MetadataClient, ReplicateConfig, SegmentInfo, Uuid } from '../master/api.js';
 
 type Sums = readonly (bigint | undefined)[];
 

@@ -209,7 +209,11 @@ export class ObjectPuts implements PutBatch {
       if (object === undefined) continue;
       const memory = transfer.memory(segment);
       if (at + length > memory.length) {
-        throw errors.segment('descriptors', `${at} to ${at + length}`, `leaves the ${memory.length} bytes of ${segment}`);
+        throw errors.segment(
+          'descriptors',
+          `${at} to ${at + length}`,
+          `leaves the ${memory.length} bytes of ${segment}`,
+        );
       }
       if (offset + length > object.size) {
         const range = `${offset} to ${offset + length}`;

@@ -77,7 +77,8 @@ class StoreServer {
   }
 
   #hello(peer: Peer, version: unknown): Message {
-    if (version !== VERSION) throw errors.notSupported(`version ${version} of ${SERVICE}`, `this is version ${VERSION}`);
+    if (version !== VERSION)
+      throw errors.notSupported(`version ${version} of ${SERVICE}`, `this is version ${VERSION}`);
     let clients = this.#clients.get(peer);
     if (clients === undefined) {
       this.#clients.set(peer, (clients = new Map()));

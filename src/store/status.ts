@@ -12,6 +12,8 @@ const CODES: Readonly<Record<number, ErrorCode>> = {
   [STATUS.notReady]: 'ERR_NOT_READY',
   [STATUS.notFound]: 'ERR_NOT_FOUND',
   [STATUS.leased]: 'ERR_LEASED',
+  [STATUS.quotaExceeded]: 'ERR_QUOTA',
+  [STATUS.unknownTenant]: 'ERR_UNKNOWN_TENANT',
 };
 
 /** `why` is the service's own word for it, where it gave one. */

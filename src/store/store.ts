@@ -202,9 +202,7 @@ export class MooncakeStore implements ObjectStore {
   ): Promise<Float64Array> {
     const packed = checkKeys(Keys.from(keys));
     const targets = checkList('into', into, packed).map((target, i) =>
-      target instanceof Uint8Array
-        ? checkValue(`into[${i}]`, target)
-        : rangeBytes(this.transfer, `into[${i}]`, target),
+      target instanceof Uint8Array ? checkValue(`into[${i}]`, target) : rangeBytes(this.transfer, `into[${i}]`, target),
     );
     const sizes = new Float64Array(packed.length);
     const fit = (i: number, size: number) => {
