@@ -71,7 +71,10 @@ test('an object without a checksum is served and counted, or a miss where checks
     assert.is((await store.stats()).misses.unverified, 2);
   });
   await transfer.close();
-  assert.is(await code(() => withStore({ verify: false, requireChecksum: true }, async () => {})), 'ERR_INVALID_ARGUMENT');
+  assert.is(
+    await code(() => withStore({ verify: false, requireChecksum: true }, async () => {})),
+    'ERR_INVALID_ARGUMENT',
+  );
 });
 
 test('a read that outlives its lease is a miss, also when the bytes are right', () =>
@@ -120,8 +123,8 @@ test('a segment that is taken away takes its objects along, reads under way are 
 test('checksums are those of the bytes handed over, whatever the memory they went to', async () => {
   const { crc64 } = await import('mooncake-ts');
   const value = content(3 * 2 ** 20 + 11, 7);
-  const segments = [[{ length: '8MB' }], [{ memory: new Uint8Array(8 * 2 ** 20) }]];
-  for (const each of [...segments, [{ memory: new Uint8Array(new SharedArrayBuffer(8 * 2 ** 20)) }]]) {
+  const segments = [[{ length: '32MB' }], [{ memory: new Uint8Array(32 * 2 ** 20) }]];
+  for (const each of [...segments, [{ memory: new Uint8Array(new SharedArrayBuffer(32 * 2 ** 20)) }]]) {
     await withStore({ segments: each }, async (store) => {
       await store.put('a', value);
       await store.putParts('b', [value.subarray(0, 5), value.subarray(5)], { replicas: 3 });

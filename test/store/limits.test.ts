@@ -45,9 +45,11 @@ test('a store full of pinned objects says so and serves on', () =>
     assert.is(await store.isExist('2'), false);
   }));
 
-test('a store that is full makes room: what was used last stays', () =>
-  withStore({ segments: '8MB', leaseTtlMs: 0, evictionRatio: 0.1 }, async (store) => {
+test('a store that is full makes room: what was used last stays', () => {
+  let now = 0;
+  return withStore({ segments: '8MB', now: () => now, evictionRatio: 0.1 }, async (store) => {
     for (let i = 0; i < 200; i++) {
+      now += 20_000;
       assert.is(await store.put(`${i}`, content(200_000, i)), true);
       if (i > 0) assert.ok(same(await store.get('0'), content(200_000, 0)), `after ${i}`);
     }
@@ -55,7 +57,8 @@ test('a store that is full makes room: what was used last stays', () =>
     const { misses, metadata } = await store.stats();
     assert.is(misses.evicted, 1);
     assert.ok(metadata.evictedObjects > 150);
-  }));
+  });
+});
 
 test('tenants: an unknown one is refused, a quota holds', () =>
   withStore({ tenants: { small: { quotaBytes: 1000 } } }, async (store) => {
