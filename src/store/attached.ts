@@ -4,6 +4,7 @@
  */
 import { integer, options as object, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
+import type { Keys } from '../core/keys.js';
 import type { Replica, Uuid } from '../master/api.js';
 import { MAX_TIMEOUT_MS } from '../transfer/limits.js';
 import type { CallLimits, Peer, RemoteSegment, Transfer } from '../transfer/transfer.js';
@@ -54,6 +55,10 @@ class RemoteSession implements Session {
   /** Ends the client: the owner takes back the puts that have not ended. */
   async bye(): Promise<void> {
     await this.#peer.call(SERVICE, { call: 'bye', client: this.client }, this.#limits);
+  }
+
+  suspect(keys: Keys, tenant: string): Promise<void> {
+    return this.metadata().suspect(keys, tenant);
   }
 
   place(replica: Replica): Place | Promise<Place> {

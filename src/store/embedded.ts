@@ -1,6 +1,7 @@
 /** The cluster of an embedded store: the metadata service and the segments, in this process. */
 import { string } from '../core/check.js';
 import { errors } from '../core/errors.js';
+import type { Keys } from '../core/keys.js';
 import type { MetadataClient, Replica, SegmentInfo } from '../master/api.js';
 import { MetadataService } from '../master/service.js';
 import { STATUS } from '../master/status.js';
@@ -10,7 +11,7 @@ import type { SegmentMemory } from './memory.js';
 import { InProcess } from './metadata.js';
 import type { StoreOptions } from './options.js';
 import { type OwnSegment, parseSegment, parseSegments, type SegmentOptions, virtualBase } from './segments.js';
-import { serveStore } from './server.js';
+import { type Served, serveStore } from './server.js';
 import { Claims, checkTransfer, type Place, type Session, uuid } from './session.js';
 import { statusError } from './status.js';
 
@@ -65,6 +66,11 @@ export class EmbeddedCluster implements Session {
     return this.#metadata;
   }
 
+  /** Our own readers read the bytes where they lie: what they found corrupt is. */
+  async suspect(keys: Keys, tenant: string): Promise<void> {
+    this.#service.remove(keys, true, tenant);
+  }
+
   place(replica: Replica): Place {
     const mounted = this.#segments.get(replica.segmentName);
     if (mounted?.id !== replica.segment) {
@@ -86,8 +92,9 @@ export class EmbeddedCluster implements Session {
     await this.#withdraw(mounted);
   }
 
-  serve(transfer: Transfer): () => void {
-    const stop = serveStore(transfer, { home: this.transfer.address, metadata: this.#metadata });
+  /** `examine` reads objects where they lie; its misses are removed. */
+  serve(transfer: Transfer, examine: Served['examine']): () => void {
+    const stop = serveStore(transfer, { home: this.transfer.address, metadata: this.#metadata, examine });
     if (transfer !== this.transfer && !this.#doors.has(transfer)) {
       this.#doors.add(transfer);
       for (const [name, { memory, registered }] of this.#segments) {

@@ -138,13 +138,8 @@ export class ObjectGets implements GetBatch {
       this.#context.counters.misses[miss]++;
       if (miss === 'corrupt') corrupt.push(i);
     }
-    if (corrupt.length > 0) {
-      // So that they are computed and stored anew; that they cannot be removed now changes nothing for this reader.
-      await this.#session
-        ?.metadata()
-        .remove(pick(this.#keys, corrupt), true, this.#tenant)
-        .catch(() => {});
-    }
+    // That it cannot be looked into now changes nothing for this reader.
+    if (corrupt.length > 0) await this.#session?.suspect(pick(this.#keys, corrupt), this.#tenant).catch(() => {});
     return statuses;
   }
 

@@ -111,6 +111,11 @@ export class RemoteMetadata implements MetadataClient {
     return list('segments', await this.#ask('segments', {})) as SegmentFigures[];
   }
 
+  /** Asks the owner to look at objects that came out corrupt here. */
+  async suspect(keys: Keys, tenant: string): Promise<void> {
+    await this.#ask('suspect', { ...packKeys(keys), tenant });
+  }
+
   mountSegment(): Promise<Status> {
     return Promise.reject(lending('mountSegment'));
   }

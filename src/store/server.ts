@@ -31,6 +31,8 @@ export interface Served {
   /** The address under which the metadata knows the segments; clients reach them through the peer they asked. */
   readonly home: string;
   readonly metadata: MetadataClient;
+  /** Reads objects where they lie and removes those that are corrupt. */
+  examine(keys: Keys, tenant: string): Promise<void>;
 }
 
 /** Clients on one connection. */
@@ -127,6 +129,9 @@ class StoreServer {
       case 'getReplicas':
       case 'peek':
         return packInfos(await metadata[call](keys, tenant));
+      case 'suspect':
+        await this.#served.examine(keys, tenant);
+        return null;
       case 'exist':
         return packed(await metadata.exist(keys, tenant));
       case 'remove':

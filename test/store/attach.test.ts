@@ -222,6 +222,23 @@ test('attaching where nothing is served, or nobody is, says so', async () => {
   await transfer.close();
 });
 
+test('an object that is corrupt where it lies goes when an attached reader finds it', async () => {
+  const memory = new Uint8Array(4 * MiB);
+  await over(
+    async ({ owner, client }) => {
+      await owner.put('a', content(MiB, 1));
+      const info = await owner.getReplicas('a');
+      memory[(info?.replicas[0].offset ?? 0) + 1000] ^= 1;
+      assert.is(await client.get('a'), undefined);
+      assert.is((await client.stats()).misses.corrupt, 1);
+      assert.is(await owner.isExist('a'), false);
+      assert.is(await client.put('a', content(MiB, 1)), true);
+      assert.ok(same(await client.get('a'), content(MiB, 1)));
+    },
+    { segments: [{ memory }] },
+  );
+});
+
 test('what only an owner can do is refused by name', () =>
   over(async ({ client }) => {
     assert.is(await code(() => client.serve()), 'ERR_NOT_SUPPORTED');
