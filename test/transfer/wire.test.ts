@@ -75,7 +75,7 @@ async function besieged(work: (port: number, reasons: MooncakeError[], memory: U
   await Promise.all([transfer.close(), honest.close()]);
 }
 
-/** Sends bytes; all that came back when the other side has closed, or when `enough` says so. */
+/** Sends bytes; all that came back when the other side has closed (or does not), or when `enough` says so. */
 function attack(port: number, bytes: Uint8Array, enough?: (answer: Buffer) => boolean): Promise<Buffer> {
   return new Promise((resolve) => {
     let answer = Buffer.alloc(0);
@@ -85,7 +85,11 @@ function attack(port: number, bytes: Uint8Array, enough?: (answer: Buffer) => bo
       if (enough?.(answer)) socket.destroy();
     });
     socket.on('error', () => {});
-    socket.on('close', () => resolve(answer));
+    const patience = setTimeout(() => socket.destroy(), 4000);
+    socket.on('close', () => {
+      clearTimeout(patience);
+      resolve(answer);
+    });
   });
 }
 
