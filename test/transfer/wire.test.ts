@@ -27,7 +27,7 @@ interface Fields {
   sum?: bigint;
 }
 
-function frame(type: number, payload = new Uint8Array(0), fields: Fields = {}): Buffer {
+function frame(type: number, payload: Uint8Array = new Uint8Array(0), fields: Fields = {}): Buffer {
   const head = Buffer.alloc(32);
   head.writeUInt32LE(fields.length ?? payload.length, 0);
   head[4] = type;
