@@ -113,6 +113,7 @@ export class EmbeddedCluster implements Session {
     for (const stop of this.#serving) stop();
     const mounted = [...this.#segments.values()];
     this.#segments.clear();
+    for (const { memory } of mounted) memory.retired = true;
     if (this.#ownTransfer) await this.transfer.close();
     await Promise.all(mounted.map((segment) => this.#withdraw(segment)));
   }

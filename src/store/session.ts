@@ -41,16 +41,25 @@ export function keyName(key: Uint8Array, tenant: string): string {
  * preempted by another of the same client, and then the first must neither end nor revoke it.
  */
 export class Claims {
-  readonly #batches = new Map<string, object>();
+  readonly #batches = new Map<string, Claimant>();
 
-  take(name: string, batch: object): void {
+  take(name: string, batch: Claimant): void {
     this.#batches.set(name, batch);
   }
 
   /** Gives the claim back; false where another batch has it by now. */
-  drop(name: string, batch: object): boolean {
+  drop(name: string, batch: Claimant): boolean {
     return this.#batches.get(name) === batch && this.#batches.delete(name);
   }
+
+  /** Ends every batch: no write of this client lands anywhere any more. */
+  async abort(): Promise<void> {
+    await Promise.allSettled([...new Set(this.#batches.values())].map((batch) => batch.abort()));
+  }
+}
+
+interface Claimant {
+  abort(): Promise<void>;
 }
 
 /** A random id for a client or a segment. */

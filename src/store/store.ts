@@ -356,7 +356,7 @@ export class MooncakeStore implements ObjectStore {
   async #metadata(options: CallLimits): Promise<MetadataClient> {
     const context = this.#open();
     const limits = new Limits(object('options', options), context);
-    const session = await context.session();
+    const session = await limits.within(context.session());
     return session.metadata(limits.rest());
   }
 

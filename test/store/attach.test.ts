@@ -173,7 +173,10 @@ test('whatever a client sends, the store keeps its sense', () =>
     ];
     for (const message of bad) {
       const refused = await code(() => peer.call('mooncake-store', message));
-      assert.ok(['ERR_PROTOCOL', 'ERR_INVALID_ARGUMENT', 'ERR_NOT_SUPPORTED'].includes(refused), refused);
+      assert.ok(
+        ['ERR_PROTOCOL', 'ERR_INVALID_ARGUMENT', 'ERR_NOT_SUPPORTED', 'ERR_NOT_OWNER'].includes(refused),
+        refused,
+      );
     }
     // A client cannot end or take back what it did not start.
     const sums = { sums: new Uint8Array(8), given: new Uint8Array(1) };
@@ -203,6 +206,11 @@ test('a store may be served over another transfer than its own', async () => {
   assert.is(await client.get('large'), undefined);
   stop();
   assert.is(await code(() => client.put('b', content(1, 1))), 'ERR_NOT_SUPPORTED');
+  assert.is(await client.get('a'), undefined);
+  owner.serve(door);
+  // The owner knows the client no more; the call after this one introduces it anew.
+  assert.is(await code(() => client.put('b', content(1, 1))), 'ERR_NOT_OWNER');
+  assert.is(await client.put('b', content(1, 1)), true);
   await client.close();
   await owner.close();
   await door.close();

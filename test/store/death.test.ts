@@ -79,7 +79,7 @@ for (const [signal, why] of [
     });
     const transfer = await TcpTransfer.listen();
     const address = `tcp://127.0.0.1:${relay.port}`;
-    const store = await MooncakeStore.attach({ transfer, address, timeoutMs: 20_000 });
+    const store = await MooncakeStore.attach({ transfer, address, timeoutMs: 5000 });
     const value = content(40 * MiB, 1);
     assert.is(await store.put('large', value), true);
     assert.is((await store.get('here'))?.length, 1000);
