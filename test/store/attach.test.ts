@@ -130,6 +130,24 @@ test('puts of one client are not ended or taken back by another, and go when the
     assert.is(await code(() => client.get('a')), 'ERR_CLOSED');
   }));
 
+test('closing an attached store ends its writes before its puts are taken back', () =>
+  over(async ({ owner, client, transfer }) => {
+    const segment = transfer.register(new Uint8Array(48 * MiB).fill(5));
+    const put = await client.openPut(Keys.from(['a']), 48 * MiB, { stride: 48 * MiB });
+    let ended = '';
+    const write = put
+      .write(descriptors([{ source: [segment, 0], destination: [OBJECTS, 0], length: 48 * MiB }]))
+      .catch(({ code }) => {
+        ended = code;
+      });
+    await new Promise((resolve) => setImmediate(resolve));
+    await client.close();
+    assert.ok(['ERR_ABORTED', 'ERR_CLOSED'].includes(ended), ended);
+    await write;
+    assert.is((await owner.stats()).metadata.incomplete, 0);
+    assert.is(await code(() => put.commit()), 'ERR_CLOSED');
+  }));
+
 test('whatever a client sends, the store keeps its sense', () =>
   over(async ({ owner, transfer, ours }) => {
     await owner.put('good', content(1000, 1));
