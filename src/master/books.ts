@@ -223,6 +223,8 @@ export class Books {
   }
 
   #loseCopies(id: number, gone: (handle: number) => boolean): void {
+    // Most objects have one copy, and most segments stay.
+    if (this.table.extra(id) === 0 && !gone(this.table.handle(id))) return;
     const handles = this.handles(id);
     const staying = handles.filter((handle) => !gone(handle));
     const lost = handles.length - staying.length;
