@@ -13,7 +13,6 @@ import type { StoreOptions } from './options.js';
 import { type OwnSegment, parseSegment, parseSegments, type SegmentOptions, virtualBase } from './segments.js';
 import { type Served, serveStore } from './server.js';
 import { Claims, checkTransfer, type Place, type Session, uuid } from './session.js';
-import { statusError } from './status.js';
 
 interface Mounted {
   readonly id: string;
@@ -97,9 +96,7 @@ export class EmbeddedCluster implements Session {
     const stop = serveStore(transfer, { home: this.transfer.address, metadata: this.#metadata, examine });
     if (transfer !== this.transfer && !this.#doors.has(transfer)) {
       this.#doors.add(transfer);
-      for (const [name, { memory, registered }] of this.#segments) {
-        registered.set(transfer, transfer.register(memory.bytes, { name }));
-      }
+      for (const [name, mounted] of this.#segments) this.#register(transfer, name, mounted);
     }
     this.#serving.add(stop);
     return () => {
@@ -121,13 +118,10 @@ export class EmbeddedCluster implements Session {
   #mount(segment: OwnSegment): string {
     const name = segment.name ?? `store-${uuid().slice(0, 16)}`;
     if (this.#segments.has(name)) throw errors.segment('name', name, 'a segment of that name is mounted');
-    const memory = segment.memory();
-    const registered = new Map<Transfer, number>();
-    for (const transfer of this.#doors) registered.set(transfer, transfer.register(memory.bytes, { name }));
-    const id = uuid();
+    const mounted: Mounted = { id: uuid(), memory: segment.memory(), registered: new Map() };
     const { address } = this.transfer;
     const info: SegmentInfo = {
-      id,
+      id: mounted.id,
       name,
       base: virtualBase(segment.length),
       length: segment.length,
@@ -135,13 +129,20 @@ export class EmbeddedCluster implements Session {
       protocol: address.slice(0, address.indexOf(':')),
       hostId: this.#hostId,
     };
-    const status = this.#service.mountSegment(info, this.client);
-    if (status !== STATUS.ok) {
-      void this.#withdraw({ id, memory, registered });
-      throw statusError(status, name);
+    try {
+      for (const transfer of this.#doors) this.#register(transfer, name, mounted);
+      const status = this.#service.mountSegment(info, this.client);
+      if (status !== STATUS.ok) throw errors.segment('name', name, `the service refused it with status ${status}`);
+    } catch (error) {
+      void this.#withdraw(mounted);
+      throw error;
     }
-    this.#segments.set(name, { id, memory, registered });
+    this.#segments.set(name, mounted);
     return name;
+  }
+
+  #register(transfer: Transfer, name: string, { memory, registered }: Mounted): void {
+    registered.set(transfer, transfer.register(memory.bytes, { name }));
   }
 
   /** Takes a segment from every transfer; resolves when nobody copies from it any more. */
