@@ -21,6 +21,11 @@ export interface StoreOptions extends IntegrityOptions, MetadataOptions {
    * the store's own holds a little less than 4 GiB: larger sizes become several. Default "1GB".
    */
   segments?: number | string | readonly SegmentOptions[];
+  /**
+   * Uses every page of the segments once when they are mounted (some 0.5 s a GB), so that no put pays for the kernel's
+   * clearing of it. Default false: memory is taken as it is used.
+   */
+  populate?: boolean;
   /** The transfer whose segments descriptors name, and through which others may attach. Default: a LocalTransfer. */
   transfer?: Transfer;
   /** Names the host, for `preferSameNode`. Default "". */

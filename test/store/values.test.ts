@@ -180,6 +180,15 @@ test('sizes of segments as a stock configuration spells them', async () => {
   }
 });
 
+test('populated memory holds what it held', async () => {
+  const memory = content(100_000, 1);
+  await withStore({ segments: [{ memory }, { length: '1MB' }], populate: true }, async (store) => {
+    assert.ok(same(memory, content(100_000, 1)));
+    await store.put('a', content(500_000, 2));
+    assert.ok(same(await store.get('a'), content(500_000, 2)));
+  });
+});
+
 test('a closed store refuses by name, and closes once', async () => {
   const store = new MooncakeStore({ segments: '1MB' });
   await store.put('a', content(10, 1));
