@@ -15,6 +15,7 @@ export {
 } from './core/alloc.js';
 export { Crc64, crc64Combine, crc64Into } from './core/checksum.js';
 export { type Descriptor, Descriptors } from './core/descriptors.js';
+export { type Key, Keys, MAX_KEY_BYTES } from './core/keys.js';
 export { KvLayout, type KvLayoutOptions } from './core/layout.js';
 export {
   headRange,
@@ -30,6 +31,16 @@ export type { BlockIds } from './core/layout-pairs.js';
 export { type PlanOptions, planTransfer, type TransferBlocks, TransferPlan } from './core/layout-plan.js';
 export { type TransferSource, transferSources } from './core/layout-sources.js';
 export { fromTorch, type KvAxis, type TorchGroup, type TorchTensor } from './core/layout-tensor.js';
+export {
+  type LookupMode,
+  OBJECT_EXISTS,
+  OBJECT_LISTS,
+  OBJECT_TABLE_FULL,
+  ObjectTable,
+  type ObjectTableOptions,
+  type ObjectTableStats,
+} from './core/objects.js';
+export type { ObjectState } from './core/objects-records.js';
 export * from './edge/index.js';
 export {
   MooncakeConnector,
