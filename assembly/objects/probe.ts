@@ -39,7 +39,7 @@ export const TAIL_BYTES: u32 = 0x3f;
 const MOST: usize = 32;
 const LEAST_DIGITS: usize = 32;
 const MOST_DIGITS: usize = 64;
-const PRIME: u64 = 0x9e3779b97f4a7c15;
+export const PRIME: u64 = 0x9e3779b97f4a7c15;
 
 /** Takes a key apart, but for its hashes and its template. */
 export function cut(key: usize, length: usize, probe: usize): void {
