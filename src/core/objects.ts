@@ -73,7 +73,7 @@ export class ObjectTable extends ObjectRecords {
     super();
     const { shards = 1, maxBytes } = checkOptions('options', options);
     integer('shards', shards, 1, MAX_SHARDS);
-    const bytes = maxBytes ?? shards * SHARD_BYTES;
+    const bytes = maxBytes === undefined ? shards * SHARD_BYTES : maxBytes;
     integer('maxBytes', bytes, shards * LEAST_BYTES, Number.MAX_SAFE_INTEGER);
     // The hash function is chosen at random, so that nobody can choose keys that crowd one place.
     const [low, high] = crypto.getRandomValues(new Uint32Array(2));
@@ -281,6 +281,7 @@ export class ObjectTable extends ObjectRecords {
       if (end > TEXT_BYTES) break;
       u32[shard.offsets + count + 1] = size = end;
     }
+    if (start + size > bytes.length) throw errors.invalidArgument('keys', keys, 'left unchanged');
     shard.u8.set(bytes.subarray(start, start + size), shard.text);
     return count;
   }
