@@ -242,6 +242,27 @@ for (const shards of [1, 5]) {
   });
 }
 
+test('keys that share 32 bits of their hash are told apart by every part of theirs', () => {
+  // Of 300,000 keys some ten pairs do, whatever the hash function.
+  const COUNT = 300_000;
+  const tail = 'ab'.repeat(32);
+  const makers = [
+    (i: number) => `${i}@${tail}`,
+    (i: number) => `${tail}@${i}`,
+    (i: number) => STOCK + i.toString(16).padStart(64, '0'),
+    (i: number) => `${'long '.repeat(8)}${i}`,
+  ];
+  for (const [tenant, make] of makers.entries()) {
+    const table = new ObjectTable();
+    const keys = Array.from({ length: COUNT }, (_, i) => make(i));
+    const ids = new Float64Array(COUNT);
+    assert.is(table.insertMany(tenant, keys, ids), COUNT);
+    const found = new Float64Array(COUNT);
+    assert.is(table.findMany(tenant, keys, found), COUNT);
+    assert.ok(found.every((id, i) => id === ids[i]));
+  }
+});
+
 test('an object that is there throughout is listed exactly once, whatever happens between the slices', () => {
   const next = random(5);
   for (const shards of [1, 4]) {
