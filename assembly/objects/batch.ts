@@ -57,10 +57,11 @@ function findGroup(size: u32, mode: u32): u32 {
 
 /**
  * Looks `count` keys up; how many objects were found that are complete (or at all, to FIND). Results are ids, 0 for no
- * object, the negative of its id for one that is not complete. Protection lasts `until` or longer; the use of a key is
- * stamped with `stamp` and its place in the order.
+ * object, the negative of its id for one that is not complete. Protection lasts `until` or longer; that of a lookup is
+ * not renewed where an earlier one ends after `endedBy`. The use of a key is stamped with `stamp` and its place in the
+ * order.
  */
-export function lookup(count: u32, tenant: u32, mode: u32, until: f64, stamp: f64): u32 {
+export function lookup(count: u32, tenant: u32, mode: u32, until: f64, endedBy: f64, stamp: f64): u32 {
   let found: u32 = 0;
   for (let first: u32 = 0; first < count; first += GROUP) {
     const size = min(GROUP, count - first);
@@ -75,7 +76,8 @@ export function lookup(count: u32, tenant: u32, mode: u32, until: f64, stamp: f6
         if (mode == FIND || isComplete(at)) {
           found++;
           if (mode == LOOK) {
-            store<f64>(at, max(load<f64>(at, LOOKUP_UNTIL), until), LOOKUP_UNTIL);
+            const earlier = load<f64>(at, LOOKUP_UNTIL);
+            if (earlier <= endedBy) store<f64>(at, max(earlier, until), LOOKUP_UNTIL);
           } else if (mode == READ) {
             store<f64>(at, max(load<f64>(at, LEASE_UNTIL), until), LEASE_UNTIL);
             touch(cell, stamp + <f64>load<u32>(ORDER + (<usize>(first + k) << 2)));

@@ -201,7 +201,14 @@ export abstract class ObjectRecords {
     return this.#u8(id, U8_LIST) - 1;
   }
 
-  /** Rises with every use of any object of the table: of two objects in lists, the one with the lower was used earlier. */
+  /**
+   * Rises with every link and use in the table: of two objects, the one with the lower was used earlier. An object that
+   * is taken out of its list keeps it.
+   */
+  stamp(id: number): number {
+    return this.#f64(id, F64_STAMP);
+  }
+
   protected stampOf(shard: ObjectShard, cell: number): number {
     return shard.f64[cell * 16 + F64_STAMP];
   }

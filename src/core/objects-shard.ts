@@ -8,7 +8,7 @@ import { type Core, instantiate } from './wasm.js';
 export interface ShardExports {
   objectsInit(seedLow: number, seedHigh: number, shard: number): number;
   objectsWindow(part: number): number;
-  objectsLookup(count: number, tenant: number, mode: number, until: number, stamp: number): number;
+  objectsLookup(count: number, tenant: number, mode: number, until: number, endedBy: number, stamp: number): number;
   objectsInsert(count: number, tenant: number): number;
   objectsRoute(count: number, tenant: number, shards: number): void;
   objectsRemove(cell: number): void;

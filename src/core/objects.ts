@@ -99,28 +99,38 @@ export class ObjectTable extends ObjectRecords {
 
   /** Id of the object with this key, whatever its state; 0 when there is none. */
   find(tenant: number, key: Key): number {
-    this.#single(tenant, key, (shard, count, stamp) => shard.exports.objectsLookup(count, tenant, FIND, 0, stamp));
+    this.#single(tenant, key, (shard, count, stamp) => shard.exports.objectsLookup(count, tenant, FIND, 0, 0, stamp));
     return Math.abs(this.#one[0]);
   }
 
   /** The same for many: ids to `out`, key by key, 0 where there is none. Returns how many there are. */
   findMany(tenant: number, keys: Keys | readonly Key[], out: Float64Array): number {
     return this.#many(tenant, keys, out, (shard, count, stamp) =>
-      shard.exports.objectsLookup(count, tenant, FIND, 0, stamp),
+      shard.exports.objectsLookup(count, tenant, FIND, 0, 0, stamp),
     );
   }
 
   /**
    * Looks up objects for those who will read them: protects each complete one until `until` (or longer, where it was
    * already), as `leaseUntil` for reads and `lookupUntil` for lookups; a read also moves the object to the newest end of
-   * its list. To `out`, key by key: the id; 0 where there is no object; the negative of its id where its put has not
+   * its list. The protection of an earlier lookup is renewed only where it ended by `endedBy`. To `out`, key by key: the id; 0 where there is no object; the negative of its id where its put has not
    * ended. Returns how many are complete.
    */
-  lookupMany(tenant: number, keys: Keys | readonly Key[], mode: LookupMode, until: number, out: Float64Array): number {
+  lookupMany(
+    tenant: number,
+    keys: Keys | readonly Key[],
+    mode: LookupMode,
+    until: number,
+    out: Float64Array,
+    endedBy = Number.POSITIVE_INFINITY,
+  ): number {
     const what = MODES[oneOf('mode', mode, ['lookup', 'read'])];
     if (typeof until !== 'number' || Number.isNaN(until)) throw errors.invalidArgument('until', until, 'a number');
+    if (typeof endedBy !== 'number' || Number.isNaN(endedBy)) {
+      throw errors.invalidArgument('endedBy', endedBy, 'a number');
+    }
     return this.#many(tenant, keys, out, (shard, count, stamp) =>
-      shard.exports.objectsLookup(count, tenant, what, until, stamp),
+      shard.exports.objectsLookup(count, tenant, what, until, endedBy, stamp),
     );
   }
 

@@ -245,6 +245,42 @@ function scanned(table: ObjectTable): number[] {
   return ids;
 }
 
+test('a lookup renews the protection of earlier ones where that has ended, and never shortens it', () => {
+  const table = new ObjectTable();
+  const id = table.insert(0, 'a');
+  const out = new Float64Array(1);
+  table.setState(id, 'complete');
+  const until = (mode: 'lookup' | 'read', time: number, endedBy?: number) => {
+    assert.is(table.lookupMany(0, ['a'], mode, time, out, endedBy), 1);
+    return [table.lookupUntil(id), table.leaseUntil(id)];
+  };
+  assert.equal(until('lookup', 100, 0), [100, 0]);
+  assert.equal(until('lookup', 150, 99), [100, 0]);
+  assert.equal(until('lookup', 160, 100), [160, 0]);
+  assert.equal(until('lookup', 120), [160, 0]);
+  assert.equal(until('read', 50, 0), [160, 50]);
+  assert.equal(until('read', 70, 0), [160, 70], 'a read always protects');
+  assert.equal(until('read', 60), [160, 70]);
+});
+
+test('stamps rise with every link and use', () => {
+  const table = new ObjectTable({ shards: 3 });
+  const [a, b, c] = ['a', 'b', 'c'].map((key) => table.insert(0, key));
+  for (const id of [b, c, a]) table.link(id, 1);
+  assert.ok(table.stamp(b) < table.stamp(c) && table.stamp(c) < table.stamp(a));
+  const before = table.stamp(c);
+  table.unlink(c);
+  assert.is(table.stamp(c), before);
+  table.setState(b, 'complete');
+  table.lookupMany(0, ['b'], 'lookup', 1, new Float64Array(1));
+  assert.ok(table.stamp(b) < before, 'a lookup is no use');
+  table.lookupMany(0, ['b'], 'read', 1, new Float64Array(1));
+  assert.ok(table.stamp(b) > table.stamp(a));
+  table.touchMany([a]);
+  assert.ok(table.stamp(a) > table.stamp(b));
+  rejects('id', () => table.stamp(0));
+});
+
 test('batches of any size: more keys than one pass takes, and more bytes', () => {
   for (const shards of [1, 3]) {
     const table = new ObjectTable({ shards });
@@ -341,6 +377,7 @@ test('wrong arguments are named, and nothing has changed', () => {
   }
   for (const value of [Number.NaN, '1', null, undefined, 1n]) {
     rejects('until', () => table.lookupMany(0, ['a'], 'read', value as never, out));
+    if (value !== undefined) rejects('endedBy', () => table.lookupMany(0, ['a'], 'lookup', 1, out, value as never));
     rejects('until', () => table.setLeaseUntil(id, value as never));
     rejects('until', () => table.setLookupUntil(id, value as never));
     rejects('until', () => table.setPinUntil(id, value as never));
