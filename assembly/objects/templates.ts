@@ -87,9 +87,8 @@ function findTemplate(probe: usize, tenant: u32): u32 {
 function isTemplate(at: usize, probe: usize, tenant: u32): bool {
   const before: usize = load<u32>(probe, BEFORE);
   const behind: usize = load<u32>(probe, BEHIND_LENGTH);
-  if (kindOf(at) != TEMPLATE || load<u32>(at, TENANT) != tenant || load<u16>(at, SPLIT) != before || load<u16>(at, SIZE) != before + behind) {
-    return false;
-  }
+  if (kindOf(at) != TEMPLATE || load<u32>(at, TENANT) != tenant) return false;
+  if (<usize>load<u16>(at, SPLIT) != before || <usize>load<u16>(at, SIZE) != before + behind) return false;
   const key: usize = load<u32>(probe, KEY);
   if (before + behind <= ROOM) {
     return sameBytes(at + TEXT, key, before) && sameBytes(at + TEXT + before, load<u32>(probe, BEHIND), behind);

@@ -392,6 +392,11 @@ test('wrong arguments are named, and nothing has changed', () => {
   for (const value of [0, 65, 0.5, '1', null]) rejects('shards', () => new ObjectTable({ shards: value as never }));
   for (const value of [0, -1, 0.5, '9', null, Number.NaN])
     rejects('maxBytes', () => new ObjectTable({ maxBytes: value as never }));
+  for (const value of [5, 'ab', null, undefined, { length: 1 }]) {
+    rejects('ids', () => table.keys(value as never));
+    rejects('ids', () => table.touchMany(value as never));
+  }
+  rejects('id', () => table.keys([id, 0]));
   rejects('options', () => new ObjectTable(5 as never));
   assert.equal(table.stats(), before);
   assert.is(table.find(0, 'kept'), id);
