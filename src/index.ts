@@ -42,6 +42,24 @@ export {
 } from './core/objects.js';
 export type { ObjectState } from './core/objects-records.js';
 export * from './edge/index.js';
+export type {
+  LongMetadata,
+  Metadata,
+  MetadataClient,
+  MetadataStats,
+  MissReason,
+  ObjectInfo,
+  Outcome,
+  Replica,
+  ReplicateConfig,
+  SegmentFigures,
+  SegmentInfo,
+  Status,
+  Uuid,
+} from './master/api.js';
+export type { AllocationStrategy, MetadataOptions, TenantPolicy } from './master/options.js';
+export { MetadataService } from './master/service.js';
+export { STATUS } from './master/status.js';
 export {
   MooncakeConnector,
   MooncakeStore,
@@ -63,6 +81,7 @@ export { AGENTIC_DEFAULTS, type AgenticOptions, type AgenticResult, agentic } fr
 export { type PolicyName, policyNames } from './replay/policies.js';
 export { parseTrace, readTrace } from './replay/read.js';
 export { type ReplayOptions, type ReplayResult, replay } from './replay/replay.js';
+export { replayStore, type StoreReplayOptions, type StoreReplayResult } from './replay/store.js';
 export { type Trace, TraceBuilder, type TraceRequest } from './replay/trace.js';
 export { generateTrace, type WorkloadOptions } from './replay/workload.js';
 export type { TransferOptions } from './transfer/base.js';

@@ -118,5 +118,10 @@ export const errors = {
   /** Bytes whose checksum is not the one that came with them. */
   corrupt: (what: string, value?: unknown) =>
     new MooncakeError('ERR_CORRUPT', `${what}: the checksum does not match`, { argument: what, value }),
+  unknownTenant: (tenant: string) =>
+    new MooncakeError('ERR_UNKNOWN_TENANT', `tenant ${show(tenant)} is not served here`, {
+      argument: 'tenant',
+      value: tenant,
+    }),
   worker: (why: string, cause?: unknown) => new MooncakeError('ERR_WORKER', `worker: ${why}`, { cause }),
 };

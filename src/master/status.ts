@@ -7,9 +7,12 @@ export const STATUS = {
   noSpace: -200,
   invalidParams: -600,
   notOwner: -601,
+  invalidWrite: -700,
   notReady: -703,
   notFound: -704,
   exists: -705,
   leased: -706,
   leaseExpired: -707,
+  quotaExceeded: -1700,
+  unknownTenant: -1701,
 } as const;
