@@ -4,6 +4,7 @@ import { useSharedCore } from './core/wasm.js';
 
 useSharedCore(() => readFileSync(new URL('../core.shared.wasm', import.meta.url)));
 
+export type * from './connector/api.js';
 export {
   type Allocation,
   type Allocations,
