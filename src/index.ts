@@ -5,6 +5,7 @@ import { useSharedCore } from './core/wasm.js';
 useSharedCore(() => readFileSync(new URL('../core.shared.wasm', import.meta.url)));
 
 export type * from './connector/api.js';
+export { MooncakeStoreConnector, type StoreConnectorOptions } from './connector/store.js';
 export {
   type Allocation,
   type Allocations,
@@ -35,7 +36,6 @@ export * from './edge/index.js';
 export {
   MooncakeConnector,
   MooncakeStore,
-  MooncakeStoreConnector,
   MultiConnector,
   TransferEngine,
 } from './planned.js';
