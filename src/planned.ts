@@ -12,13 +12,6 @@ abstract class Planned {
   }
 }
 
-/** The KV store, embedded or connected to a master. */
-export class MooncakeStore extends Planned {
-  /** Joins a cluster through its master. */
-  static connect(): never {
-    throw errors.notSupported('MooncakeStore.connect', VERSION_HAS);
-  }
-}
 /** Prefill to decode transfer of KV blocks. */
 export class MooncakeConnector extends Planned {}
 /** Several connectors as one. */

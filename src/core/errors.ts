@@ -121,5 +121,10 @@ export const errors = {
   /** Two that would share a key namespace disagree on what its bytes mean, or nobody said how it is to be used. */
   namespace: (argument: string, value: unknown, why: string) =>
     new MooncakeError('ERR_NAMESPACE', `${argument}: ${why}`, { argument, value }),
+  unknownTenant: (tenant: string) =>
+    new MooncakeError('ERR_UNKNOWN_TENANT', `tenant ${show(tenant)} is not served here`, {
+      argument: 'tenant',
+      value: tenant,
+    }),
   worker: (why: string, cause?: unknown) => new MooncakeError('ERR_WORKER', `worker: ${why}`, { cause }),
 };
