@@ -100,6 +100,7 @@ export type { SegmentRange } from './store/values.js';
 export type { ObjectView } from './store/view.js';
 export type { TransferOptions } from './transfer/base.js';
 export { LocalTransfer, type LocalTransferOptions } from './transfer/local.js';
+export { TcpTransfer, type TcpTransferOptions } from './transfer/tcp/transfer.js';
 export type {
   CallLimits,
   MoveOptions,

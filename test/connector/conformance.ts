@@ -17,8 +17,8 @@ import { HarnessEngine, type HarnessOptions, type HarnessRequest, type RequestOp
 export type Capability = 'shared' | 'handover' | 'tensorParallel' | 'evict' | 'corrupt' | 'unchecked' | 'kill';
 
 export interface World {
-  /** The connector of one more engine. `unchecked`: without verification, for the control that shows what it is for. */
-  connector(options?: { unchecked?: boolean }): KvConnector | Promise<KvConnector>;
+  /** The connector of one more engine. */
+  connector(): KvConnector | Promise<KvConnector>;
   /** Takes away everything that is shared, as eviction does. */
   evict?(): Promise<void>;
   /** Changes bytes of everything that is shared. */
@@ -35,7 +35,8 @@ export interface World {
 export interface Subject {
   readonly name: string;
   readonly capabilities: readonly Capability[];
-  world(): Promise<World>;
+  /** `unchecked`: without verification, for the control that shows what it is for. */
+  world(options: { unchecked: boolean }): Promise<World>;
 }
 
 interface Scenario {
@@ -44,7 +45,7 @@ interface Scenario {
   run(bench: Bench): Promise<void>;
 }
 
-type EngineOptions = Omit<HarnessOptions, 'connector'> & { unchecked?: boolean };
+type EngineOptions = Omit<HarnessOptions, 'connector'>;
 
 /** A world with its engines; closes all of them. */
 class Bench {
@@ -62,9 +63,9 @@ class Bench {
     return this.#subject.capabilities.includes('handover');
   }
 
-  async engine({ unchecked, ...options }: EngineOptions = {}): Promise<HarnessEngine> {
+  async engine(options: EngineOptions = {}): Promise<HarnessEngine> {
     const role: KvRole = options.role ?? 'both';
-    const engine = new HarnessEngine({ ...options, role, connector: await this.world.connector({ unchecked }) });
+    const engine = new HarnessEngine({ ...options, role, connector: await this.world.connector() });
     this.engines.push(engine);
     return engine;
   }
@@ -140,7 +141,7 @@ export function conformance(subject: Subject, test: (name: string, run: () => Pr
   for (const { name, needs, run } of scenarios) {
     if (needs.some((capability) => !subject.capabilities.includes(capability))) continue;
     test(`${subject.name}: ${name}`, async () => {
-      const bench = new Bench(subject, await subject.world());
+      const bench = new Bench(subject, await subject.world({ unchecked: needs.includes('unchecked') }));
       try {
         await run(bench);
       } finally {
