@@ -430,7 +430,7 @@ scenario(
     const from = await bench.engine();
     await bench.compute(from, { tokens: PROMPT });
     await bench.world.corrupt!();
-    const to = await bench.engine({ unchecked: true });
+    const to = await bench.engine();
     const taken = await to.run({ tokens: PROMPT });
     assert.ok(taken.externalTokens > 0);
     assert.ok(to.corruptions.length > 0, 'the harness cannot see corruption');
