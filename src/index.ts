@@ -81,6 +81,7 @@ export { AGENTIC_DEFAULTS, type AgenticOptions, type AgenticResult, agentic } fr
 export { type PolicyName, policyNames } from './replay/policies.js';
 export { parseTrace, readTrace } from './replay/read.js';
 export { type ReplayOptions, type ReplayResult, replay } from './replay/replay.js';
+export { replayStore, type StoreReplayOptions, type StoreReplayResult } from './replay/store.js';
 export { type Trace, TraceBuilder, type TraceRequest } from './replay/trace.js';
 export { generateTrace, type WorkloadOptions } from './replay/workload.js';
 export * from './store/api.js';

@@ -80,11 +80,11 @@ export class Books {
   readonly #more: (number[] | undefined)[] = [undefined];
   readonly #freeMore: number[] = [];
   readonly #clients = new Map<Uuid, number>();
-  #now = 0;
+  #now = Number.NEGATIVE_INFINITY;
 
   constructor(options: ResolvedOptions) {
     this.options = options;
-    this.table = new ObjectTable({ shards: options.shards });
+    this.table = new ObjectTable({ shards: options.shards, maxBytes: options.maxTableBytes });
     this.segments = new Segments(options);
     this.keptBack = new KeptBack(this.segments);
     this.losses = new RecentLosses(options.recentLosses);
@@ -94,9 +94,10 @@ export class Books {
 
   /** The time of a call, at which all that has run out by then is cleared away. */
   begin(): number {
-    const now = this.options.now();
-    if (!(now >= this.#now)) throw errors.invalidArgument('now()', now, `a time that does not fall below ${this.#now}`);
-    this.#now = now;
+    const time = this.options.now();
+    if (!Number.isFinite(time)) throw errors.invalidArgument('now()', time, 'a time in milliseconds');
+    // A clock that is set back must not bring protections back.
+    const now = (this.#now = Math.max(this.#now, time));
     this.keptBack.release(now);
     for (const [id, put] of this.puts) {
       if (now - put.startedAt < this.options.putReleaseMs) break;
@@ -145,7 +146,7 @@ export class Books {
   startInPlace(id: number, put: Omit<Put, 'handles' | 'size'>): Put {
     const handles = this.handles(id);
     const size = this.table.size(id);
-    this.#closeContent(id);
+    this.#closeContent(id, 'removed');
     const started = { ...put, handles, size };
     this.startPut(id, this.#tenantOf(id), started);
     return started;
@@ -155,7 +156,7 @@ export class Books {
   completePut(id: number, put: Put, checksum: bigint | undefined, now: number): void {
     const { table } = this;
     const tenant = this.#tenantOf(id);
-    if (this.isReadable(id)) this.#freeContent(id, now);
+    if (this.isReadable(id)) this.#freeContent(id, 'removed', now);
     this.puts.delete(id);
     const pinned = put.hardPin || (table.flags(id) & HARD_PINNED) !== 0;
     table.setState(id, COMPLETE);
@@ -184,7 +185,7 @@ export class Books {
     const tenant = this.#tenantOf(id);
     tenant.usedBytes -= put.size * put.handles.length;
     this.keptBack.free(put.handles, safeAt, now);
-    if (!this.isReadable(id)) this.#strike(id, 'removed');
+    if (!this.isReadable(id)) this.#strike(id);
   }
 
   /** A put that did not end in time: its writer may still be writing. */
@@ -195,8 +196,8 @@ export class Books {
 
   /** Takes readable content away. An upsert that is under way becomes a put. */
   drop(id: number, reason: LossReason, now: number): void {
-    this.#freeContent(id, now);
-    if (!this.puts.has(id)) this.#strike(id, reason);
+    this.#freeContent(id, reason, now);
+    if (!this.puts.has(id)) this.#strike(id);
   }
 
   /** Strikes out every copy that lies in a segment, and the segment. Objects without another copy are gone. */
@@ -206,7 +207,7 @@ export class Books {
     for (const [id, put] of this.puts) this.#losePutCopies(id, put, gone);
     let cursor = 0;
     do {
-      const slice = this.table.scan(cursor, 4096);
+      const slice = this.table.scan(cursor);
       for (const id of slice.ids) if (this.isReadable(id)) this.#loseCopies(id, gone);
       cursor = slice.cursor;
     } while (cursor !== 0);
@@ -222,7 +223,7 @@ export class Books {
     put.handles = staying;
     if (staying.length > 0) return;
     this.puts.delete(id);
-    if (!this.isReadable(id)) this.#strike(id, 'removed');
+    if (!this.isReadable(id)) this.#strike(id);
   }
 
   #loseCopies(id: number, gone: (handle: number) => boolean): void {
@@ -231,8 +232,8 @@ export class Books {
     const lost = handles.length - staying.length;
     if (lost === 0) return;
     if (staying.length === 0) {
-      this.#closeContent(id);
-      if (!this.puts.has(id)) this.#strike(id, 'removed');
+      this.#closeContent(id, 'removed');
+      if (!this.puts.has(id)) this.#strike(id);
       return;
     }
     this.#tenantOf(id).usedBytes -= lost * this.table.size(id);
@@ -242,14 +243,15 @@ export class Books {
   }
 
   /** Readable content ends; its space stays as it is until nobody reads it under a lease. */
-  #freeContent(id: number, now: number): void {
+  #freeContent(id: number, reason: LossReason, now: number): void {
     const handles = this.handles(id);
     const until = this.table.leaseUntil(id);
-    this.#closeContent(id);
+    this.#closeContent(id, reason);
     this.keptBack.free(handles, until, now);
   }
 
-  #closeContent(id: number): void {
+  #closeContent(id: number, reason: LossReason): void {
+    this.losses.note(this.table.tenant(id), this.table.key(id), reason);
     const tenant = this.#tenantOf(id);
     tenant.usedBytes -= this.table.size(id) * this.handles(id).length;
     tenant.objects--;
@@ -260,12 +262,10 @@ export class Books {
     this.table.unlink(id);
   }
 
-  #strike(id: number, reason: LossReason): void {
-    const { table } = this;
-    const group = table.group(id);
+  #strike(id: number): void {
+    const group = this.table.group(id);
     if (group !== 0) this.groups.leave(group, id);
-    this.losses.note(table.tenant(id), table.key(id), reason);
-    table.remove(id);
+    this.table.remove(id);
   }
 
   #tenantOf(id: number): Tenant {

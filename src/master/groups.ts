@@ -9,9 +9,9 @@ export class Groups {
     return this.#numbers.size === 0;
   }
 
-  /** Number of a group, or 0 where the tenant has none of that name. */
-  find(tenant: number, name: string): number {
-    return this.#numbers.get(`${tenant} ${name}`) ?? 0;
+  /** Whether this is the number of the tenant's group of that name. */
+  is(number: number, tenant: number, name: string): boolean {
+    return this.#numbers.get(`${tenant} ${name}`) === number;
   }
 
   /** Adds a record to a group, which may be new; the group's number. */

@@ -37,6 +37,8 @@ export interface MetadataOptions {
   tenants?: Readonly<Record<string, TenantPolicy>> | ReadonlyMap<string, TenantPolicy>;
   /** Instances over which the object table is spread, each with up to 4 GiB of memory. Default 1. */
   shards?: number;
+  /** Upper bound of the object table's memory, in bytes; when it is full, objects are evicted. Default 4 GiB a shard. */
+  maxTableBytes?: number;
   /** How many evicted and removed keys are remembered, to say why they are missed. Default 65,536. */
   recentLosses?: number;
   /** After so long a scan ends with what it has done, in ms. Default 60,000. */
@@ -47,7 +49,8 @@ export interface MetadataOptions {
   random?: () => number;
 }
 
-export type ResolvedOptions = Required<Omit<MetadataOptions, 'tenants'>> & Pick<MetadataOptions, 'tenants'>;
+export type ResolvedOptions = Required<Omit<MetadataOptions, 'tenants' | 'maxTableBytes'>> &
+  Pick<MetadataOptions, 'tenants' | 'maxTableBytes'>;
 
 const DAY = 24 * 60 * 60_000;
 
@@ -82,7 +85,8 @@ export function resolveOptions(given: MetadataOptions | undefined): ResolvedOpti
     allocationStrategy: oneOf('allocationStrategy', o.allocationStrategy ?? 'random', STRATEGIES),
     alignment,
     tenants: o.tenants,
-    shards: integer('shards', o.shards ?? 1, 1, 256),
+    shards: integer('shards', o.shards ?? 1, 1, 64),
+    maxTableBytes: o.maxTableBytes,
     recentLosses: integer('recentLosses', o.recentLosses ?? 65_536, 1, 2 ** 26),
     scanDeadlineMs: milliseconds('scanDeadlineMs', o.scanDeadlineMs ?? 60_000, 1),
     now: callable('now', o.now ?? (() => performance.now())),

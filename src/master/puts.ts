@@ -9,7 +9,6 @@ import type { Outcome, Replica, ReplicateConfig, Status, Uuid } from './api.js';
 import { type Books, type Put, refuse, UNKNOWN_TENANT } from './books.js';
 import { checkKeys, checkUuid } from './check.js';
 import type { Eviction } from './eviction.js';
-import type { ResolvedOptions } from './options.js';
 import type { Preferences } from './segments.js';
 import { STATUS } from './status.js';
 import { HARD_PINNED } from './table.js';
@@ -59,7 +58,7 @@ export class Puts {
     if (!(sizes instanceof Float64Array) || sizes.length !== keys.length) {
       throw errors.invalidArgument('sizes', sizes, `a Float64Array of ${keys.length} elements, one a key`);
     }
-    const wanted = resolveConfig(config, keys.length, this.#books.options);
+    const wanted = resolveConfig(config, keys.length, this.#books, client);
     const now = this.#books.begin();
     const tenant = this.#books.tenants.find(tenantName, true);
     return Array.from(sizes, (size, i) => {
@@ -126,7 +125,7 @@ export class Puts {
     const { tenant, group, now, wanted } = start;
     let id = table.find(tenant.number, start.key);
     if (id === 0) return this.#startNew(start, 0, wanted.hardPin);
-    if (group !== undefined && table.group(id) !== groups.find(tenant.number, group)) {
+    if (group !== undefined && !groups.is(table.group(id), tenant.number, group)) {
       return refuse(STATUS.invalidParams, 'an object keeps its group as long as it exists');
     }
     const put = puts.get(id);
@@ -188,7 +187,12 @@ export class Puts {
   }
 }
 
-function resolveConfig(config: ReplicateConfig | undefined, keys: number, options: ResolvedOptions): Wanted {
+function resolveConfig(
+  config: ReplicateConfig | undefined,
+  keys: number,
+  { options, segments }: Books,
+  client: Uuid,
+): Wanted {
   const c = checkOptions('config', config);
   const softPinTtlMs = c.softPinTtlMs ?? options.softPinTtlMs;
   const preferredSegments = c.preferredSegments ?? [];
@@ -206,7 +210,7 @@ function resolveConfig(config: ReplicateConfig | undefined, keys: number, option
     preferences: {
       copies: integer('config.replicas', c.replicas ?? 1, 1, MAX_COPIES),
       preferredSegments: preferredSegments.map((name, i) => string(`config.preferredSegments[${i}]`, name)),
-      hostId: string('config.hostId', c.hostId ?? ''),
+      hostId: string('config.hostId', c.hostId || segments.hostOf(client)),
       preferSameNode: boolean('config.preferSameNode', c.preferSameNode ?? false),
     },
     softPin: oneOf('config.softPin', c.softPin ?? 'preserve', ['preserve', 'enable', 'disable'] as const),

@@ -67,6 +67,11 @@ export class Segments {
     return this.#byId.get(id);
   }
 
+  /** The host of a client, by what it has mounted; empty where that says nothing. */
+  hostOf(client: Uuid): string {
+    return this.#list.find((segment) => segment.client === client)?.info.hostId ?? '';
+  }
+
   /**
    * Status ok also where the same client has this very segment mounted. -102: the id is mounted otherwise, another
    * client has a segment of that name, or it overlaps one of the client's own. -600: no bytes, or beyond 2^47.

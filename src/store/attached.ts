@@ -9,7 +9,7 @@ import { MAX_TIMEOUT_MS } from '../transfer/limits.js';
 import type { CallLimits, Peer, RemoteSegment, Transfer } from '../transfer/transfer.js';
 import type { IntegrityOptions } from './options.js';
 import { RemoteMetadata } from './remote.js';
-import type { Place, Session } from './session.js';
+import { Claims, checkTransfer, type Place, type Session } from './session.js';
 import { message, SERVICE, text, VERSION } from './wire.js';
 
 export interface AttachOptions extends IntegrityOptions {
@@ -28,6 +28,7 @@ interface Reached {
 
 class RemoteSession implements Session {
   readonly client: Uuid;
+  readonly claims = new Claims();
   readonly #peer: Peer;
   readonly #home: string;
   readonly #transfer: Transfer;
@@ -44,6 +45,10 @@ class RemoteSession implements Session {
 
   metadata(limits: CallLimits = this.#limits): RemoteMetadata {
     return new RemoteMetadata(this.#peer, this.client, limits);
+  }
+
+  now(): number {
+    return performance.now();
   }
 
   /** Ends the client: the owner takes back the puts that have not ended. */
@@ -87,7 +92,7 @@ export class AttachedCluster {
   /** @throws ERR_INVALID_ARGUMENT naming the option */
   constructor(options: AttachOptions) {
     const { transfer, address, timeoutMs = 30_000 } = object('options', options);
-    if (typeof transfer?.connect !== 'function') throw errors.invalidArgument('transfer', transfer, 'a Transfer');
+    checkTransfer(transfer);
     this.transfer = transfer;
     this.#address = string('address', address);
     this.#limits = { timeoutMs: integer('timeoutMs', timeoutMs, 1, MAX_TIMEOUT_MS) };

@@ -11,7 +11,7 @@ import { InProcess } from './metadata.js';
 import type { StoreOptions } from './options.js';
 import { type OwnSegment, parseSegment, parseSegments, type SegmentOptions, virtualBase } from './segments.js';
 import { serveStore } from './server.js';
-import { type Place, type Session, uuid } from './session.js';
+import { Claims, checkTransfer, type Place, type Session, uuid } from './session.js';
 import { statusError } from './status.js';
 
 interface Mounted {
@@ -26,6 +26,8 @@ const TICK_MS = 1000;
 
 export class EmbeddedCluster implements Session {
   readonly client = uuid();
+  readonly claims = new Claims();
+  readonly now: () => number;
   readonly transfer: Transfer;
   readonly #service: MetadataService;
   readonly #metadata: InProcess;
@@ -41,7 +43,9 @@ export class EmbeddedCluster implements Session {
     const segments = parseSegments(options.segments ?? '1GB');
     this.#service = new MetadataService(options);
     this.#metadata = new InProcess(this.#service);
+    this.now = options.now ?? (() => performance.now());
     this.#ownTransfer = options.transfer === undefined;
+    if (!this.#ownTransfer) checkTransfer(options.transfer);
     this.transfer = options.transfer ?? new LocalTransfer();
     this.#doors.add(this.transfer);
     try {

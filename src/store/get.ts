@@ -22,7 +22,7 @@ export interface FoundObject {
   readonly size: number;
   readonly checksum: bigint | undefined;
   readonly place: Place;
-  /** When its lease ends, by performance.now(). */
+  /** When its lease ends, by the session's clock. */
   readonly expires: number;
   readonly coverage: Coverage;
   /** Bytes that reads have asked for. */
@@ -75,7 +75,7 @@ export class ObjectGets implements GetBatch {
       const session = (gets.#session = await context.session());
       limits.check();
       // The lease is counted from before the call: the service grants it later, so it never ends before we think.
-      const asked = performance.now();
+      const asked = session.now();
       const outcomes = await session.metadata(limits.rest()).getReplicas(keys, gets.#tenant);
       for (const [i, outcome] of outcomes.entries()) {
         const found = gets.#find(session, i, outcome, asked);
@@ -102,6 +102,12 @@ export class ObjectGets implements GetBatch {
     return this.#objects[object];
   }
 
+  /** Milliseconds until the lease of a found object ends; negative after that. */
+  leaseMs(object: number): number {
+    const found = this.#objects[object];
+    return found && this.#session ? found.expires - this.#session.now() : 0;
+  }
+
   /** Reads the first `target.length` bytes of an object into memory that need not be registered. */
   fill(object: number, target: Uint8Array, limits: Limits): Promise<void> {
     return this.#underWay.track(this.#guard([object], () => this.#fill(object, target, limits)));
@@ -123,7 +129,7 @@ export class ObjectGets implements GetBatch {
     if (!(await this.#underWay.finish())) throw errors.closed('the batch');
     const statuses = this.statuses.slice();
     const corrupt: number[] = [];
-    const now = performance.now();
+    const now = this.#session?.now() ?? 0;
     for (const [i, found] of this.#objects.entries()) {
       if (found === undefined) continue;
       const miss = this.#judge(found, now);

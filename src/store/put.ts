@@ -16,7 +16,7 @@ import type { StoreContext } from './context.js';
 import { Coverage } from './coverage.js';
 import { Moves } from './moves.js';
 import { Pieces } from './pieces.js';
-import type { Place, Session } from './session.js';
+import { keyName, type Place, type Session } from './session.js';
 
 /**
  * A late write must never land in room that was given to somebody else: the service keeps the room of a put that does not
@@ -86,6 +86,7 @@ export class ObjectPuts implements PutBatch {
       for (const [i, outcome] of outcomes.entries()) {
         if (!outcome.ok) continue;
         const places: Place[] = [];
+        session.claims.take(keyName(keys.at(i), puts.#tenant), puts);
         puts.#objects[i] = { size: sizes[i], places, coverage: new Coverage(), broken: false };
         for (const replica of outcome.value) {
           const place = session.place(replica);
@@ -121,7 +122,8 @@ export class ObjectPuts implements PutBatch {
     for (let i = 0; i < statuses.length; i++) {
       const object = this.#objects[i];
       if (object === undefined) continue;
-      if (!object.broken && object.coverage.bytes === object.size) whole.push(i);
+      if (!this.#ours(i)) statuses[i] = STATUS.notFound;
+      else if (!object.broken && object.coverage.bytes === object.size) whole.push(i);
       else {
         broken.push(i);
         statuses[i] = STATUS.invalidWrite;
@@ -149,7 +151,12 @@ export class ObjectPuts implements PutBatch {
     if (!(await this.#underWay.abort())) return;
     const open = [...this.#objects.keys()].filter((i) => this.#objects[i] !== undefined);
     this.#context.counters.failedPuts += open.length;
-    await this.#takeBack(open);
+    await this.#takeBack(open.filter((i) => this.#ours(i)));
+  }
+
+  /** The put is still this batch's: another of this client has not preempted it. Asked once, at its end. */
+  #ours(i: number): boolean {
+    return this.#session.claims.drop(keyName(this.#keys.at(i), this.#tenant), this);
   }
 
   async #takeBack(positions: readonly number[]): Promise<void> {

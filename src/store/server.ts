@@ -9,7 +9,7 @@ import { Keys as KeyList } from '../core/keys.js';
 import type { MetadataClient, Outcome, Replica, Uuid } from '../master/api.js';
 import type { Peer, RequestContext, Transfer } from '../transfer/transfer.js';
 import { MAX_BATCH } from './batch.js';
-import { uuid } from './session.js';
+import { keyName, uuid } from './session.js';
 import {
   configOf,
   f64,
@@ -48,8 +48,6 @@ interface Client {
   readonly open: Map<string, OpenPut>;
   gone: boolean;
 }
-
-const latin1 = (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
 
 class StoreServer {
   readonly #served: Served;
@@ -156,7 +154,7 @@ class StoreServer {
     }
     // The answer reaches nobody: nobody would end these puts.
     if (client.gone || signal.aborted) await this.#takeBack(client.id, started);
-    else for (const put of started) client.open.set(name(put.key, tenant), put);
+    else for (const put of started) client.open.set(keyName(put.key, tenant), put);
     return outcomes;
   }
 
@@ -182,10 +180,8 @@ class StoreServer {
   }
 }
 
-const name = (key: Uint8Array, tenant: string) => `${tenant}\n${latin1(key)}`;
-
 function forget(client: Client, keys: Keys, tenant: string): void {
-  for (let i = 0; i < keys.length; i++) client.open.delete(name(keys.at(i), tenant));
+  for (let i = 0; i < keys.length; i++) client.open.delete(keyName(keys.at(i), tenant));
 }
 
 function packFound(found: ReadonlyMap<string, readonly Replica[]>): Message {

@@ -119,7 +119,7 @@ export async function viewValue(
   const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
   const found = gets.found(0);
   if (found === undefined) return undefined;
-  const { size, place, checksum, expires } = found;
+  const { size, place, checksum } = found;
   const { memory, offset } = place;
   if (options.size !== undefined && options.size !== size) gets.refuse(0, 'size');
   const bytes = memory ? memory.bytes.subarray(offset, offset + size) : uncleared(size);
@@ -127,7 +127,7 @@ export async function viewValue(
   const [status] = await gets.finish();
   if (status !== 0) return undefined;
   const verified = context.verify && checksum !== undefined;
-  return memory ? new ObjectView(bytes, verified, memory, expires) : new ObjectView(bytes, verified);
+  return memory ? new ObjectView(bytes, verified, memory, () => gets.leaseMs(0)) : new ObjectView(bytes, verified);
 }
 
 /** Waits for all reads, so that none writes into the caller's memory afterwards; throws what the first failed with. */

@@ -11,22 +11,22 @@ export class ObjectView {
   readonly verified: boolean;
   /** False where the object lies in another process: `bytes` is a copy then and needs no lease. */
   readonly zeroCopy: boolean;
-  readonly #expires: number;
+  readonly #lease: () => number;
   readonly #memory: SegmentMemory | undefined;
   #released = false;
 
-  /** `memory` and `expires` (by performance.now()): of an object that was not copied. */
-  constructor(bytes: Uint8Array, verified: boolean, memory?: SegmentMemory, expires = Number.POSITIVE_INFINITY) {
+  /** `memory`, and `lease` which says what is left of it: of an object that was not copied. */
+  constructor(bytes: Uint8Array, verified: boolean, memory?: SegmentMemory, lease = () => Number.POSITIVE_INFINITY) {
     this.bytes = bytes;
     this.verified = verified;
     this.zeroCopy = memory !== undefined;
     this.#memory = memory;
-    this.#expires = expires;
+    this.#lease = lease;
   }
 
   /** Milliseconds for which the bytes are still protected; 0 when it has ended, the segment was taken away, or the view was released. */
   get leaseMs(): number {
-    return this.#released || this.#memory?.retired ? 0 : Math.max(0, this.#expires - performance.now());
+    return this.#released || this.#memory?.retired ? 0 : Math.max(0, this.#lease());
   }
 
   /**
