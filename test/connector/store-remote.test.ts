@@ -70,5 +70,7 @@ for (const loadAsync of [true, false]) {
   );
 }
 
-test.after(() => spare?.child.kill('SIGKILL'));
+test.after(() => {
+  spare?.child.kill('SIGKILL');
+});
 test.run();
