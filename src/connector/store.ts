@@ -97,7 +97,8 @@ export class MooncakeStoreConnector implements KvConnector {
     const { loadAsync, lookupTimeoutMs, lookupTtlMs } = this.#options;
     const store = this.#store(null);
     const attach = (claim: NamespaceClaim) => this.#attach(store, claim);
-    const options = { store, tenant: this.#tenant, loadAsync, lookupTimeoutMs, lookupTtlMs, attach };
+    const refuse = (claim: NamespaceClaim, error: MooncakeError) => this.#record(store, claim, Promise.reject(error));
+    const options = { store, tenant: this.#tenant, loadAsync, lookupTimeoutMs, lookupTtlMs, attach, refuse };
     // Says at once, by an error, when the engine's hashes are not defined.
     this.#namespace(engine, 'strict');
     return new StoreScheduler(engine, options);
@@ -177,28 +178,32 @@ export class MooncakeStoreConnector implements KvConnector {
       model: engine.model,
       companionKey: stock.companionKey(objects),
       fingerprint: stock.fingerprint(objects),
-      stockRoot: stock.stockRoot,
+      stockPrefix: stock.keyPrefix(objects, 0),
     };
   }
 
   /** Whether the claim holds; one check serves all halves that make the same claim. */
   #attach(store: ObjectStore, claim: NamespaceClaim): Promise<boolean> {
-    let checks = this.#checks.get(store);
-    if (checks === undefined) this.#checks.set(store, (checks = new Map()));
-    const name = JSON.stringify(claim);
-    let check = checks.get(name);
-    if (check === undefined) {
-      const { lookupTimeoutMs } = this.#options;
-      check = checkNamespace(store, claim, { tenant: this.#tenant, timeoutMs: lookupTimeoutMs });
-      checks.set(name, check);
-    }
+    const { lookupTimeoutMs } = this.#options;
+    const check =
+      this.#checks.get(store)?.get(JSON.stringify(claim)) ??
+      this.#record(store, claim, checkNamespace(store, claim, { tenant: this.#tenant, timeoutMs: lookupTimeoutMs }));
     return check.then(
       () => true,
       (error: MooncakeError) => {
         // A store that could not be asked may be asked again, by the next half.
-        if (error.code !== 'ERR_NAMESPACE') checks.delete(name);
+        if (error.code !== 'ERR_NAMESPACE') this.#checks.get(store)?.delete(JSON.stringify(claim));
         return false;
       },
     );
+  }
+
+  #record(store: ObjectStore, claim: NamespaceClaim, check: Promise<void>): Promise<void> {
+    let checks = this.#checks.get(store);
+    if (checks === undefined) this.#checks.set(store, (checks = new Map()));
+    checks.set(JSON.stringify(claim), check);
+    // Whoever calls `attached` hears of it; a refusal that nobody asks for is no unhandled rejection.
+    check.catch(() => {});
+    return check;
   }
 }
