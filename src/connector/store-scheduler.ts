@@ -34,6 +34,8 @@ export interface StoreSchedulerOptions {
   readonly lookupTtlMs: number;
   /** Has a claim checked: whether the namespace may be used. Never rejects. */
   readonly attach: (claim: NamespaceClaim) => Promise<boolean>;
+  /** Told why a lookup failed; nothing is loaded then. */
+  readonly onError: (error: unknown) => void;
   /** Says why a claim that was granted holds no longer. */
   readonly refuse: (claim: NamespaceClaim, error: MooncakeError) => void;
 }
@@ -267,8 +269,10 @@ export class StoreScheduler implements SchedulerConnector {
         (presence) => {
           lookup.presence = presence;
         },
-        () => {
-          if (!lookup.controller.signal.aborted) this.#stats.failedLookups++;
+        (error) => {
+          if (lookup.controller.signal.aborted) return;
+          this.#stats.failedLookups++;
+          this.#options.onError(error);
         },
       )
       .finally(() => {

@@ -42,6 +42,8 @@ export interface StoreConnectorOptions {
   saveTimeoutMs?: number;
   /** How long an answer of the store is believed while a request waits, in ms. Default 2000. */
   lookupTtlMs?: number;
+  /** Told why a lookup, a load or a save failed (a MooncakeError, if nothing is broken). Engines go on without. */
+  onError?: (error: unknown) => void;
   /** Requests that are loaded at once, and batches that are saved at once, per rank. Default 8 and 4. */
   maxLoads?: number;
   maxSaves?: number;
@@ -68,6 +70,9 @@ export class MooncakeStoreConnector implements KvConnector {
     if (typeof store !== 'function' && typeof (store as ObjectStore | undefined)?.openGet !== 'function') {
       throw errors.invalidArgument('store', store, 'an ObjectStore, or a function that returns one');
     }
+    if (given.onError !== undefined && typeof given.onError !== 'function') {
+      throw errors.invalidArgument('onError', given.onError, 'a function');
+    }
     const ms = (name: string, value: number | undefined, standard: number) => integer(name, value ?? standard, 1, HOUR);
     const count = (name: string, value: number | undefined, standard: number) =>
       integer(name, value ?? standard, 1, Number.MAX_SAFE_INTEGER);
@@ -88,24 +93,25 @@ export class MooncakeStoreConnector implements KvConnector {
       lookupTtlMs: ms('lookupTtlMs', given.lookupTtlMs, 2000),
       maxLoads: count('maxLoads', given.maxLoads, 8),
       maxSaves: count('maxSaves', given.maxSaves, 4),
+      onError: given.onError ?? (() => {}),
       batchBytes: count('batchBytes', given.batchBytes, 64 * MIB),
       asideBytes: count('asideBytes', given.asideBytes, 64 * MIB),
     };
   }
 
   createScheduler(engine: EngineInfo): SchedulerConnector {
-    const { loadAsync, lookupTimeoutMs, lookupTtlMs } = this.#options;
+    const { loadAsync, lookupTimeoutMs, lookupTtlMs, onError } = this.#options;
     const store = this.#store(null);
     const attach = (claim: NamespaceClaim) => this.#attach(store, claim);
     const refuse = (claim: NamespaceClaim, error: MooncakeError) => this.#record(store, claim, Promise.reject(error));
-    const options = { store, tenant: this.#tenant, loadAsync, lookupTimeoutMs, lookupTtlMs, attach, refuse };
+    const options = { store, tenant: this.#tenant, loadAsync, lookupTimeoutMs, lookupTtlMs, attach, refuse, onError };
     // Says at once, by an error, when the engine's hashes are not defined.
     this.#namespace(engine, 'strict');
     return new StoreScheduler(engine, options);
   }
 
   createWorker(engine: EngineInfo, rank: number): WorkerConnector {
-    const { put, loadTimeoutMs, saveTimeoutMs, batchBytes, asideBytes, maxLoads, maxSaves } = this.#options;
+    const { put, loadTimeoutMs, saveTimeoutMs, batchBytes, asideBytes, maxLoads, maxSaves, onError } = this.#options;
     const store = this.#store(integer('rank', rank, 0, (engine.tensorParallelSize ?? 1) - 1));
     const close = new AbortController();
     let decide!: (attached: boolean) => void;
@@ -121,6 +127,7 @@ export class MooncakeStoreConnector implements KvConnector {
       batchBytes,
       attached,
       closed: close.signal,
+      onError,
       stats: {
         loadedBlocks: 0,
         loadedBytes: 0,

@@ -225,12 +225,14 @@ test('a store that refuses every save or does not answer costs its engine nothin
     failing.openPut = failing.batchIsExist = async () => {
       throw new MooncakeError('ERR_TIMEOUT', 'never');
     };
-    const alone = engine(new MooncakeStoreConnector({ store: failing }));
+    const told: unknown[] = [];
+    const alone = engine(new MooncakeStoreConnector({ store: failing, onError: (error) => told.push(error) }));
     const request = await alone.run({ tokens: TOKENS, maxTokens: 4 });
     assert.is(request.outputTokens.length, 4);
     assert.is(alone.scheduler.stats().failedLookups, 1);
     assert.is(alone.workers[0].stats().failedSaveBlocks, 5);
     assert.is(alone.freeBlocks, alone.blocks);
+    assert.ok(told.length > 1 && told.every((error) => (error as MooncakeError).code === 'ERR_TIMEOUT'));
   });
 });
 
@@ -243,6 +245,7 @@ test('options are checked, by name', () => {
     [{ store, peerTensorParallelSizes: [0] }, 'peerTensorParallelSizes[0]'],
     [{ store, lookupTimeoutMs: -1 }, 'lookupTimeoutMs'],
     [{ store, prefix: 3 }, 'prefix'],
+    [{ store, onError: 1 }, 'onError'],
   ];
   for (const [options, argument] of wrong) {
     assert.throws(
