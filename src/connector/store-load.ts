@@ -109,7 +109,7 @@ export class LoadTask {
 
   async #run(): Promise<void> {
     const { stats, attached } = this.#context;
-    if (!(await attached) || this.aborted) this.#lose(0);
+    if (!(await attached()) || this.aborted) this.#lose(0);
     else if (this.job.async) for (const part of this.#parts) await this.#load(part);
     else await Promise.all(this.#parts.map((part) => this.#load(part)));
 

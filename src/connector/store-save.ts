@@ -96,7 +96,7 @@ export class SaveBatch {
   async #run(leave: () => void): Promise<void> {
     const { store, tenant, put, saveTimeoutMs, attached, closed, stats } = this.#context;
     const { blockIds, ready, hashes, width } = this.blocks;
-    if (!(await attached)) {
+    if (!(await attached())) {
       stats.failedSaveBlocks += blockIds.length;
       return;
     }

@@ -42,6 +42,7 @@ export interface StoreSchedulerOptions {
 
 /** First lookups that also look for what vLLM's own connector wrote, where nobody chose how to treat it. */
 const NEIGHBOUR_CHECKS = 32;
+const ATTACH_AGAIN_MS = 1000;
 
 export class StoreScheduler implements SchedulerConnector {
   readonly #engine: EngineInfo;
@@ -54,7 +55,10 @@ export class StoreScheduler implements SchedulerConnector {
   #step = 1;
   /** Undefined until the namespace has been checked. */
   #attached: boolean | undefined;
-  /** The claim of rank 0, while it has to be checked against its neighbours. */
+  #claims: readonly NamespaceClaim[] = [];
+  /** When the claims were last checked, by performance.now(). */
+  #checked = 0;
+  /** A claim that has to be checked against its neighbours. */
   #unchosen: NamespaceClaim | undefined;
   #neighbourChecks = 0;
   #loads: StoreRequest[] = [];
@@ -99,12 +103,10 @@ export class StoreScheduler implements SchedulerConnector {
     }
     this.#needs = needs;
     this.#step = needs.groups.map(({ blockSize }) => blockSize).reduce(leastCommonMultiple);
-    const { claim } = handshakes[0];
-    this.#unchosen = claim.integrity === null ? claim : undefined;
+    this.#claims = handshakes.map(({ claim }) => claim);
+    this.#unchosen = this.#claims.find(({ integrity }) => integrity === null);
     this.#attached = undefined;
-    Promise.all(handshakes.map(({ claim }) => this.#options.attach(claim))).then((verdicts) => {
-      this.#attached = verdicts.every(Boolean);
-    });
+    this.#attach();
   }
 
   onNewRequest(_request: KvRequest): void {}
@@ -116,6 +118,8 @@ export class StoreScheduler implements SchedulerConnector {
     if (own === undefined || own.loadFailed || this.#needs === undefined) return [0, false];
     if (this.#attached === undefined) return [null, false];
     if (!this.#attached) {
+      // A store that could not be asked then may be there now; a refusal stays one.
+      if (performance.now() - this.#checked > ATTACH_AGAIN_MS) this.#attach();
       this.#stats.refusedLookups++;
       this.#options.store.countMiss('namespace', Math.floor(limit / this.#hash.blockSize));
       return [0, false];
@@ -217,6 +221,13 @@ export class StoreScheduler implements SchedulerConnector {
     for (const own of this.#requests.values()) own?.dropLookup();
     this.#requests.clear();
     this.#loads = [];
+  }
+
+  #attach(): void {
+    this.#checked = performance.now();
+    Promise.all(this.#claims.map((claim) => this.#options.attach(claim))).then((verdicts) => {
+      this.#attached = verdicts.every(Boolean);
+    });
   }
 
   /** What is known of a request; undefined where it cannot be known. */

@@ -11,8 +11,8 @@ export interface StoreWorkerContext {
   readonly saveTimeoutMs: number;
   /** Bytes of one batch of objects, at most; at least one object. */
   readonly batchBytes: number;
-  /** Resolves once it is known whether this engine may use the namespace. */
-  readonly attached: Promise<boolean>;
+  /** Whether this engine may use the namespace. Never rejects. */
+  readonly attached: () => Promise<boolean>;
   /** Fires when the connector is shut down. */
   readonly closed: AbortSignal;
   readonly stats: StoreWorkerStats;

@@ -24,7 +24,7 @@ export interface StoreWorkerOptions {
   readonly asideBytes: number;
   /** What this rank claims of the namespace. */
   readonly claim: (objects: ObjectLayout) => NamespaceClaim;
-  /** Has a claim checked; the verdict arrives in `context.attached`. */
+  /** Takes note of the claim and has it checked; `context.attached` gives the verdict. */
   readonly attach: (claim: NamespaceClaim) => void;
 }
 

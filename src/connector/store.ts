@@ -114,10 +114,7 @@ export class MooncakeStoreConnector implements KvConnector {
     const { put, loadTimeoutMs, saveTimeoutMs, batchBytes, asideBytes, maxLoads, maxSaves, onError } = this.#options;
     const store = this.#store(integer('rank', rank, 0, (engine.tensorParallelSize ?? 1) - 1));
     const close = new AbortController();
-    let decide!: (attached: boolean) => void;
-    const attached = new Promise<boolean>((resolve) => {
-      decide = resolve;
-    });
+    let claimed: NamespaceClaim | undefined;
     const context: StoreWorkerContext = {
       store,
       tenant: this.#tenant,
@@ -125,7 +122,7 @@ export class MooncakeStoreConnector implements KvConnector {
       loadTimeoutMs,
       saveTimeoutMs,
       batchBytes,
-      attached,
+      attached: async () => claimed !== undefined && this.#attach(store, claimed),
       closed: close.signal,
       onError,
       stats: {
@@ -148,13 +145,12 @@ export class MooncakeStoreConnector implements KvConnector {
       maxSaves,
       asideBytes,
       claim: (objects: ObjectLayout) => this.#claim(engine, objects),
-      attach: (claim: NamespaceClaim) => void this.#attach(store, claim).then(decide),
+      attach: (claim: NamespaceClaim) => {
+        claimed = claim;
+        void this.#attach(store, claim);
+      },
     };
-    return new StoreWorker(context, options, () => {
-      close.abort();
-      // A worker that never registered a cache waits for no verdict.
-      decide(false);
-    });
+    return new StoreWorker(context, options, () => close.abort());
   }
 
   /**
@@ -198,7 +194,7 @@ export class MooncakeStoreConnector implements KvConnector {
     return check.then(
       () => true,
       (error: MooncakeError) => {
-        // A store that could not be asked may be asked again, by the next half.
+        // A store that could not be asked is asked again, by whoever wants to know next.
         if (error.code !== 'ERR_NAMESPACE') this.#checks.get(store)?.delete(JSON.stringify(claim));
         return false;
       },

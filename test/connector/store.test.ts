@@ -236,6 +236,26 @@ test('a store that refuses every save or does not answer costs its engine nothin
   });
 });
 
+test('stock: a store that cannot be asked at first is used when it can', async () => {
+  await withStore(async (store, engine) => {
+    const late: ObjectStore = slowStore(store, () => 0);
+    const { openGet } = late;
+    late.openGet = async () => {
+      throw new MooncakeError('ERR_PEER', 'not yet');
+    };
+    const own = engine(new MooncakeStoreConnector({ store: late, integrity: 'stock' }));
+    assert.is((await own.run({ tokens: TOKENS })).externalTokens, 0);
+    assert.is(own.workers[0].stats().savedBlocks, 0);
+    late.openGet = openGet;
+    let tokens = 0;
+    for (const end = Date.now() + 10_000; tokens === 0 && Date.now() < end; ) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      tokens = (await own.run({ tokens: TOKENS })).externalTokens;
+    }
+    assert.is(tokens, 16);
+  });
+});
+
 test('options are checked, by name', () => {
   const store = new MooncakeStore({ segments: '4MB' });
   const wrong: [object, string][] = [
