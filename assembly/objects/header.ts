@@ -81,7 +81,7 @@ export function takeArea(kind: u8): usize {
   if (area == MAX_AREAS) return 0;
   const end = <u64>(area + 1) << AREA_BITS;
   if (end > (<u64>(<u32>memory.size())) << 16) {
-    // Growing may cost milliseconds, what is not used yet nothing: up to an eighth more at a time, or 64 MiB.
+    // Growing often makes the engine collect garbage, what is not used yet costs nothing: up to an eighth more, or 64 MiB.
     if (!ensure(end + min(end >>> 3, GROW_MOST)) && !ensure(end)) return 0;
   }
   set(AREA_COUNT, area + 1);

@@ -269,6 +269,15 @@ test('without memory for nodes a place is not had, and nothing has changed', () 
   assert.is(allocator.allocateAt(at, 4096), undefined);
   assert.equal(allocator.figures(), before);
   assert.is(before.largestFree, 2 ** 40 - at + 4096);
+
+  // With one node left, what needs two is refused and leaves that one for what needs it.
+  const packed = new OffsetAllocator({ length: 2 ** 40, maxMetadataBytes: 2 ** 18 });
+  const handles: number[] = [];
+  for (let got = packed.allocate(4096); got; got = packed.allocate(4096)) handles.push(got.handle);
+  packed.free(handles[10]);
+  packed.free(handles[11]);
+  for (let k = 0; k < 3; k++) assert.is(packed.allocateAt(10 * 4096 + 1024, 1024), undefined);
+  assert.ok(packed.allocateAt(10 * 4096, 4096));
 });
 
 test('offsets up to 2^47 and sizes beyond 32 bits', () => {
