@@ -19,7 +19,7 @@ export const LANES = {
   lint: { ci: true, check: ['run', 'lint'] },
   unit: {
     ci: true,
-    folders: ['test/core', 'test/cli', 'test/workers', 'test/replay', 'test/master', 'test/store', 'test/transfer'],
+    folders: ['test/cli', 'test/connector', 'test/core', 'test/master', 'test/replay', 'test/store', 'test/transfer', 'test/workers'],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
   },
   edge: {

@@ -4,6 +4,8 @@ import { useSharedCore } from './core/wasm.js';
 
 useSharedCore(() => readFileSync(new URL('../core.shared.wasm', import.meta.url)));
 
+export type * from './connector/api.js';
+export { MooncakeStoreConnector, type StoreConnectorOptions } from './connector/store.js';
 export {
   type Allocation,
   type Allocations,
@@ -62,7 +64,6 @@ export { MetadataService } from './master/service.js';
 export { STATUS } from './master/status.js';
 export {
   MooncakeConnector,
-  MooncakeStoreConnector,
   MultiConnector,
   TransferEngine,
 } from './planned.js';

@@ -14,8 +14,6 @@ abstract class Planned {
 
 /** Prefill to decode transfer of KV blocks. */
 export class MooncakeConnector extends Planned {}
-/** Sharing of cached prefixes through the store. */
-export class MooncakeStoreConnector extends Planned {}
 /** Several connectors as one. */
 export class MultiConnector extends Planned {}
 /** Transfers between registered memories. */
