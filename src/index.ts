@@ -4,6 +4,9 @@ import { useSharedCore } from './core/wasm.js';
 
 useSharedCore(() => readFileSync(new URL('../core.shared.wasm', import.meta.url)));
 
+export type { LoadName } from './connector/decode.js';
+export { MooncakeConnector, type MooncakeConnectorOptions } from './connector/mooncake.js';
+export { MultiConnector } from './connector/multi.js';
 export {
   type Allocation,
   type Allocations,
@@ -31,13 +34,7 @@ export { type PlanOptions, planTransfer, type TransferBlocks, TransferPlan } fro
 export { type TransferSource, transferSources } from './core/layout-sources.js';
 export { fromTorch, type KvAxis, type TorchGroup, type TorchTensor } from './core/layout-tensor.js';
 export * from './edge/index.js';
-export {
-  MooncakeConnector,
-  MooncakeStore,
-  MooncakeStoreConnector,
-  MultiConnector,
-  TransferEngine,
-} from './planned.js';
+export { MooncakeStore, MooncakeStoreConnector, TransferEngine } from './planned.js';
 export { WorkerPool, type WorkerPoolOptions } from './pool/piscina.js';
 export type {
   CallOptions,

@@ -19,12 +19,8 @@ export class MooncakeStore extends Planned {
     throw errors.notSupported('MooncakeStore.connect', VERSION_HAS);
   }
 }
-/** Prefill to decode transfer of KV blocks. */
-export class MooncakeConnector extends Planned {}
 /** Sharing of cached prefixes through the store. */
 export class MooncakeStoreConnector extends Planned {}
-/** Several connectors as one. */
-export class MultiConnector extends Planned {}
 /** Transfers between registered memories. */
 export class TransferEngine extends Planned {}
 /** The metadata service of the store. */

@@ -1,0 +1,274 @@
+/**
+ * The hand-overs of one prefill rank: from the offer of its scheduler until every rank of the decode that reads from it is
+ * done, the decode lets go or dies, or the time-out passes. The engine keeps the blocks until then.
+ *
+ *     (take waits) ──offer──► offered ──take──► taken ──done by every reader──► ended
+ *                                └── release, reader gone, time-out, close ────────┘
+ *
+ * A decode may come first: its `take` waits for the offer, as long as the decode says. What ended is remembered for a
+ * while, so that who comes late hears at once that there is nothing to wait for.
+ */
+import { errors, type MooncakeError } from '../core/errors.js';
+import type { Peer } from '../transfer/transfer.js';
+import { type Offer, type PromptName, unknown } from './handover.js';
+import type { Done, Take } from './handover-wire.js';
+
+/** One hand-over that this rank keeps blocks for. */
+export interface Handover {
+  readonly offer: Offer;
+  /** Names it among all of this rank. */
+  readonly lease: number;
+  /** The decode's ranks that read from here; undefined until the first one came. */
+  readers: Readers | undefined;
+  /** Writes into readers' memory that are under way: the blocks are kept until they have ended. */
+  readonly writes: Set<Promise<unknown>>;
+  /** Stops them. */
+  readonly stop: AbortController;
+  readonly timer: NodeJS.Timeout;
+}
+
+interface Readers {
+  readonly engine: string;
+  readonly ranks: readonly number[];
+  /** Those that are not done, and through which peer they read; undefined until they came. */
+  readonly left: Map<number, Peer | undefined>;
+}
+
+interface Waiter {
+  resolve(handover: Handover): void;
+  reject(error: MooncakeError): void;
+}
+
+interface Ended {
+  readonly why: string;
+  /** It ended before it was offered: an offer that comes after all is let go at once. */
+  readonly early: boolean;
+}
+
+const MAX_REMEMBERED = 1 << 14;
+const MAX_WAITERS = 1 << 14;
+
+export interface PrefillCounters {
+  handoversOffered: number;
+  handoversDone: number;
+  /** Not taken, or not finished, within the time-out. */
+  handoversExpired: number;
+  /** Given up by the decode: aborted, or nothing of it was needed. */
+  handoversReleased: number;
+  /** A rank of the decode died before it was done. */
+  handoversOrphaned: number;
+}
+
+export class PrefillRank {
+  readonly counters: PrefillCounters = {
+    handoversOffered: 0,
+    handoversDone: 0,
+    handoversExpired: 0,
+    handoversReleased: 0,
+    handoversOrphaned: 0,
+  };
+  readonly #timeoutMs: number;
+  readonly #held = new Map<string, Handover>();
+  readonly #waiting = new Map<string, Set<Waiter>>();
+  readonly #ended = new Map<string, Ended>();
+  readonly #ending = new Set<Promise<void>>();
+  /** What each peer reads: one listener per peer, however many hand-overs it takes while it lives. */
+  readonly #byPeer = new Map<Peer, Set<Handover>>();
+  #finished: string[] = [];
+  #waiters = 0;
+  #leases = 0;
+  #closed = false;
+
+  /** `timeoutMs`: how long an offer is kept for a decode that does not come, or does not finish. */
+  constructor(timeoutMs: number) {
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** Hand-overs whose blocks are kept. */
+  get held(): number {
+    return this.#held.size + this.#ending.size;
+  }
+
+  /** The request's blocks are computed; they are kept until `finished` names it. */
+  offer(offer: Offer): void {
+    const { transfer, request } = offer;
+    this.counters.handoversOffered++;
+    const ended = this.#ended.get(transfer);
+    this.#ended.delete(transfer);
+    if (ended?.early || this.#closed) {
+      this.#remember(transfer, { why: ended?.why ?? 'the engine shut down', early: false });
+      this.counters.handoversReleased++;
+      this.#finished.push(request);
+      return;
+    }
+    const handover: Handover = {
+      offer,
+      lease: ++this.#leases,
+      readers: undefined,
+      writes: new Set(),
+      stop: new AbortController(),
+      timer: setTimeout(() => {
+        this.#end(handover, 'handoversExpired', `was not fetched within ${this.#timeoutMs} ms`);
+      }, this.#timeoutMs).unref(),
+    };
+    this.#held.set(transfer, handover);
+    const waiting = this.#waiting.get(transfer) ?? [];
+    this.#waiting.delete(transfer);
+    for (const { resolve } of waiting) resolve(handover);
+  }
+
+  /** The prefill was aborted: who waits for it hears so. */
+  withdraw(transfer: string): void {
+    this.#fail(transfer, 'its prefill was aborted');
+    this.#remember(transfer, { why: 'its prefill was aborted', early: false });
+  }
+
+  /** Waits until the hand-over is offered, checks that it is the reader's, and notes who reads. */
+  async take(take: Take, peer: Peer, signal: AbortSignal): Promise<Handover> {
+    const { transfer, prompt, reader, readers } = take;
+    const handover = this.#held.get(transfer) ?? (await this.#offered(transfer, take.timeoutMs, signal));
+    checkPrompt(handover.offer.prompt, prompt);
+    handover.readers ??= {
+      engine: reader.engine,
+      ranks: readers,
+      left: new Map(readers.map((rank) => [rank, undefined])),
+    };
+    const { engine, ranks, left } = handover.readers;
+    const same = engine === reader.engine && ranks.length === readers.length && ranks.every((r, i) => r === readers[i]);
+    if (!same) throw unknown('transfer', transfer, `is being read by ranks ${ranks.join(', ')} of engine ${engine}`);
+    if (!left.has(reader.rank)) throw unknown('transfer', transfer, `rank ${reader.rank} has read it already`);
+    left.set(reader.rank, peer);
+    this.#watch(peer).add(handover);
+    return handover;
+  }
+
+  /** The reader has what it read: true from before its take until now. Throws ERR_NOT_FOUND where that is not so. */
+  done({ transfer, lease, rank }: Done): void {
+    const handover = this.#held.get(transfer);
+    if (handover?.lease !== lease) {
+      throw unknown('transfer', transfer, this.#ended.get(transfer)?.why ?? 'is not held under this lease');
+    }
+    const left = handover.readers?.left;
+    const peer = left?.get(rank);
+    if (!left?.delete(rank)) throw unknown('transfer', transfer, `is not being read by rank ${rank}`);
+    if (![...left.values()].includes(peer)) this.#unwatch(handover, peer);
+    if (left.size === 0) this.#end(handover, 'handoversDone', 'has been read');
+  }
+
+  /** No rank of the decode wants it (any more). Resolves when nothing is written into the decode's memory any more. */
+  async release(transfer: string, why: string): Promise<void> {
+    const handover = this.#held.get(transfer);
+    if (handover !== undefined) {
+      await this.#end(handover, 'handoversReleased', why);
+      return;
+    }
+    this.#fail(transfer, why);
+    if (!this.#ended.has(transfer)) this.#remember(transfer, { why, early: true });
+    await Promise.all(this.#ending);
+  }
+
+  /** Requests whose blocks need not be kept any longer, since the last call. */
+  finished(): string[] {
+    const finished = this.#finished;
+    this.#finished = [];
+    return finished;
+  }
+
+  /** Ends everything. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const transfer of [...this.#waiting.keys()]) this.#fail(transfer, 'the prefill engine shut down');
+    for (const handover of [...this.#held.values()]) {
+      this.#end(handover, 'handoversReleased', 'the prefill engine shut down');
+    }
+    await Promise.all(this.#ending);
+  }
+
+  /** The hand-overs that end when `peer` is gone. */
+  #watch(peer: Peer): Set<Handover> {
+    let reads = this.#byPeer.get(peer);
+    if (reads !== undefined) return reads;
+    this.#byPeer.set(peer, (reads = new Set()));
+    void peer.closed.then(() => {
+      const orphans = this.#byPeer.get(peer) ?? [];
+      this.#byPeer.delete(peer);
+      for (const handover of [...orphans])
+        this.#end(handover, 'handoversOrphaned', `its reader at ${peer.address} is gone`);
+    });
+    return reads;
+  }
+
+  #unwatch(handover: Handover, peer: Peer | undefined): void {
+    if (peer !== undefined) this.#byPeer.get(peer)?.delete(handover);
+  }
+
+  #offered(transfer: string, timeoutMs: number, signal: AbortSignal): Promise<Handover> {
+    const ended = this.#ended.get(transfer);
+    if (ended !== undefined) throw unknown('transfer', transfer, ended.why);
+    if (this.#closed) throw errors.closed('the prefill engine');
+    if (this.#waiters === MAX_WAITERS) throw errors.queueFull(MAX_WAITERS);
+    return new Promise((resolve, reject) => {
+      let waiting = this.#waiting.get(transfer);
+      if (waiting === undefined) this.#waiting.set(transfer, (waiting = new Set()));
+      const waiter: Waiter = {
+        resolve: (handover) => settle(() => resolve(handover)),
+        reject: (error) => settle(() => reject(error)),
+      };
+      const giveUp = () => waiter.reject(errors.aborted(signal.reason));
+      const timer = setTimeout(() => {
+        waiter.reject(errors.timeout(`waiting for the prefill of transfer ${transfer}`, timeoutMs));
+      }, timeoutMs).unref();
+      const settle = (how: () => void) => {
+        if (!waiting.delete(waiter)) return;
+        this.#waiters--;
+        if (waiting.size === 0 && this.#waiting.get(transfer) === waiting) this.#waiting.delete(transfer);
+        clearTimeout(timer);
+        signal.removeEventListener('abort', giveUp);
+        how();
+      };
+      waiting.add(waiter);
+      this.#waiters++;
+      signal.addEventListener('abort', giveUp);
+      if (signal.aborted) giveUp();
+    });
+  }
+
+  #fail(transfer: string, why: string): void {
+    for (const { reject } of [...(this.#waiting.get(transfer) ?? [])]) reject(unknown('transfer', transfer, why));
+  }
+
+  /** Ends a hand-over once; its blocks are free when no write of it is under way. */
+  #end(handover: Handover, counter: keyof PrefillCounters, why: string): Promise<void> {
+    const { transfer, request } = handover.offer;
+    if (this.#held.get(transfer) !== handover) return Promise.resolve();
+    this.#held.delete(transfer);
+    clearTimeout(handover.timer);
+    for (const peer of handover.readers?.left.values() ?? []) this.#unwatch(handover, peer);
+    this.#remember(transfer, { why, early: false });
+    this.counters[counter]++;
+    handover.stop.abort(unknown('transfer', transfer, why));
+    const ending = Promise.allSettled([...handover.writes]).then(() => {
+      this.#ending.delete(ending);
+      this.#finished.push(request);
+    });
+    this.#ending.add(ending);
+    return ending;
+  }
+
+  #remember(transfer: string, ended: Ended): void {
+    this.#ended.delete(transfer);
+    this.#ended.set(transfer, ended);
+    if (this.#ended.size <= MAX_REMEMBERED) return;
+    const [oldest] = this.#ended.keys();
+    this.#ended.delete(oldest);
+  }
+}
+
+function checkPrompt(ours: PromptName, theirs: PromptName): void {
+  if (theirs.tokens !== ours.tokens) {
+    throw errors.layoutMismatch('numPromptTokens', theirs.tokens, `the prefill computed ${ours.tokens} tokens`);
+  }
+  if (theirs.digest !== ours.digest) {
+    throw errors.layoutMismatch('prompt', theirs.digest, 'the prefill computed other tokens under this transfer id');
+  }
+}
