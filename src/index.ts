@@ -4,10 +4,10 @@ import { useSharedCore } from './core/wasm.js';
 
 useSharedCore(() => readFileSync(new URL('../core.shared.wasm', import.meta.url)));
 
+export type * from './connector/api.js';
 export type { LoadName } from './connector/decode.js';
 export { MooncakeConnector, type MooncakeConnectorOptions } from './connector/mooncake.js';
 export { MultiConnector } from './connector/multi.js';
-export type * from './connector/api.js';
 export {
   type Allocation,
   type Allocations,

@@ -14,7 +14,7 @@ import { type PrefillEngine, PrefillEngines, type SourceRank } from './decode-en
 import type { HandoverSource, Load, RankInfo } from './handover.js';
 import { move } from './handover-move.js';
 import type { Slots } from './handover-slots.js';
-import { readGrant, record, send } from './handover-wire.js';
+import { readGrant, record, send, type Wanted } from './handover-wire.js';
 
 export interface DecodeOptions {
   readonly mode: 'pull' | 'push';
@@ -61,6 +61,7 @@ const DROPPED = errors.aborted('the blocks of the request were taken away');
 
 /** How long a prefill may take to hear that its blocks are not wanted. */
 const RELEASE_TIMEOUT_MS = 5000;
+const CLOSE_TIMEOUT_MS = 200;
 
 export class DecodeRank {
   readonly counters: DecodeCounters = {
@@ -113,10 +114,10 @@ export class DecodeRank {
   }
 
   /** Tells the prefill that this engine does not want the hand-over. */
-  letGo(source: HandoverSource, why: string): void {
+  letGo(request: string, source: HandoverSource, why: string): void {
     this.#inBackground(async (limits) => {
       const engine = await this.#engines.get(source, limits);
-      this.#release(engine, engine.keeps('all'), source.transfer, why);
+      this.#release(engine, engine.keeps('all'), this.#wanted(request, source), why);
     });
   }
 
@@ -130,11 +131,10 @@ export class DecodeRank {
   async close(): Promise<void> {
     for (const { stop } of this.#running.values()) stop.abort(DROPPED);
     await Promise.all([...this.#running.values()].map(({ ended }) => ended));
-    // What was let go is still told, but nobody waits for an answer any longer.
-    const told = Promise.all(this.#background);
-    await Promise.race([told, new Promise((resolve) => setTimeout(resolve, 100).unref())]);
-    this.#closing.abort(errors.closed('the decode rank'));
-    await told;
+    // What was let go is still told, for a moment.
+    const timer = setTimeout(() => this.#closing.abort(errors.closed('the decode rank')), CLOSE_TIMEOUT_MS);
+    while (this.#background.size > 0) await Promise.all(this.#background);
+    clearTimeout(timer);
   }
 
   async #run(load: Load, stop: AbortController): Promise<void> {
@@ -149,7 +149,7 @@ export class DecodeRank {
       engine = await this.#engines.get(load.source, limits());
       sources = await engine.sources(limits());
       const unread = engine.keeps('unread');
-      this.#release(engine, unread, load.source.transfer, 'no rank of the decode reads from it');
+      this.#release(engine, unread, this.#wanted(load.request, load.source), 'no rank of the decode reads from it');
       await all(sources, (source) => this.#fetch(source, load, limits), stop);
       this.counters.loadsDone++;
       this.#finished.push(load.request);
@@ -165,9 +165,9 @@ export class DecodeRank {
     const { engine, rank, generation } = this.#self.info;
     const { mode, verify, slots } = this.#options;
     const { timeoutMs } = limits();
-    const { transfer } = load.source;
+    const by = this.#wanted(load.request, load.source);
     const tokens = { from: load.from, to: load.to };
-    const take = { transfer, prompt: load.prompt, reader: { engine, rank, generation }, readers, timeoutMs };
+    const take = { by, prompt: load.prompt, reader: { engine, rank, generation }, readers, timeoutMs };
     if (mode === 'push') {
       const answer = await send(peer, 'push', info, { ...take, tokens, blocks: load.blocks }, limits());
       const { bytes, verifiedBytes } = record('report', answer);
@@ -181,8 +181,12 @@ export class DecodeRank {
     const blocks = { source: grant.blocks, destination: load.blocks, tokens };
     const read = () => move(plans, blocks, (descriptors) => peer.read(descriptors, { ...limits(), verify }));
     const report = await slots.run(read, limits().signal);
-    await send(peer, 'done', info, { transfer, lease: grant.lease, reader: rank }, limits());
+    await send(peer, 'done', info, { transfer: by.transfer, lease: grant.lease, reader: rank }, limits());
     this.#count(report.bytes, report.verifiedBytes);
+  }
+
+  #wanted(request: string, { transfer }: HandoverSource): Wanted {
+    return { transfer, engine: this.#self.info.engine, request };
   }
 
   #count(bytes: number, verified: number): void {
@@ -197,11 +201,11 @@ export class DecodeRank {
     error: unknown,
   ): Promise<void> {
     const aborted = error === CANCELLED || error === DROPPED;
-    const { transfer, address } = load.source;
+    const by = this.#wanted(load.request, load.source);
     const why = aborted ? 'its decode was aborted' : `its decode failed: ${error}`;
-    if (this.#options.mode === 'push') await stopWriting(sources, transfer, why);
-    if (engine === undefined) this.letGo(load.source, why);
-    else this.#release(engine, engine.ranks, transfer, why);
+    if (this.#options.mode === 'push') await stopWriting(sources, by, why);
+    if (engine === undefined) this.letGo(load.request, load.source, why);
+    else this.#release(engine, engine.ranks, by, why);
 
     if (error === DROPPED) return;
     this.#finished.push(load.request);
@@ -209,20 +213,20 @@ export class DecodeRank {
       this.counters.loadsCancelled++;
       return;
     }
-    const known = error instanceof MooncakeError ? error : errors.peer(address, String(error), error);
+    const known = error instanceof MooncakeError ? error : errors.peer(load.source.address, String(error), error);
     if (engine !== undefined && isGone(known)) this.#engines.forget(engine);
     this.counters.loadsFailed++;
     this.failures[known.code] = (this.failures[known.code] ?? 0) + 1;
     this.#failed.push(...blocksOf(this.#self.layout.groups, load));
     const { rank } = this.#self.info;
-    this.#options.onLoadError?.(known, { requestId: load.request, transferId: transfer, rank });
+    this.#options.onLoadError?.(known, { requestId: load.request, transferId: by.transfer, rank });
   }
 
   /** Tells ranks of a prefill engine that they may free the blocks; who does not hear it frees them after a time-out. */
-  #release(engine: PrefillEngine, ranks: readonly RankInfo[], transfer: string, why: string): void {
+  #release(engine: PrefillEngine, ranks: readonly RankInfo[], by: Wanted, why: string): void {
     for (const info of ranks) {
       this.#inBackground(async (limits) => {
-        await send(await engine.peer(info, limits), 'release', info, { transfer, why }, limits);
+        await send(await engine.peer(info, limits), 'release', info, { by, why }, limits);
       });
     }
   }
@@ -247,11 +251,11 @@ async function all<T>(items: readonly T[], task: (item: T) => Promise<void>, sto
 }
 
 /** Resolves when none of the ranks writes into our memory for this hand-over any more. */
-async function stopWriting(sources: readonly SourceRank[], transfer: string, why: string): Promise<void> {
+async function stopWriting(sources: readonly SourceRank[], by: Wanted, why: string): Promise<void> {
   await Promise.all(
     sources.map(async ({ info, peer }) => {
       try {
-        await send(peer, 'release', info, { transfer, why }, { timeoutMs: RELEASE_TIMEOUT_MS });
+        await send(peer, 'release', info, { by, why }, { timeoutMs: RELEASE_TIMEOUT_MS });
       } catch {
         // It does not answer: what comes from a closed connection is dropped.
         await peer.close();

@@ -17,12 +17,19 @@ export type Message = Readonly<Record<string, unknown>>;
 /** Whom a message is for. */
 export type Addressee = Pick<RankInfo, 'engine' | 'rank' | 'generation'>;
 
+/** For which request of which engine blocks are wanted: two that name the same transfer are told apart by it. */
+export interface Wanted {
+  readonly transfer: string;
+  readonly engine: string;
+  readonly request: string;
+}
+
 /** Asks for the blocks of a hand-over: answered with a Grant when they are computed. */
 export interface Take {
-  readonly transfer: string;
+  readonly by: Wanted;
   readonly prompt: PromptName;
   /** The rank that reads, and all ranks of its engine that read from this one. */
-  readonly reader: { readonly engine: string; readonly rank: number; readonly generation: string };
+  readonly reader: Addressee;
   readonly readers: readonly number[];
   /** How long the reader waits, in milliseconds. */
   readonly timeoutMs: number;
@@ -44,6 +51,12 @@ export interface Done {
   readonly transfer: string;
   readonly lease: number;
   readonly rank: number;
+}
+
+/** Gives up a hand-over for all ranks of the decode. */
+export interface Release {
+  readonly by: Wanted;
+  readonly why: string;
 }
 
 const MAX_RANKS = 1 << 16;
@@ -75,6 +88,15 @@ export function readBlocks(value: unknown): GroupBlocks {
   });
 }
 
+function readWanted(value: unknown): Wanted {
+  const { transfer, engine, request } = record('by', value);
+  return {
+    transfer: string('by.transfer', transfer),
+    engine: string('by.engine', engine),
+    request: string('by.request', request),
+  };
+}
+
 export function readTake(message: Message): Take {
   const prompt = record('prompt', message.prompt);
   const reader = record('reader', message.reader);
@@ -82,7 +104,7 @@ export function readTake(message: Message): Take {
   const readers = list('readers', message.readers).map((one) => integer('readers', one, 0, MAX_RANKS));
   if (!readers.includes(rank)) throw errors.invalidArgument('readers', readers, `with the reader's own rank ${rank}`);
   return {
-    transfer: string('transfer', message.transfer),
+    by: readWanted(message.by),
     prompt: {
       tokens: integer('prompt.tokens', prompt.tokens, 1, Number.MAX_SAFE_INTEGER),
       digest: string('prompt.digest', prompt.digest),
@@ -111,6 +133,10 @@ export function readDone(message: Message): Done {
     lease: integer('lease', message.lease, 0, Number.MAX_SAFE_INTEGER),
     rank: integer('rank', message.reader, 0, MAX_RANKS),
   };
+}
+
+export function readRelease(message: Message): Release {
+  return { by: readWanted(message.by), why: string('why', message.why) };
 }
 
 export function readGrant(answer: unknown): Grant {

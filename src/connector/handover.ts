@@ -85,7 +85,7 @@ export interface HandoverMetadata {
   /** Loads whose request was aborted. */
   readonly cancelled: readonly string[];
   /** Hand-overs that this decode engine does not need: everything was there, or the request was aborted early. */
-  readonly unwanted: readonly HandoverSource[];
+  readonly unwanted: readonly { readonly request: string; readonly source: HandoverSource }[];
 }
 
 /** A hand-over, engine or generation that the answering side does not know, or knows no more. */

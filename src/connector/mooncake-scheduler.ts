@@ -91,7 +91,7 @@ export class MooncakeScheduler implements SchedulerConnector {
     const decode = this.#decodes.get(request.requestId);
     if (decode?.state !== 'waiting') return;
     if (numExternalTokens === 0) {
-      this.#unwanted(decode);
+      this.#unwanted(request.requestId, decode);
       return;
     }
     const { source, computed: from } = decode;
@@ -132,7 +132,7 @@ export class MooncakeScheduler implements SchedulerConnector {
     const { requestId } = request;
     const decode = this.#decodes.get(requestId);
     this.#decodes.delete(requestId);
-    if (decode?.state === 'waiting') this.#unwanted(decode);
+    if (decode?.state === 'waiting') this.#unwanted(requestId, decode);
     // The engine keeps the blocks of a load until it is reported, aborted or not.
     if (decode?.state === 'loading') this.#next.cancelled.push(requestId);
 
@@ -178,10 +178,10 @@ export class MooncakeScheduler implements SchedulerConnector {
   }
 
   /** Nothing of the prefill's blocks is needed: it may free them. */
-  #unwanted(decode: Decode): void {
+  #unwanted(request: string, decode: Decode): void {
     decode.state = 'settled';
     this.#stats.handoversUnwanted++;
-    this.#next.unwanted.push(decode.source);
+    this.#next.unwanted.push({ request, source: decode.source });
   }
 }
 

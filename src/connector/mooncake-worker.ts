@@ -4,15 +4,15 @@
  * work between steps, and a step only collects what has ended. There is nothing to wait for by layer: a request runs
  * when all of its KV is there.
  */
-import { string } from '../core/check.js';
 import { errors } from '../core/errors.js';
+import type { KvLayout } from '../core/layout.js';
 import type { RequestContext, Transfer } from '../transfer/transfer.js';
 import type { ConnectorMetadata, ConnectorStats, EngineInfo, KvCaches, WorkerConnector } from './api.js';
 import { Bootstrap } from './bootstrap.js';
 import { RankRoster } from './bootstrap-roster.js';
 import { type DecodeOptions, DecodeRank } from './decode.js';
 import { type HandoverMetadata, hashOptions, newGeneration, type RankInfo } from './handover.js';
-import { type Message, readDone, readTake } from './handover-wire.js';
+import { type Message, readDone, readRelease, readTake } from './handover-wire.js';
 import { PrefillRank } from './prefill.js';
 import { PrefillPush } from './prefill-push.js';
 
@@ -60,12 +60,6 @@ export class MooncakeWorker implements WorkerConnector {
       return { id: this.#transfer.register(memory, { name, access }), name };
     });
     const layout = caches.layout(segments.map(({ id }) => id));
-    if (layout.groups.some(({ kind }) => kind === 'state')) {
-      throw errors.notSupported(
-        'handing over a state group',
-        'a decode would continue from the state behind its last token',
-      );
-    }
     const info: RankInfo = {
       engine: engineId,
       rank: this.#rank,
@@ -78,7 +72,20 @@ export class MooncakeWorker implements WorkerConnector {
       // Plain data without undefined values, as it crosses to other processes.
       layout: JSON.parse(JSON.stringify(layout)),
     };
-    if (size === 1) this.#roster.set([info]);
+    try {
+      this.#join(info, layout);
+    } catch (error) {
+      for (const { id } of segments) void this.#transfer.unregister(id);
+      throw error;
+    }
+  }
+
+  /** From here on peers reach this rank. */
+  #join(info: RankInfo, layout: KvLayout): void {
+    if (layout.groups.some(({ kind }) => kind === 'state')) {
+      throw errors.notSupported('handing over a state', 'a decode would go on from the state behind its last token');
+    }
+    if (info.size === 1) this.#roster.set([info]);
     const self = { info, layout, roster: (signal: AbortSignal) => this.#roster.get(signal) };
     const push = new PrefillPush(self, this.#prefill, this.#options);
     const answer = (op: string, message: Message, context: RequestContext) => this.#answer(op, message, context);
@@ -116,7 +123,8 @@ export class MooncakeWorker implements WorkerConnector {
     for (const transfer of metadata.withdrawn) this.#prefill.withdraw(transfer);
     for (const load of metadata.loads) decode.start(load);
     for (const request of metadata.cancelled) decode.cancel(request);
-    for (const source of metadata.unwanted) decode.letGo(source, 'the decode needs nothing of it');
+    for (const { request, source } of metadata.unwanted)
+      decode.letGo(request, source, 'the decode needs nothing of it');
   }
 
   async waitForLayerLoad(): Promise<void> {}
@@ -180,7 +188,7 @@ export class MooncakeWorker implements WorkerConnector {
         this.#prefill.done(readDone(message));
         return null;
       case 'release':
-        await this.#prefill.release(string('transfer', message.transfer), string('why', message.why));
+        await this.#prefill.release(readRelease(message));
         return null;
       default:
         throw errors.notSupported(`the hand-over message ${op}`, 'roster, rank, take, push, done and release are');

@@ -44,12 +44,11 @@ export class PrefillPush {
   ): Promise<Pick<MoveReport, 'bytes' | 'verifiedBytes'>> {
     const push = readPush(message);
     const handover = await this.#prefill.take(push, peer, signal);
-    const { transfer } = push;
     const writing = this.#write(handover, push, peer, signal);
     handover.writes.add(writing);
     try {
       const report = await writing;
-      this.#prefill.done({ transfer, lease: handover.lease, rank: push.reader.rank });
+      this.#prefill.done({ transfer: push.by.transfer, lease: handover.lease, rank: push.reader.rank });
       return report;
     } finally {
       handover.writes.delete(writing);

@@ -11,7 +11,7 @@
 import { errors, type MooncakeError } from '../core/errors.js';
 import type { Peer } from '../transfer/transfer.js';
 import { type Offer, type PromptName, unknown } from './handover.js';
-import type { Done, Take } from './handover-wire.js';
+import type { Done, Release, Take, Wanted } from './handover-wire.js';
 
 /** One hand-over that this rank keeps blocks for. */
 export interface Handover {
@@ -28,13 +28,14 @@ export interface Handover {
 }
 
 interface Readers {
-  readonly engine: string;
+  readonly by: Wanted;
   readonly ranks: readonly number[];
   /** Those that are not done, and through which peer they read; undefined until they came. */
   readonly left: Map<number, Peer | undefined>;
 }
 
 interface Waiter {
+  readonly by: Wanted;
   resolve(handover: Handover): void;
   reject(error: MooncakeError): void;
 }
@@ -125,17 +126,18 @@ export class PrefillRank {
 
   /** Waits until the hand-over is offered, checks that it is the reader's, and notes who reads. */
   async take(take: Take, peer: Peer, signal: AbortSignal): Promise<Handover> {
-    const { transfer, prompt, reader, readers } = take;
-    const handover = this.#held.get(transfer) ?? (await this.#offered(transfer, take.timeoutMs, signal));
+    const { by, prompt, reader, readers } = take;
+    const { transfer } = by;
+    const handover = this.#held.get(transfer) ?? (await this.#offered(by, take.timeoutMs, signal));
     checkPrompt(handover.offer.prompt, prompt);
-    handover.readers ??= {
-      engine: reader.engine,
-      ranks: readers,
-      left: new Map(readers.map((rank) => [rank, undefined])),
-    };
-    const { engine, ranks, left } = handover.readers;
-    const same = engine === reader.engine && ranks.length === readers.length && ranks.every((r, i) => r === readers[i]);
-    if (!same) throw unknown('transfer', transfer, `is being read by ranks ${ranks.join(', ')} of engine ${engine}`);
+    handover.readers ??= { by, ranks: readers, left: new Map(readers.map((rank) => [rank, undefined])) };
+    const { ranks, left } = handover.readers;
+    if (!isSame(by, handover.readers.by)) {
+      const { engine, request } = handover.readers.by;
+      throw unknown('transfer', transfer, `is taken by request ${request} of engine ${engine}`);
+    }
+    const same = ranks.length === readers.length && ranks.every((rank, index) => rank === readers[index]);
+    if (!same) throw unknown('transfer', transfer, `is read by ranks ${ranks.join(', ')}, as another rank said`);
     if (!left.has(reader.rank)) throw unknown('transfer', transfer, `rank ${reader.rank} has read it already`);
     left.set(reader.rank, peer);
     this.#watch(peer).add(handover);
@@ -155,15 +157,19 @@ export class PrefillRank {
     if (left.size === 0) this.#end(handover, 'handoversDone', 'has been read');
   }
 
-  /** No rank of the decode wants it (any more). Resolves when nothing is written into the decode's memory any more. */
-  async release(transfer: string, why: string): Promise<void> {
+  /**
+   * No rank of the decode wants it (any more). Resolves when nothing is written into the decode's memory any more. What
+   * another request has taken, or waits for, under the same transfer id stays its own.
+   */
+  async release({ by, why }: Release): Promise<void> {
+    const { transfer } = by;
     const handover = this.#held.get(transfer);
     if (handover !== undefined) {
-      await this.#end(handover, 'handoversReleased', why);
+      if (isSame(by, handover.readers?.by ?? by)) await this.#end(handover, 'handoversReleased', why);
       return;
     }
-    this.#fail(transfer, why);
-    if (!this.#ended.has(transfer)) this.#remember(transfer, { why, early: true });
+    this.#fail(transfer, why, by);
+    if (!this.#ended.has(transfer) && !this.#waiting.has(transfer)) this.#remember(transfer, { why, early: true });
     await Promise.all(this.#ending);
   }
 
@@ -202,7 +208,8 @@ export class PrefillRank {
     if (peer !== undefined) this.#byPeer.get(peer)?.delete(handover);
   }
 
-  #offered(transfer: string, timeoutMs: number, signal: AbortSignal): Promise<Handover> {
+  #offered(by: Wanted, timeoutMs: number, signal: AbortSignal): Promise<Handover> {
+    const { transfer } = by;
     const ended = this.#ended.get(transfer);
     if (ended !== undefined) throw unknown('transfer', transfer, ended.why);
     if (this.#closed) throw errors.closed('the prefill engine');
@@ -211,6 +218,7 @@ export class PrefillRank {
       let waiting = this.#waiting.get(transfer);
       if (waiting === undefined) this.#waiting.set(transfer, (waiting = new Set()));
       const waiter: Waiter = {
+        by,
         resolve: (handover) => settle(() => resolve(handover)),
         reject: (error) => settle(() => reject(error)),
       };
@@ -233,8 +241,11 @@ export class PrefillRank {
     });
   }
 
-  #fail(transfer: string, why: string): void {
-    for (const { reject } of [...(this.#waiting.get(transfer) ?? [])]) reject(unknown('transfer', transfer, why));
+  /** Ends the waiting for a transfer: everybody's, or that of one request. */
+  #fail(transfer: string, why: string, by?: Wanted): void {
+    for (const waiter of [...(this.#waiting.get(transfer) ?? [])]) {
+      if (by === undefined || isSame(by, waiter.by)) waiter.reject(unknown('transfer', transfer, why));
+    }
   }
 
   /** Ends a hand-over once; its blocks are free when no write of it is under way. */
@@ -263,6 +274,8 @@ export class PrefillRank {
     this.#ended.delete(oldest);
   }
 }
+
+const isSame = (a: Wanted, b: Wanted) => a.engine === b.engine && a.request === b.request;
 
 function checkPrompt(ours: PromptName, theirs: PromptName): void {
   if (theirs.tokens !== ours.tokens) {
