@@ -21,6 +21,7 @@ export class HandoverPlan {
     checkSame(prefill[0], decode[0]);
     this.destinations = decode.map(({ layout }) => new KvLayout(layout));
     this.sources = prefill.map(({ layout }) => new KvLayout(layout));
+    checkGroups(this.sources[0], this.destinations[0]);
     this.#parts = this.destinations.map((destination) => transferSources(destination, this.sources));
   }
 
@@ -51,6 +52,21 @@ export function checkSame(prefill: RankInfo, decode: RankInfo): void {
   differ('model', prefill.model, decode.model);
   for (const field of ['algorithm', 'seed', 'blockSize'] as const) {
     differ(`hash.${field}`, prefill.hash[field], decode.hash[field]);
+  }
+}
+
+/**
+ * Throws ERR_LAYOUT_MISMATCH where the models differ; what their ranks hold of them is transferSources' to compare. Without
+ * this, a model of more heads would only be one whose heads nobody holds.
+ */
+function checkGroups(source: KvLayout, destination: KvLayout): void {
+  for (const [index, group] of destination.groups.entries()) {
+    const other = source.groups[index];
+    for (const field of ['kind', 'heads'] as const) {
+      if (other === undefined || other[field] === group[field]) continue;
+      const why = `the prefill has ${show(other[field])}, the decode another`;
+      throw errors.layoutMismatch(`groups[${index}].${field}`, group[field], why);
+    }
   }
 }
 
