@@ -19,7 +19,7 @@ export const LANES = {
   lint: { ci: true, check: ['run', 'lint'] },
   unit: {
     ci: true,
-    folders: ['test/core', 'test/cli', 'test/workers', 'test/replay', 'test/connector'],
+    folders: ['test/core', 'test/cli', 'test/workers', 'test/replay', 'test/transfer', 'test/connector'],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
   },
   edge: {

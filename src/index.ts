@@ -54,6 +54,7 @@ export { type Trace, TraceBuilder, type TraceRequest } from './replay/trace.js';
 export { generateTrace, type WorkloadOptions } from './replay/workload.js';
 export type { TransferOptions } from './transfer/base.js';
 export { LocalTransfer, type LocalTransferOptions } from './transfer/local.js';
+export { TcpTransfer, type TcpTransferOptions } from './transfer/tcp/transfer.js';
 export type {
   CallLimits,
   MoveOptions,
