@@ -8,10 +8,12 @@
  * A decode may come first: its `take` waits for the offer, as long as the decode says. What ended is remembered for a
  * while, so that who comes late hears at once that there is nothing to wait for.
  */
-import { errors, type MooncakeError } from '../core/errors.js';
+import { errors } from '../core/errors.js';
 import type { Peer } from '../transfer/transfer.js';
 import { type Offer, type PromptName, unknown } from './handover.js';
+import { Departures } from './handover-departures.js';
 import type { Done, Release, Take, Wanted } from './handover-wire.js';
+import { isSame, Waiting } from './prefill-waiting.js';
 
 /** One hand-over that this rank keeps blocks for. */
 export interface Handover {
@@ -30,14 +32,8 @@ export interface Handover {
 interface Readers {
   readonly by: Wanted;
   readonly ranks: readonly number[];
-  /** Those that are not done, and through which peer they read; undefined until they came. */
-  readonly left: Map<number, Peer | undefined>;
-}
-
-interface Waiter {
-  readonly by: Wanted;
-  resolve(handover: Handover): void;
-  reject(error: MooncakeError): void;
+  /** Those that are not done; once they came, with how to stop watching their connection. */
+  readonly left: Map<number, (() => void) | undefined>;
 }
 
 interface Ended {
@@ -47,7 +43,6 @@ interface Ended {
 }
 
 const MAX_REMEMBERED = 1 << 14;
-const MAX_WAITERS = 1 << 14;
 
 export interface PrefillCounters {
   handoversOffered: number;
@@ -70,13 +65,11 @@ export class PrefillRank {
   };
   readonly #timeoutMs: number;
   readonly #held = new Map<string, Handover>();
-  readonly #waiting = new Map<string, Set<Waiter>>();
+  readonly #waiting = new Waiting<Handover>();
   readonly #ended = new Map<string, Ended>();
   readonly #ending = new Set<Promise<void>>();
-  /** What each peer reads: one listener per peer, however many hand-overs it takes while it lives. */
-  readonly #byPeer = new Map<Peer, Set<Handover>>();
+  readonly #departures = new Departures();
   #finished: string[] = [];
-  #waiters = 0;
   #leases = 0;
   #closed = false;
 
@@ -113,14 +106,12 @@ export class PrefillRank {
       }, this.#timeoutMs).unref(),
     };
     this.#held.set(transfer, handover);
-    const waiting = this.#waiting.get(transfer) ?? [];
-    this.#waiting.delete(transfer);
-    for (const { resolve } of waiting) resolve(handover);
+    this.#waiting.resolve(transfer, handover);
   }
 
   /** The prefill was aborted: who waits for it hears so. */
   withdraw(transfer: string): void {
-    this.#fail(transfer, 'its prefill was aborted');
+    this.#waiting.fail(transfer, 'its prefill was aborted');
     this.#remember(transfer, { why: 'its prefill was aborted', early: false });
   }
 
@@ -128,7 +119,7 @@ export class PrefillRank {
   async take(take: Take, peer: Peer, signal: AbortSignal): Promise<Handover> {
     const { by, prompt, reader, readers } = take;
     const { transfer } = by;
-    const handover = this.#held.get(transfer) ?? (await this.#offered(by, take.timeoutMs, signal));
+    const handover = this.#held.get(transfer) ?? (await this.#offered(take, signal));
     checkPrompt(handover.offer.prompt, prompt);
     handover.readers ??= { by, ranks: readers, left: new Map(readers.map((rank) => [rank, undefined])) };
     const { ranks, left } = handover.readers;
@@ -139,8 +130,9 @@ export class PrefillRank {
     const same = ranks.length === readers.length && ranks.every((rank, index) => rank === readers[index]);
     if (!same) throw unknown('transfer', transfer, `is read by ranks ${ranks.join(', ')}, as another rank said`);
     if (!left.has(reader.rank)) throw unknown('transfer', transfer, `rank ${reader.rank} has read it already`);
-    left.set(reader.rank, peer);
-    this.#watch(peer).add(handover);
+    left.get(reader.rank)?.();
+    const orphaned = () => this.#end(handover, 'handoversOrphaned', `its reader at ${peer.address} is gone`);
+    left.set(reader.rank, this.#departures.when(peer, orphaned));
     return handover;
   }
 
@@ -151,9 +143,8 @@ export class PrefillRank {
       throw unknown('transfer', transfer, this.#ended.get(transfer)?.why ?? 'is not held under this lease');
     }
     const left = handover.readers?.left;
-    const peer = left?.get(rank);
+    left?.get(rank)?.();
     if (!left?.delete(rank)) throw unknown('transfer', transfer, `is not being read by rank ${rank}`);
-    if (![...left.values()].includes(peer)) this.#unwatch(handover, peer);
     if (left.size === 0) this.#end(handover, 'handoversDone', 'has been read');
   }
 
@@ -168,8 +159,8 @@ export class PrefillRank {
       if (isSame(by, handover.readers?.by ?? by)) await this.#end(handover, 'handoversReleased', why);
       return;
     }
-    this.#fail(transfer, why, by);
-    if (!this.#ended.has(transfer) && !this.#waiting.has(transfer)) this.#remember(transfer, { why, early: true });
+    this.#waiting.fail(transfer, why, by);
+    this.#endEarly(transfer, why);
     await Promise.all(this.#ending);
   }
 
@@ -183,69 +174,30 @@ export class PrefillRank {
   /** Ends everything. */
   async close(): Promise<void> {
     this.#closed = true;
-    for (const transfer of [...this.#waiting.keys()]) this.#fail(transfer, 'the prefill engine shut down');
+    this.#waiting.failAll('the prefill engine shut down');
     for (const handover of [...this.#held.values()]) {
       this.#end(handover, 'handoversReleased', 'the prefill engine shut down');
     }
     await Promise.all(this.#ending);
   }
 
-  /** The hand-overs that end when `peer` is gone. */
-  #watch(peer: Peer): Set<Handover> {
-    let reads = this.#byPeer.get(peer);
-    if (reads !== undefined) return reads;
-    this.#byPeer.set(peer, (reads = new Set()));
-    void peer.closed.then(() => {
-      const orphans = this.#byPeer.get(peer) ?? [];
-      this.#byPeer.delete(peer);
-      for (const handover of [...orphans])
-        this.#end(handover, 'handoversOrphaned', `its reader at ${peer.address} is gone`);
-    });
-    return reads;
-  }
-
-  #unwatch(handover: Handover, peer: Peer | undefined): void {
-    if (peer !== undefined) this.#byPeer.get(peer)?.delete(handover);
-  }
-
-  #offered(by: Wanted, timeoutMs: number, signal: AbortSignal): Promise<Handover> {
+  async #offered({ by, timeoutMs }: Take, signal: AbortSignal): Promise<Handover> {
     const { transfer } = by;
     const ended = this.#ended.get(transfer);
     if (ended !== undefined) throw unknown('transfer', transfer, ended.why);
     if (this.#closed) throw errors.closed('the prefill engine');
-    if (this.#waiters === MAX_WAITERS) throw errors.queueFull(MAX_WAITERS);
-    return new Promise((resolve, reject) => {
-      let waiting = this.#waiting.get(transfer);
-      if (waiting === undefined) this.#waiting.set(transfer, (waiting = new Set()));
-      const waiter: Waiter = {
-        by,
-        resolve: (handover) => settle(() => resolve(handover)),
-        reject: (error) => settle(() => reject(error)),
-      };
-      const giveUp = () => waiter.reject(errors.aborted(signal.reason));
-      const timer = setTimeout(() => {
-        waiter.reject(errors.timeout(`waiting for the prefill of transfer ${transfer}`, timeoutMs));
-      }, timeoutMs).unref();
-      const settle = (how: () => void) => {
-        if (!waiting.delete(waiter)) return;
-        this.#waiters--;
-        if (waiting.size === 0 && this.#waiting.get(transfer) === waiting) this.#waiting.delete(transfer);
-        clearTimeout(timer);
-        signal.removeEventListener('abort', giveUp);
-        how();
-      };
-      waiting.add(waiter);
-      this.#waiters++;
-      signal.addEventListener('abort', giveUp);
-      if (signal.aborted) giveUp();
-    });
+    try {
+      return await this.#waiting.wait(by, timeoutMs, signal);
+    } catch (error) {
+      // Who was aborted, lost patience or died does not come back.
+      this.#endEarly(transfer, 'the decode that waited for it gave up');
+      throw error;
+    }
   }
 
-  /** Ends the waiting for a transfer: everybody's, or that of one request. */
-  #fail(transfer: string, why: string, by?: Wanted): void {
-    for (const waiter of [...(this.#waiting.get(transfer) ?? [])]) {
-      if (by === undefined || isSame(by, waiter.by)) waiter.reject(unknown('transfer', transfer, why));
-    }
+  /** The decode does not want it, and nobody else waits: it is let go when it is offered. */
+  #endEarly(transfer: string, why: string): void {
+    if (!this.#ended.has(transfer) && !this.#waiting.has(transfer)) this.#remember(transfer, { why, early: true });
   }
 
   /** Ends a hand-over once; its blocks are free when no write of it is under way. */
@@ -254,7 +206,7 @@ export class PrefillRank {
     if (this.#held.get(transfer) !== handover) return Promise.resolve();
     this.#held.delete(transfer);
     clearTimeout(handover.timer);
-    for (const peer of handover.readers?.left.values() ?? []) this.#unwatch(handover, peer);
+    for (const unwatch of handover.readers?.left.values() ?? []) unwatch?.();
     this.#remember(transfer, { why, early: false });
     this.counters[counter]++;
     handover.stop.abort(unknown('transfer', transfer, why));
@@ -274,8 +226,6 @@ export class PrefillRank {
     this.#ended.delete(oldest);
   }
 }
-
-const isSame = (a: Wanted, b: Wanted) => a.engine === b.engine && a.request === b.request;
 
 function checkPrompt(ours: PromptName, theirs: PromptName): void {
   if (theirs.tokens !== ours.tokens) {
