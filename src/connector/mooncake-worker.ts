@@ -151,6 +151,7 @@ export class MooncakeWorker implements WorkerConnector {
     return {
       ...this.#prefill.counters,
       handoversHeld: this.#prefill.held,
+      decodesWaiting: this.#prefill.waiting,
       ...decode?.counters,
       loadsRunning: decode?.running ?? 0,
       ...Object.fromEntries(failures),

@@ -45,6 +45,11 @@ export class Waiting<T> {
     });
   }
 
+  /** How many wait. */
+  get count(): number {
+    return this.#count;
+  }
+
   has(transfer: string): boolean {
     return this.#byTransfer.has(transfer);
   }

@@ -83,6 +83,11 @@ export class PrefillRank {
     return this.#held.size + this.#ending.size;
   }
 
+  /** Ranks of decodes that wait for a prefill. */
+  get waiting(): number {
+    return this.#waiting.count;
+  }
+
   /** The request's blocks are computed; they are kept until `finished` names it. */
   offer(offer: Offer): void {
     const { transfer, request } = offer;
