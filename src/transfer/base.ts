@@ -81,14 +81,11 @@ export class TransferCore {
 
 export abstract class TransferBase implements Transfer {
   abstract readonly address: string;
-  protected readonly core: TransferCore;
   /** Copies of `copy` under way, by how to end them. */
   readonly #copies = new Set<(error: MooncakeError) => void>();
   #closing?: Promise<void>;
 
-  constructor(options: TransferOptions) {
-    this.core = new TransferCore(options);
-  }
+  constructor(protected readonly core: TransferCore) {}
 
   get generation(): string {
     return this.core.generation;

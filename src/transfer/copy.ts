@@ -31,8 +31,7 @@ export interface CopyOptions {
 }
 
 /**
- * Copies every source range to the destination range of the same record, in order. After a rejection nothing is written
- * any more.
+ * Copies every source range to the destination range of the same record. After a rejection nothing is written any more.
  */
 export function copyRanges(
   descriptors: Descriptors,

@@ -5,7 +5,7 @@
 import { options as optionsOf, string } from '../core/check.js';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, type MooncakeError } from '../core/errors.js';
-import { type Move, TransferBase, type TransferCore, type TransferOptions } from './base.js';
+import { type Move, TransferBase, TransferCore, type TransferOptions } from './base.js';
 import { copyRanges } from './copy.js';
 import { type Limits, watch } from './limits.js';
 import { pack, packFailure, unpack, unpackFailure } from './messages.js';
@@ -32,7 +32,7 @@ export class LocalTransfer extends TransferBase {
   readonly #peers = new Map<string, LocalPeer>();
 
   constructor(options?: LocalTransferOptions) {
-    super(optionsOf('options', options));
+    super(new TransferCore(optionsOf('options', options)));
     const name = options?.name === undefined ? `${++unnamed}` : string('options.name', options.name);
     this.address = `${PREFIX}${name}`;
     if (name === '' || transfers.has(this.address)) {

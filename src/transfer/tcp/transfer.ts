@@ -6,7 +6,7 @@
 import { createServer, connect as dial, type Server } from 'node:net';
 import { integer, options as optionsOf, string } from '../../core/check.js';
 import { errors, type MooncakeError } from '../../core/errors.js';
-import { TransferBase, type TransferOptions } from '../base.js';
+import { TransferBase, TransferCore, type TransferOptions } from '../base.js';
 import type { CallLimits, Peer } from '../transfer.js';
 import { formatAddress, parseAddress } from './address.js';
 import { type Hello, MAX_FRAME_BYTES, MAX_HEARTBEAT_MS, MIN_FRAME_BYTES } from './hello.js';
@@ -44,13 +44,13 @@ export class TcpTransfer extends TransferBase {
   readonly #opened = new Map<string, TcpPeer>();
   readonly #timer: NodeJS.Timeout;
 
-  private constructor(server: Server, address: string, options: TcpTransferOptions, limits: Omit<Hello, 'generation'>) {
-    super(options);
-    this.address = address;
+  private constructor(server: Server, core: TransferCore, hello: Hello, options: TcpTransferOptions) {
+    super(core);
+    this.address = hello.address;
     this.#server = server;
     this.#settings = {
-      core: this.core,
-      hello: { generation: this.core.generation, ...limits },
+      core,
+      hello,
       deadAfterMs: options.deadAfterMs ?? 900,
       onEnd: (peer, reason) => {
         this.#peers.delete(peer);
@@ -88,13 +88,14 @@ export class TcpTransfer extends TransferBase {
     if (given.onLost !== undefined && typeof given.onLost !== 'function') {
       throw errors.invalidArgument('options.onLost', given.onLost, 'a function');
     }
+    const core = new TransferCore(given);
     const server = createServer();
     const actual = await new Promise<number>((resolve, reject) => {
       server.once('error', (error) => reject(errors.peer(formatAddress({ host, port }), error.message, error)));
       server.listen(port, host, () => resolve((server.address() as { port: number }).port));
     });
     const address = formatAddress({ host: advertise, port: actual });
-    return new TcpTransfer(server, address, given, { address, maxFrameBytes, heartbeatMs });
+    return new TcpTransfer(server, core, { generation: core.generation, address, maxFrameBytes, heartbeatMs }, given);
   }
 
   async connect(address: string, limits?: CallLimits): Promise<Peer> {
