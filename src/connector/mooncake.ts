@@ -32,7 +32,7 @@ export interface MooncakeConnectorOptions {
 const MAX_TIMEOUT_MS = 0x7fff_ffff;
 
 export class MooncakeConnector implements KvConnector {
-  readonly name = 'mooncake';
+  readonly name = 'MooncakeConnector';
   readonly #transfer: (rank: number) => Transfer;
   readonly #options: Omit<ConstructorParameters<typeof MooncakeWorker>[3], 'slots'>;
   readonly #moves: number;

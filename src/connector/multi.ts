@@ -23,7 +23,7 @@ export class MultiConnector implements KvConnector {
       }
     }
     this.#connectors = [...connectors];
-    this.name = `multi(${this.#connectors.map(({ name }) => name).join(', ')})`;
+    this.name = `MultiConnector(${this.#connectors.map(({ name }) => name).join(', ')})`;
   }
 
   createScheduler(engine: EngineInfo): SchedulerConnector {
