@@ -16,13 +16,21 @@ import type {
   SchedulerConnector,
   SchedulerOutput,
 } from './api.js';
-import { type HandoverMetadata, type HandoverSource, handoverSource, promptName, type RankInfo } from './handover.js';
+import {
+  type HandoverMetadata,
+  type HandoverSource,
+  handoverSource,
+  type PromptName,
+  promptName,
+  type RankInfo,
+} from './handover.js';
 import { readRoster } from './handover-wire.js';
 
 /** A request that prefills for a decode elsewhere. */
 interface Prefill {
   readonly request: KvRequest;
   readonly transfer: string;
+  readonly prompt: PromptName;
   /** Tokens it had when it was last scheduled from the start; one more proves that all of those are computed. */
   startTokens: number;
 }
@@ -30,6 +38,7 @@ interface Prefill {
 /** A request whose prompt is elsewhere: how far it got. */
 interface Decode {
   readonly source: HandoverSource;
+  readonly prompt: PromptName;
   state: 'waiting' | 'loading' | 'settled';
   /** Tokens that were there when it was last asked what the connector can bring. */
   computed: number;
@@ -59,24 +68,28 @@ export class MooncakeScheduler implements SchedulerConnector {
     this.#next.roster = this.#roster;
   }
 
+  /** Throws ERR_INVALID_ARGUMENT for a prompt to hand over that cannot be named: tokens that are none. */
   onNewRequest(request: KvRequest): void {
     const { requestId, kvTransferParams: params } = request;
-    const { role } = this.#engine;
+    const { role, hash } = this.#engine;
     if (params?.do_remote_prefill) {
-      const source = handoverSource(params);
-      if (source === null || role === 'producer') this.#stats.handoversRefused++;
-      else this.#decodes.set(requestId, { source, state: 'waiting', computed: 0 });
-      return;
+      const source = role === 'producer' ? null : handoverSource(params);
+      if (source === null) this.#stats.handoversRefused++;
+      else {
+        const prompt = promptName(request, hash.blockSize);
+        this.#decodes.set(requestId, { source, prompt, state: 'waiting', computed: 0 });
+      }
+    } else if (params?.do_remote_decode) {
+      const { transfer_id: transfer } = params;
+      // Without an id nobody can ask for it, and a second one of the same id could be taken for the first.
+      if (typeof transfer !== 'string' || transfer === '' || this.#transfers.has(transfer) || role === 'consumer') {
+        this.#stats.handoversRefused++;
+        return;
+      }
+      const prompt = promptName(request, hash.blockSize);
+      this.#transfers.set(transfer, requestId);
+      this.#prefills.set(requestId, { request, transfer, prompt, startTokens: Number.POSITIVE_INFINITY });
     }
-    if (!params?.do_remote_decode) return;
-    const { transfer_id: transfer } = params;
-    // Without an id nobody can ask for it, and a second one of the same id could be taken for the first.
-    if (typeof transfer !== 'string' || transfer === '' || this.#transfers.has(transfer) || role === 'consumer') {
-      this.#stats.handoversRefused++;
-      return;
-    }
-    this.#transfers.set(transfer, requestId);
-    this.#prefills.set(requestId, { request, transfer, startTokens: Number.POSITIVE_INFINITY });
   }
 
   getNumNewMatchedTokens(request: KvRequest, numComputedTokens: number): [tokens: number | null, async: boolean] {
@@ -94,8 +107,7 @@ export class MooncakeScheduler implements SchedulerConnector {
       this.#unwanted(request.requestId, decode);
       return;
     }
-    const { source, computed: from } = decode;
-    const prompt = promptName(request, this.#engine.hash.blockSize);
+    const { source, prompt, computed: from } = decode;
     const to = from + numExternalTokens;
     decode.state = 'loading';
     this.#loading.add(request.requestId);
@@ -105,11 +117,17 @@ export class MooncakeScheduler implements SchedulerConnector {
   }
 
   buildConnectorMeta(output: SchedulerOutput): HandoverMetadata {
+    for (const requestId of output.preemptedRequestIds) {
+      // It starts again, and the workers drop its load unreported.
+      this.#loading.delete(requestId);
+      const [prefill, decode] = [this.#prefills.get(requestId), this.#decodes.get(requestId)];
+      if (prefill) prefill.startTokens = Number.POSITIVE_INFINITY;
+      if (decode) decode.state = 'settled';
+    }
     for (const { requestId } of output.newRequests) {
       const prefill = this.#prefills.get(requestId);
       if (prefill) prefill.startTokens = prefill.request.tokens.length;
     }
-    for (const requestId of output.preemptedRequestIds) this.#loading.delete(requestId);
     const metadata = this.#next;
     this.#next = emptyMetadata();
     return metadata;
@@ -139,7 +157,7 @@ export class MooncakeScheduler implements SchedulerConnector {
     const prefill = this.#prefills.get(requestId);
     this.#prefills.delete(requestId);
     if (prefill === undefined) return [false, null];
-    const { transfer } = prefill;
+    const { transfer, prompt } = prefill;
     const computed = request.tokens.length > prefill.startTokens;
     const [bootstrap] = this.#roster;
     if (!computed || bootstrap === undefined || this.#closed || blockIds.every((group) => group.length === 0)) {
@@ -147,7 +165,6 @@ export class MooncakeScheduler implements SchedulerConnector {
       this.#next.withdrawn.push(transfer);
       return [false, null];
     }
-    const prompt = promptName(request, this.#engine.hash.blockSize);
     this.#next.offers.push({ request: requestId, transfer, prompt, blocks: blockIds });
     this.#held.set(requestId, transfer);
     const params: KvTransferParams = {
