@@ -264,7 +264,14 @@ export class HarnessEngine {
       for (const request of [...this.#waiting]) {
         if (budget === 0) break;
         const tokens = this.#admit(request, budget, fresh);
-        if (tokens === 'full') break;
+        if (tokens === 'full') {
+          // Requests that hold loaded blocks and cannot go on would wait for each other for ever.
+          const holder = this.#waiting.findLast(
+            ({ blocks, state, received }) => blocks.length > 0 && (state === 'waiting' || received),
+          );
+          if (this.#running.length === 0 && holder) preempted.push(this.#takeBack(holder));
+          break;
+        }
         if (tokens > 0) numScheduledTokens[request.requestId] = tokens;
         budget -= tokens;
       }
@@ -333,9 +340,12 @@ export class HarnessEngine {
   }
 
   #takeBack(request: HarnessRequest): string {
-    this.#running.splice(this.#running.indexOf(request), 1);
-    this.#waiting.unshift(request);
+    if (request.state === 'running') {
+      this.#running.splice(this.#running.indexOf(request), 1);
+      this.#waiting.unshift(request);
+    }
     request.state = 'waiting';
+    request.received = false;
     request.preempted = true;
     request.computed = 0;
     for (const block of request.blocks.splice(0)) if (this.#dereference(block)) this.#preempted.push(block);

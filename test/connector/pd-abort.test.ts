@@ -191,4 +191,30 @@ for (const mode of MODES) {
   });
 }
 
+test('push: neither side frees blocks under a write that cannot be stopped', async () => {
+  for (const ending of ['aborted', 'expired', 'failed'] as const) {
+    const { gates, prefill, decode, sides } = gatedPair('push', {
+      abortTimeoutMs: ending === 'expired' ? 100 : 60_000,
+      loadTimeoutMs: ending === 'failed' ? 100 : 60_000,
+    });
+    gates.prefill.stubborn = true;
+    const prefilled = prefill.engine.add({
+      tokens: TOKENS,
+      kvTransferParams: { do_remote_decode: true, transfer_id: transferId() },
+    });
+    await drive([prefill], () => prefilled.state === 'finished');
+    gates.prefill.shut('write');
+    const decoded = decode.engine.add({ tokens: TOKENS, kvTransferParams: prefilled.params! });
+    await drive(sides, () => gates.prefill.waiting('write') > 0);
+    if (ending === 'aborted') decode.engine.abort(decoded);
+    const until = Date.now() + 200;
+    await drive(sides, () => Date.now() > until);
+    for (const { engine } of sides) assert.is.not(engine.freeBlocks, engine.blocks, `${ending}: freed under the write`);
+    gates.prefill.open('write');
+    await drive(sides, idle(sides));
+    clean(...sides);
+    await Promise.all(sides.map(closeSide));
+  }
+});
+
 test.run();

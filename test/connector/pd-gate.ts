@@ -16,8 +16,8 @@ export class GatedTransfer implements Transfer {
   readonly #inner: Transfer;
   readonly #peers = new WeakMap<Peer, Peer>();
   readonly #gates = new Map<Step, Gate>();
-  /** Called when a move has ended, before its caller knows. */
-  afterMove: ((step: 'read' | 'write') => void) | undefined;
+  /** Moves cannot be stopped once they were asked for. */
+  stubborn = false;
 
   /** Where peers are told to find it; a test may put something between. */
   address: string;
@@ -64,12 +64,8 @@ export class GatedTransfer implements Transfer {
     if (known) return known;
     const move = (step: 'read' | 'write'): Peer['read'] => {
       return async (descriptors, options) => {
-        await this.#pass(step, options?.signal);
-        try {
-          return await peer[step](descriptors, options);
-        } finally {
-          this.afterMove?.(step);
-        }
+        await this.#pass(step, this.stubborn ? undefined : options?.signal);
+        return peer[step](descriptors, this.stubborn ? { ...options, signal: undefined } : options);
       };
     };
     const gated: Peer = {
