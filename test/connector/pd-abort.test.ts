@@ -134,6 +134,7 @@ for (const mode of MODES) {
         maxTokens: 3,
         kvTransferParams: decodeParams(prefill, transfer),
       });
+      await drive(sides, () => counters(prefill).decodesWaiting === 1);
       const kvTransferParams = { do_remote_decode: true, transfer_id: transfer };
       const prefilled = prefill.engine.add({ tokens: TOKENS, kvTransferParams, maxTokens: 50 });
       await steps(sides, before);

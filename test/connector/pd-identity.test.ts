@@ -158,6 +158,34 @@ for (const mode of ['pull', 'push'] as const) {
   });
 }
 
+test('a lease does not outlive its hand-over, though the transfer id does', async () => {
+  const gates = [0, 1].map(() => new GatedTransfer(new LocalTransfer()));
+  const prefill = side({ connector: { abortTimeoutMs: 500 } });
+  const [late, next] = gates.map((gate) => side({ transfer: () => gate }));
+  const sides = [prefill, late, next];
+  const kvTransferParams = { do_remote_decode: true, transfer_id: transferId() };
+  const taken = [];
+  for (const [index, decode] of [late, next].entries()) {
+    const prefilled = prefill.engine.add({ tokens: TOKENS, kvTransferParams });
+    await drive([prefill], () => prefilled.state === 'finished');
+    gates[index].shut('done');
+    taken.push(decode.engine.add({ tokens: TOKENS, maxTokens: 3, kvTransferParams: prefilled.params! }));
+    await drive(sides, () => gates[index].waiting('done') > 0);
+    // The first one's time runs out, and its id is used again.
+    if (index === 0) await drive(sides, () => prefill.engine.idle);
+  }
+  gates[0].open('done');
+  await drive(sides, () => taken[0].state === 'finished');
+  gates[1].open('done');
+  await drive(sides, idle(sides));
+  assert.equal(
+    taken.map(({ externalTokens }) => externalTokens),
+    [0, TOKENS.length],
+  );
+  clean(...sides);
+  await Promise.all(sides.map(closeSide));
+});
+
 test('two prefills of one transfer id: the second is not handed over while the first is', async () => {
   const [prefill, decode] = [side(), side()];
   const params = { do_remote_decode: true, transfer_id: transferId() };
