@@ -21,7 +21,7 @@ export interface LocalTransferOptions extends TransferOptions {
 const PREFIX = 'local:';
 const MAX_MESSAGE_BYTES = 16 * 2 ** 20;
 /** Requests that one end answers at a time. */
-const MAX_ANSWERING = 4096;
+const MAX_ANSWERING = 65_536;
 
 /** The open transfers of this process, by address. */
 const transfers = new Map<string, LocalTransfer>();

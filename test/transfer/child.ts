@@ -1,10 +1,11 @@
 /**
  * A process for tests to kill and stop: a TcpTransfer with one segment of 64 MiB, whose byte i is i + 1 (mod 251), and a few
- * services. `node child.js PORT` prints its address.
+ * services. `node child.js PORT HEARTBEAT_MS DEAD_AFTER_MS` prints its address.
  */
 import { TcpTransfer } from 'mooncake-ts';
 
-const transfer = await TcpTransfer.listen({ port: Number(process.argv[2] ?? 0) });
+const [port, heartbeatMs, deadAfterMs] = process.argv.slice(2).map(Number);
+const transfer = await TcpTransfer.listen({ port, heartbeatMs, deadAfterMs });
 const memory = new Uint8Array(64 * 2 ** 20);
 for (let i = 0; i < memory.length; i++) memory[i] = (i + 1) % 251;
 transfer.register(memory, { name: 'kv' });

@@ -21,8 +21,10 @@ test.after(() => {
   for (const child of children) child.kill('SIGKILL');
 });
 
-async function start(port = 0): Promise<Child> {
-  const child = spawn(process.execPath, [file, `${port}`], { stdio: ['ignore', 'pipe', 'inherit'] });
+async function start(port = 0, heartbeatMs = 250, deadAfterMs = 900): Promise<Child> {
+  const child = spawn(process.execPath, [file, ...[port, heartbeatMs, deadAfterMs].map(String)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   children.add(child);
   const exited = new Promise<number | null>((resolve) => child.once('exit', resolve));
   void exited.then(() => children.delete(child));
@@ -93,18 +95,20 @@ test('a peer that computes for half a second is not dead', async () => {
 });
 
 test('our own event loop blocked for longer than a peer may be silent: the peer is not dead', async () => {
-  // The peer allows more, for it is we who are silent here.
   const transfer = await TcpTransfer.listen({ heartbeatMs: 50, deadAfterMs: 200 });
-  const patient = await TcpTransfer.listen();
-  const child = await start();
+  // The child is patient: it is we who say nothing meanwhile.
+  const child = await start(0, 50, 20_000);
   const peer = await transfer.connect(child.address);
   for (let i = 0; i < 3; i++) {
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 700);
     await sleep(20);
     assert.is(await peer.call('ping', null), 'pong');
   }
+  // The measure is right: with its process stopped, it is dead.
+  child.process.kill('SIGSTOP');
+  assert.is((await peer.closed).code, 'ERR_PEER');
   child.process.kill('SIGKILL');
-  await Promise.all([transfer.close(), patient.close()]);
+  await transfer.close();
 });
 
 test('close lets both processes end by themselves', async () => {

@@ -120,6 +120,8 @@ for (const kind of KINDS) {
         ];
         if (Buffer.compare(got, wanted) !== 0) assert.unreachable(`record at ${sourceOffset}`);
       }
+      list[30_001].sourceOffset = size;
+      await rejects(peer.read(descriptorsOf(list)), 'ERR_SEGMENT', 'descriptors[30001].length');
       ours.fill(0);
       const step = size / 64;
       const moves = Array.from({ length: 64 }, (_, i) => peer.read(one(there, i * step, here, i * step, step)));

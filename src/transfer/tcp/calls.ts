@@ -61,7 +61,7 @@ export class Calls {
           reject(error);
         },
       });
-      output.send(FRAME.call, id, payload, 0, limits.timeoutMs);
+      output.send(FRAME.call, id, payload);
     });
   }
 

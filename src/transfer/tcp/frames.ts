@@ -8,7 +8,7 @@
  *              5  flags                        u8
  *              6  zero                         u16
  *              8  id of the request            u32   given by whoever opened it
- *             12  value                        u32   of a piece of data: its number; of a request: its deadline in ms
+ *             12  value                        u32   of a piece of data: its number; of read and write: deadline in ms
  *             16  CRC-64 of the payload        u64   zero where the payload is not summed
  *             24  CRC-64 of the 24 bytes above u64
  *
@@ -25,8 +25,8 @@ export const PIECE_BYTES = 256 * 1024;
 /** The most records in one read or write frame; larger batches travel in parts. */
 export const PART_RECORDS = 16 * 1024;
 /** Moves and calls that one side may have under way on a connection; more are refused. */
-export const MAX_MOVES = 1024;
-export const MAX_CALLS = 4096;
+export const MAX_MOVES = 8192;
+export const MAX_CALLS = 65_536;
 
 export const FRAME = {
   /** Generation, address, limits: the first frame of each side. */

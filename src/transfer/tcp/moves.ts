@@ -4,7 +4,7 @@
  * a write that is given up waits until the peer says that it writes no more.
  */
 import { allocateDescriptors, DESCRIPTOR_BYTES, Descriptors } from '../../core/descriptors.js';
-import { errors, type MooncakeError } from '../../core/errors.js';
+import { errors, MooncakeError } from '../../core/errors.js';
 import type { Move, TransferCore } from '../base.js';
 import { watch } from '../limits.js';
 import { Ranges, totalBytes } from '../ranges.js';
@@ -34,6 +34,8 @@ export interface MoveLink {
 
 interface Part {
   readonly batch: Batch;
+  /** Its first record in the batch. */
+  readonly from: number;
   /** Of a read. */
   readonly incoming?: Incoming;
   /** Of a write. */
@@ -116,12 +118,12 @@ export class Moves {
     if (kind === 'read') {
       // The peer's `done` ends the part, so that the id is free only when nothing more can come for it.
       const events = { done() {}, failed: (error: unknown) => this.#fail(batch, error as MooncakeError) };
-      part = { batch, incoming: new Incoming(left, sums, events, ranges, from, to) };
+      part = { batch, from, incoming: new Incoming(left, sums, events, ranges, from, to) };
     } else {
       const failed = (error: unknown) => this.#fail(batch, error as MooncakeError);
       const cursor = ranges.cursor(from, to);
       const type = FRAME.writeData;
-      part = { batch, stream: { type, id, cursor, sums, left, next: 0, handed() {}, flushed() {}, failed } };
+      part = { batch, from, stream: { type, id, cursor, sums, left, next: 0, handed() {}, flushed() {}, failed } };
     }
     batch.open.set(id, part);
     this.#parts.set(id, part);
@@ -171,7 +173,7 @@ export class Moves {
     if (error) incoming?.drop();
     if (batch.error) {
       if (batch.open.size === 0) batch.settle(batch.error);
-    } else if (error) this.#fail(batch, error);
+    } else if (error) this.#fail(batch, renumber(error, part.from));
     else this.#advance(batch);
     return true;
   }
@@ -182,6 +184,15 @@ export class Moves {
     this.#parts.clear();
     for (const batch of [...this.#batches]) batch.settle(batch.error ?? error);
   }
+}
+
+/** The peer counts the records of a part; the caller those of the batch. */
+function renumber(error: MooncakeError, from: number): MooncakeError {
+  const { argument, message, code } = error;
+  const index = /^descriptors\[(\d+)\]/.exec(argument ?? '');
+  if (!index || from === 0) return error;
+  const renumbered = (text: string) => text.replace(index[0], `descriptors[${Number(index[1]) + from}]`);
+  return new MooncakeError(code, renumbered(message), { argument: renumbered(argument!) });
 }
 
 /** A batch of the records from `from` to `to`; the batch itself where these are all. */

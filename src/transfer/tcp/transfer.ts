@@ -91,7 +91,7 @@ export class TcpTransfer extends TransferBase {
     const core = new TransferCore(given);
     const server = createServer();
     const actual = await new Promise<number>((resolve, reject) => {
-      server.once('error', (error) => reject(errors.peer(formatAddress({ host, port }), error.message, error)));
+      server.on('error', (error) => reject(errors.peer(formatAddress({ host, port }), error.message, error)));
       server.listen(port, host, () => resolve((server.address() as { port: number }).port));
     });
     const address = formatAddress({ host: advertise, port: actual });
