@@ -4,4 +4,5 @@ export * from './checksum';
 export * from './hash';
 export * from './layout';
 export { constantsEnd, ensure, heapBase } from './memory';
+export * from './objects';
 export * from './prefix';

@@ -19,7 +19,16 @@ export const LANES = {
   lint: { ci: true, check: ['run', 'lint'] },
   unit: {
     ci: true,
-    folders: ['test/core', 'test/cli', 'test/workers', 'test/replay', 'test/transfer', 'test/connector'],
+    folders: [
+      'test/core',
+      'test/cli',
+      'test/workers',
+      'test/replay',
+      'test/transfer',
+      'test/master',
+      'test/store',
+      'test/connector',
+    ],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
   },
   edge: {

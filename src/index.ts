@@ -8,6 +8,7 @@ export type * from './connector/api.js';
 export type { LoadName } from './connector/decode.js';
 export { MooncakeConnector, type MooncakeConnectorOptions } from './connector/mooncake.js';
 export { MultiConnector } from './connector/multi.js';
+export { MooncakeStoreConnector, type StoreConnectorOptions } from './connector/store.js';
 export {
   type Allocation,
   type Allocations,
@@ -19,6 +20,7 @@ export {
 } from './core/alloc.js';
 export { Crc64, crc64Combine, crc64Into } from './core/checksum.js';
 export { type Descriptor, Descriptors } from './core/descriptors.js';
+export { type Key, Keys, MAX_KEY_BYTES } from './core/keys.js';
 export { KvLayout, type KvLayoutOptions } from './core/layout.js';
 export {
   headRange,
@@ -34,8 +36,36 @@ export type { BlockIds } from './core/layout-pairs.js';
 export { type PlanOptions, planTransfer, type TransferBlocks, TransferPlan } from './core/layout-plan.js';
 export { type TransferSource, transferSources } from './core/layout-sources.js';
 export { fromTorch, type KvAxis, type TorchGroup, type TorchTensor } from './core/layout-tensor.js';
+export {
+  type LookupMode,
+  OBJECT_EXISTS,
+  OBJECT_LISTS,
+  OBJECT_TABLE_FULL,
+  ObjectTable,
+  type ObjectTableOptions,
+  type ObjectTableStats,
+} from './core/objects.js';
+export type { ObjectState } from './core/objects-records.js';
 export * from './edge/index.js';
-export { MooncakeStore, MooncakeStoreConnector, TransferEngine } from './planned.js';
+export type {
+  LongMetadata,
+  Metadata,
+  MetadataClient,
+  MetadataStats,
+  MissReason,
+  ObjectInfo,
+  Outcome,
+  Replica,
+  ReplicateConfig,
+  SegmentFigures,
+  SegmentInfo,
+  Status,
+  Uuid,
+} from './master/api.js';
+export type { AllocationStrategy, MetadataOptions, TenantPolicy } from './master/options.js';
+export { MetadataService } from './master/service.js';
+export { STATUS } from './master/status.js';
+export { TransferEngine } from './planned.js';
 export { WorkerPool, type WorkerPoolOptions } from './pool/piscina.js';
 export type {
   CallOptions,
@@ -50,8 +80,24 @@ export { AGENTIC_DEFAULTS, type AgenticOptions, type AgenticResult, agentic } fr
 export { type PolicyName, policyNames } from './replay/policies.js';
 export { parseTrace, readTrace } from './replay/read.js';
 export { type ReplayOptions, type ReplayResult, replay } from './replay/replay.js';
+export { replayStore, type StoreReplayOptions, type StoreReplayResult } from './replay/store.js';
 export { type Trace, TraceBuilder, type TraceRequest } from './replay/trace.js';
 export { generateTrace, type WorkloadOptions } from './replay/workload.js';
+export * from './store/api.js';
+export type { AttachOptions } from './store/attached.js';
+export type { StoreStats } from './store/counters.js';
+export type {
+  GetValueOptions,
+  IntegrityOptions,
+  PutValueOptions,
+  RemoveOptions,
+  StoreOptions,
+  TenantOptions,
+} from './store/options.js';
+export type { SegmentOptions as StoreSegmentOptions } from './store/segments.js';
+export { MooncakeStore } from './store/store.js';
+export type { SegmentRange } from './store/values.js';
+export type { ObjectView } from './store/view.js';
 export type { TransferOptions } from './transfer/base.js';
 export { LocalTransfer, type LocalTransferOptions } from './transfer/local.js';
 export { TcpTransfer, type TcpTransferOptions } from './transfer/tcp/transfer.js';

@@ -12,15 +12,6 @@ abstract class Planned {
   }
 }
 
-/** The KV store, embedded or connected to a master. */
-export class MooncakeStore extends Planned {
-  /** Joins a cluster through its master. */
-  static connect(): never {
-    throw errors.notSupported('MooncakeStore.connect', VERSION_HAS);
-  }
-}
-/** Sharing of cached prefixes through the store. */
-export class MooncakeStoreConnector extends Planned {}
 /** Transfers between registered memories. */
 export class TransferEngine extends Planned {}
 /** The metadata service of the store. */

@@ -15,6 +15,11 @@ export interface EvictionPolicy {
    * `incoming` itself: then nothing is given up, and the caller does not take it in. Called only while a slot is held.
    */
   evict(incoming: number): number;
+  /**
+   * How many slots to give up before one is taken in, with so many held. A policy that leaves it out gives up one when
+   * the capacity is reached.
+   */
+  surplus?(held: number): number;
 }
 
 export interface PolicyOptions {

@@ -91,6 +91,8 @@ export interface MetadataStats {
   /** Objects whose put has not ended. */
   incomplete: number;
   usedBytes: number;
+  /** Part of it that no object owns any more, kept back until nobody can be reading or writing it. */
+  keptBackBytes: number;
   capacityBytes: number;
   evictedObjects: number;
   evictedBytes: number;

@@ -18,6 +18,9 @@ export interface ReplayOptions {
   policy: PolicyName;
   /** Capacity in blocks; Infinity for a cache that never evicts. */
   blocks: number;
+  /** Of the policy `store`: share of the capacity that it fills, and of the blocks that go at a time. 0.90 and 0.05. */
+  evictionHighWatermark?: number;
+  evictionRatio?: number;
   signal?: AbortSignal;
   /** Called now and then with the share of requests that are done. */
   onProgress?: (done: number) => void;
@@ -60,7 +63,13 @@ export async function replay(trace: Trace, options: ReplayOptions): Promise<Repl
     throw errors.invalidArgument('blocks', blocks, 'a number of blocks of at least 1, or Infinity');
   }
   const started = performance.now();
-  const cache = new Cache(trace, policy, blocks);
+  for (const name of ['evictionHighWatermark', 'evictionRatio'] as const) {
+    const value = options[name] ?? 1;
+    if (!(typeof value === 'number' && value > 0 && value <= 1)) {
+      throw errors.invalidArgument(name, value, 'a number above 0, at most 1');
+    }
+  }
+  const cache = new Cache(trace, options);
   let hitBlocks = 0;
   let slice = started;
   for (let request = 0; request < trace.requests; request++) {
@@ -102,10 +111,12 @@ class Cache {
   readonly #left: number[] = [];
   #gone: BigUint64Array;
 
-  constructor(trace: Trace, policy: PolicyName, capacity: number) {
+  constructor(trace: Trace, options: ReplayOptions) {
+    const { policy, blocks: capacity, evictionHighWatermark, evictionRatio } = options;
     this.#trace = trace;
     this.#capacity = capacity;
-    this.#policy = REPLAY_POLICIES[policy]({ slots: trace.unique, capacity, trace });
+    const store = { evictionHighWatermark, evictionRatio };
+    this.#policy = REPLAY_POLICIES[policy]({ slots: trace.unique, capacity, trace, ...store });
     this.#held = new Uint8Array(trace.unique);
     this.#gone = new BigUint64Array(64);
   }
@@ -130,15 +141,16 @@ class Cache {
       this.#policy.touch(block);
       return true;
     }
-    if (this.#size === this.#capacity) {
+    const surplus = this.#policy.surplus?.(this.#size) ?? (this.#size === this.#capacity ? 1 : 0);
+    for (let gone = 0; gone < surplus; gone++) {
       const victim = this.#policy.evict(block);
       this.#left.push(victim);
       if (victim === block) return false;
       this.#held[victim] = 0;
+      this.#size--;
       this.evictions++;
-    } else {
-      this.#size++;
     }
+    this.#size++;
     this.#held[block] = 1;
     this.#policy.insert(block);
     return true;

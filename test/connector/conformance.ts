@@ -60,7 +60,11 @@ class Bench {
   }
 
   get handover(): boolean {
-    return this.#subject.capabilities.includes('handover');
+    return this.has('handover');
+  }
+
+  has(capability: Capability): boolean {
+    return this.#subject.capabilities.includes(capability);
   }
 
   async engine(options: EngineOptions = {}): Promise<HarnessEngine> {
@@ -423,6 +427,41 @@ scenario('corrupted blocks are computed again, and kept anew', ['shared', 'corru
   bench.expectClean();
 });
 
+scenario('corrupted blocks of a deployment of another size', ['shared', 'corrupt', 'tensorParallel'], async (bench) => {
+  for (const [given, taken] of [
+    [1, 2],
+    [2, 1],
+    [4, 2],
+  ]) {
+    const model = `${given} to ${taken}`;
+    const tokens = tokensOf(160 + given, 22);
+    await bench.compute(await bench.engine({ model, tensorParallelSize: given }), { tokens });
+    await bench.world.corrupt!();
+    const request = await (await bench.engine({ model, tensorParallelSize: taken })).run({ tokens, maxTokens: 3 });
+    assert.ok(request.failedBlocks > 0, `${model}: nobody noticed`);
+  }
+  bench.expectClean();
+});
+
+scenario('what was computed on a failed load is not kept', ['shared', 'evict'], async (bench) => {
+  for (const tensorParallelSize of bench.has('tensorParallel') ? [1, 2] : [1]) {
+    const shape = { tensorParallelSize, layers: 3 };
+    const [from, to] = [await bench.engine(shape), await bench.engine(shape)];
+    const tokens = tokensOf(170 + tensorParallelSize, 23);
+    await bench.compute(from, { tokens: tokens.slice(0, 9) });
+    const taken = to.add({ tokens, maxTokens: 3 });
+    await to.step();
+    await pause(50);
+    await bench.world.evict!();
+    await to.drain();
+    assert.ok(taken.failedBlocks > 0, 'the load found what was taken away');
+    // Had anything wrong been kept, this engine would read it.
+    const after = await (await bench.engine(shape)).run({ tokens, maxTokens: 3 });
+    assert.is(after.externalTokens, 20);
+  }
+  bench.expectClean();
+});
+
 scenario(
   'without checks, corrupted blocks are read: the control',
   ['shared', 'corrupt', 'unchecked'],
@@ -454,6 +493,7 @@ scenario('killed while an engine loads, at every stage', ['kill'], async (bench)
   for (let steps = 0; steps < 6; steps++) {
     const [from, to] = [await bench.engine(), await bench.engine()];
     const options = { tokens: tokensOf(130 + steps, 27), maxTokens: 3 };
+    const tokens = await expected(bench, options);
     const given = await bench.compute(from, options);
     const request = to.add(bench.take(options, given));
     for (let i = 0; i < steps; i++) await to.step();
@@ -462,7 +502,7 @@ scenario('killed while an engine loads, at every stage', ['kill'], async (bench)
     await step;
     await bench.drain();
     assert.is(request.outputTokens.length, 3);
-    assert.equal(request.outputTokens, await expected(bench, options));
+    assert.equal(request.outputTokens, tokens);
     await bench.world.revive!();
   }
   bench.expectClean();

@@ -8,19 +8,21 @@
 import type {
   ConnectorOutput,
   EngineInfo,
-  ExtraKeys,
   GroupBlocks,
   HashOptions,
   KvConnector,
-  KvRequest,
   KvRole,
-  KvTransferParams,
   NewRequestData,
   SchedulerConnector,
   SchedulerOutput,
   WorkerConnector,
 } from 'mooncake-ts';
-import { type CacheShape, Prefix, RankCache } from './cache.js';
+import { type CacheShape, RankCache } from './cache.js';
+import { BlockPool } from './harness-blocks.js';
+import { runStep, type StepReport } from './harness-ranks.js';
+import { HarnessRequest, type RequestOptions } from './harness-request.js';
+
+export { HarnessRequest, type RequestOptions, type RequestState, tokensOf } from './harness-request.js';
 
 export interface HarnessOptions extends Partial<Omit<CacheShape, 'rank'>> {
   connector: KvConnector;
@@ -31,62 +33,6 @@ export interface HarnessOptions extends Partial<Omit<CacheShape, 'rank'>> {
   maxTokensPerStep?: number;
   /** Requests that run at once share full blocks of equal prefixes. Default false. */
   localPrefixCache?: boolean;
-}
-
-export interface RequestOptions {
-  id?: string;
-  tokens: readonly number[];
-  /** Tokens to generate. Default 1. */
-  maxTokens?: number;
-  extraKeys?: ExtraKeys;
-  /** The model's KV depends on it too, as with an adapter: goes with extra keys. */
-  adapter?: string;
-  kvTransferParams?: KvTransferParams;
-}
-
-/** waiting: not begun. remote: waits for an asynchronous load. */
-export type RequestState = 'waiting' | 'remote' | 'running' | 'finished';
-
-export class HarnessRequest implements KvRequest {
-  readonly requestId: string;
-  readonly tokens: number[];
-  readonly numPromptTokens: number;
-  readonly extraKeys?: ExtraKeys;
-  readonly kvTransferParams?: KvTransferParams;
-  readonly maxTokens: number;
-  readonly prefix: Prefix;
-  state: RequestState = 'waiting';
-  aborted = false;
-  blocks: number[] = [];
-  /** Tokens whose KV is there (or on its way, while remote). */
-  computed = 0;
-  /** Steps may have been lost to it: says so in NewRequestData. */
-  preempted = false;
-  /** Tokens that came from requests at work here, and from the connector; those lost to failed loads are not counted. */
-  localTokens = 0;
-  externalTokens = 0;
-  /** Tokens computed by forward passes, repeated ones counted again. */
-  forwardTokens = 0;
-  /** Blocks that connectors reported as failed. */
-  failedBlocks = 0;
-  /** What requestFinished gave the router. */
-  params: KvTransferParams | null = null;
-  /** A remote load has ended; the next step takes the request up. */
-  received = false;
-
-  constructor(options: RequestOptions, id: string) {
-    this.requestId = id;
-    this.tokens = [...options.tokens];
-    this.numPromptTokens = options.tokens.length;
-    this.extraKeys = options.extraKeys;
-    this.kvTransferParams = options.kvTransferParams;
-    this.maxTokens = options.maxTokens ?? 1;
-    this.prefix = new Prefix(options.adapter);
-  }
-
-  get outputTokens(): number[] {
-    return this.tokens.slice(this.numPromptTokens);
-  }
 }
 
 /** Blocks of a finished request that a connector still needs. */
@@ -108,25 +54,20 @@ export class HarnessEngine {
   readonly requests = new Map<string, HarnessRequest>();
   /** Steps so far. */
   steps = 0;
-  readonly #shape: Omit<CacheShape, 'rank'>;
+  readonly shape: Omit<CacheShape, 'rank'>;
   readonly #budget: number;
-  readonly #shareLocally: boolean;
+  readonly #blocks: BlockPool;
   readonly #waiting: HarnessRequest[] = [];
   readonly #running: HarnessRequest[] = [];
   readonly #held = new Map<string, Held>();
-  readonly #free: number[];
-  readonly #references = new Map<number, number>();
-  readonly #local = new Map<string, number>();
   readonly #sent = new Map<string, number>();
   readonly #received = new Map<string, number>();
   readonly #preemptNext = new Set<HarnessRequest>();
-  /** Blocks of requests preempted in this step: free for others, but changed only after handlePreemptions. */
-  readonly #preempted: number[] = [];
   #finished: string[] = [];
   #requests = 0;
 
   constructor(options: HarnessOptions) {
-    this.#shape = {
+    this.shape = {
       model: options.model ?? 'harness',
       layers: options.layers ?? 2,
       heads: options.heads ?? 4,
@@ -137,21 +78,20 @@ export class HarnessEngine {
       tensorParallelSize: options.tensorParallelSize ?? 1,
     };
     this.#budget = options.maxTokensPerStep ?? 1024;
-    this.#shareLocally = options.localPrefixCache ?? false;
     this.info = {
       engineId: options.engineId ?? `engine-${++engines}`,
-      model: this.#shape.model,
+      model: this.shape.model,
       role: options.role ?? 'both',
-      hash: { blockSize: this.#shape.blockSize, ...options.hash },
-      tensorParallelSize: this.#shape.tensorParallelSize,
+      hash: { blockSize: this.shape.blockSize, ...options.hash },
+      tensorParallelSize: this.shape.tensorParallelSize,
     };
-    this.#free = Array.from({ length: this.#shape.blocks }, (_, block) => block);
     const { connector } = options;
     this.scheduler = connector.createScheduler(this.info);
     this.ranks = Array.from(
-      { length: this.#shape.tensorParallelSize },
-      (_, rank) => new RankCache({ ...this.#shape, rank }),
+      { length: this.shape.tensorParallelSize },
+      (_, rank) => new RankCache({ ...this.shape, rank }),
     );
+    this.#blocks = new BlockPool(this.shape, options.localPrefixCache ?? false, this.ranks);
     this.workers = this.ranks.map((cache, rank) => {
       const worker = connector.createWorker(this.info, rank);
       worker.registerKvCaches(cache.caches);
@@ -161,11 +101,11 @@ export class HarnessEngine {
   }
 
   get freeBlocks(): number {
-    return this.#free.length;
+    return this.#blocks.free;
   }
 
   get blocks(): number {
-    return this.#shape.blocks;
+    return this.shape.blocks;
   }
 
   add(options: RequestOptions): HarnessRequest {
@@ -181,9 +121,7 @@ export class HarnessEngine {
     this.steps++;
     const output = this.#schedule();
     const metadata = structuredClone(this.scheduler.buildConnectorMeta(output));
-    const wrong = new Map<string, string[]>();
-    const reports = await Promise.all(this.workers.map((_, rank) => this.#runRank(rank, output, metadata, wrong)));
-    this.#update(output, reports, wrong);
+    this.#update(output, await runStep(this, output, metadata, this.#blocks.takePreempted()));
     return Object.values(output.numScheduledTokens).reduce((sum, tokens) => sum + tokens, 0);
   }
 
@@ -247,12 +185,12 @@ export class HarnessEngine {
     for (const request of [...this.#running]) {
       if (request.state !== 'running' || budget === 0) continue;
       const tokens = Math.min(budget, request.tokens.length - request.computed);
-      let blocks = this.#allocate(request, request.computed + tokens);
+      let blocks = this.#blocks.allocate(request, request.computed + tokens);
       while (blocks === null) {
         const victim = this.#running.at(-1)!;
         preempted.push(this.#takeBack(victim));
         if (victim === request) break;
-        blocks = this.#allocate(request, request.computed + tokens);
+        blocks = this.#blocks.allocate(request, request.computed + tokens);
       }
       if (blocks === null) break;
       budget -= tokens;
@@ -301,25 +239,24 @@ export class HarnessEngine {
     let local: number[] = [];
     const begin = request.computed === 0;
     if (begin) {
-      local = this.#localPrefix(request);
-      const offered = this.scheduler.getNumNewMatchedTokens(request, local.length * this.#shape.blockSize);
+      local = this.#blocks.localPrefix(request);
+      const offered = this.scheduler.getNumNewMatchedTokens(request, local.length * this.shape.blockSize);
       if (offered[0] === null) return 0;
       [external, isAsync] = [offered[0], offered[1] && offered[0] > 0];
     }
-    const known = begin ? local.length * this.#shape.blockSize + external : request.computed;
+    const known = begin ? local.length * this.shape.blockSize + external : request.computed;
     if (known > request.tokens.length || (!isAsync && known === request.tokens.length)) {
       throw new Error(
         `the connector offers ${external} tokens, which leaves none of ${request.tokens.length} to compute`,
       );
     }
     const tokens = isAsync ? 0 : Math.min(budget, request.tokens.length - known);
-    for (const block of local) this.#references.set(block, this.#references.get(block)! + 1);
-    request.blocks.push(...local);
-    if (this.#allocate(request, known + tokens) === null) {
-      if (begin) this.#release(request);
+    this.#blocks.reuse(request, local);
+    if (this.#blocks.allocate(request, known + tokens) === null) {
+      if (begin) this.#blocks.release(request);
       return 'full';
     }
-    request.localTokens += local.length * this.#shape.blockSize;
+    request.localTokens += local.length * this.shape.blockSize;
     request.externalTokens += external;
     request.computed = known;
     this.scheduler.updateStateAfterAlloc(request, [[...request.blocks]], external);
@@ -348,105 +285,13 @@ export class HarnessEngine {
     request.received = false;
     request.preempted = true;
     request.computed = 0;
-    for (const block of request.blocks.splice(0)) if (this.#dereference(block)) this.#preempted.push(block);
+    this.#blocks.preempt(request);
     return request.requestId;
-  }
-
-  // --- blocks ------------------------------------------------------------------------------------------------------
-
-  /** Blocks for `tokens` tokens of the request; the new ones, or null where there are not enough. */
-  #allocate(request: HarnessRequest, tokens: number): number[] | null {
-    const missing = Math.ceil(tokens / this.#shape.blockSize) - request.blocks.length;
-    if (missing > this.#free.length) return null;
-    const blocks = this.#free.splice(0, Math.max(0, missing));
-    for (const block of blocks) this.#references.set(block, 1);
-    request.blocks.push(...blocks);
-    return blocks;
-  }
-
-  /** Takes one reference away; true when it was the last, and the block is free. */
-  #dereference(block: number): boolean {
-    const left = this.#references.get(block)! - 1;
-    this.#references.set(block, left);
-    if (left > 0) return false;
-    for (const [key, cached] of this.#local) if (cached === block) this.#local.delete(key);
-    this.#free.push(block);
-    return true;
-  }
-
-  #release({ blocks }: { blocks: number[] }): void {
-    for (const block of blocks.splice(0)) {
-      if (this.#dereference(block)) for (const rank of this.ranks) rank.poison(block);
-    }
-  }
-
-  #localPrefix(request: HarnessRequest): number[] {
-    const blocks: number[] = [];
-    if (!this.#shareLocally) return blocks;
-    const { blockSize } = this.#shape;
-    for (let end = blockSize; end < request.tokens.length; end += blockSize) {
-      const block = this.#local.get(request.prefix.at(request.tokens, end - 1).join());
-      if (block === undefined) break;
-      blocks.push(block);
-    }
-    return blocks;
-  }
-
-  #shareBlocks(request: HarnessRequest): void {
-    if (!this.#shareLocally) return;
-    const { blockSize } = this.#shape;
-    for (let end = blockSize; end <= request.computed; end += blockSize) {
-      const key = request.prefix.at(request.tokens, end - 1).join();
-      if (!this.#local.has(key)) this.#local.set(key, request.blocks[end / blockSize - 1]);
-    }
-  }
-
-  // --- workers -----------------------------------------------------------------------------------------------------
-
-  async #runRank(rank: number, output: SchedulerOutput, metadata: unknown, wrong: Map<string, string[]>) {
-    const worker = this.workers[rank];
-    worker.bindConnectorMetadata(metadata);
-    await worker.handlePreemptions(output.preemptedRequestIds);
-    for (const block of this.#preempted) this.ranks[rank].poison(block);
-    worker.startLoadKv();
-    const scheduled = Object.entries(output.numScheduledTokens);
-    if (scheduled.length > 0) {
-      for (let layer = 0; layer < this.#shape.layers; layer++) {
-        await worker.waitForLayerLoad(layer);
-        for (const [id, tokens] of scheduled) this.#forward(rank, layer, this.requests.get(id)!, tokens, wrong);
-        worker.saveKvLayer(layer);
-      }
-      await worker.waitForSave();
-    }
-    const finished = worker.getFinished(output.finishedRequestIds);
-    const invalid = worker.getBlockIdsWithLoadErrors();
-    worker.clearConnectorMetadata();
-    return { ...finished, invalid };
-  }
-
-  #forward(rank: number, layer: number, request: HarnessRequest, tokens: number, wrong: Map<string, string[]>): void {
-    const { blockSize } = this.#shape;
-    const cache = this.ranks[rank];
-    const bad: number[] = [];
-    for (let position = 0; position < request.computed + tokens; position++) {
-      const state = request.prefix.at(request.tokens, position);
-      const block = request.blocks[Math.floor(position / blockSize)];
-      if (position >= request.computed) cache.compute(layer, block, position % blockSize, state);
-      else if (!cache.holds(layer, block, position % blockSize, state)) bad.push(position);
-    }
-    if (bad.length === 0) return;
-    const line = `${request.requestId}: rank ${rank} layer ${layer} tokens ${bad.join()} are not what the model computes`;
-    wrong.set(request.requestId, [...(wrong.get(request.requestId) ?? []), line]);
   }
 
   // --- after the step ----------------------------------------------------------------------------------------------
 
-  #update(
-    output: SchedulerOutput,
-    reports: readonly { sending: string[]; receiving: string[]; invalid: number[] }[],
-    wrong: Map<string, string[]>,
-  ): void {
-    this.#preempted.length = 0;
+  #update(output: SchedulerOutput, { reports, wrong }: StepReport): void {
     const report: ConnectorOutput = {
       finishedSending: this.#byAllRanks(
         this.#sent,
@@ -463,11 +308,11 @@ export class HarnessEngine {
     for (const request of this.requests.values()) {
       if (request.state !== 'running' && request.state !== 'remote') continue;
       const first = request.blocks.findIndex((block) => invalid.has(block));
-      if (first < 0 || first * this.#shape.blockSize >= request.computed) continue;
+      if (first < 0 || first * this.shape.blockSize >= request.computed) continue;
       failed.add(request);
       request.failedBlocks += request.blocks.filter((block) => invalid.has(block)).length;
-      request.externalTokens -= request.computed - first * this.#shape.blockSize;
-      request.computed = first * this.#shape.blockSize;
+      request.externalTokens -= request.computed - first * this.shape.blockSize;
+      request.computed = first * this.shape.blockSize;
     }
     this.scheduler.updateConnectorOutput(report);
 
@@ -477,7 +322,7 @@ export class HarnessEngine {
       if (failed.has(request)) continue;
       this.corruptions.push(...(wrong.get(id) ?? []));
       request.computed += tokens;
-      this.#shareBlocks(request);
+      this.#blocks.share(request);
       if (request.computed < request.tokens.length) continue;
       if (request.tokens.length - request.numPromptTokens < request.maxTokens) this.#sample(request);
       if (request.tokens.length - request.numPromptTokens >= request.maxTokens) this.#finish(request);
@@ -487,7 +332,7 @@ export class HarnessEngine {
       const request = this.#known(id, 'finishedReceiving');
       if (request.state === 'remote') {
         request.received = true;
-        if (request.computed === 0) this.#release(request);
+        if (request.computed === 0) this.#blocks.release(request);
       } else this.#unhold(id, 'receiving');
     }
     for (const id of report.finishedSending) {
@@ -515,7 +360,7 @@ export class HarnessEngine {
     if (delayFree || loading) {
       this.#held.set(request.requestId, { blocks: request.blocks, sending: delayFree, receiving: loading });
       request.blocks = [];
-    } else this.#release(request);
+    } else this.#blocks.release(request);
   }
 
   #unhold(id: string, what: 'sending' | 'receiving'): void {
@@ -525,7 +370,7 @@ export class HarnessEngine {
     held[what] = false;
     if (held.sending || held.receiving) return;
     this.#held.delete(id);
-    this.#release(held);
+    this.#blocks.release(held);
   }
 
   #known(id: string, list: string): HarnessRequest {
@@ -556,9 +401,4 @@ export class HarnessEngine {
     const pending = this.scheduler.hasPendingWork() ? ['the connector has pending work'] : [];
     return [...states, ...held, ...pending, `${this.freeBlocks} of ${this.blocks} blocks free`].join(', ');
   }
-}
-
-/** Tokens that differ by seed from the first one on. */
-export function tokensOf(seed: number, count: number): number[] {
-  return Array.from({ length: count }, (_, i) => (Math.imul(seed + 1, 2654435761) + Math.imul(i, 40503)) >>> 16);
 }

@@ -8,9 +8,8 @@ import {
   type GroupBlocks,
   type KvCaches,
   type KvConnector,
-  type KvLayout,
+  KvLayout,
   type KvRequest,
-  KvLayout as Layout,
   type SchedulerConnector,
   type SchedulerOutput,
   TransferPlan,
@@ -210,53 +209,47 @@ class NaiveWorker implements WorkerConnector {
   async shutdown(): Promise<void> {}
 
   #bytes(): number {
-    const { tensors, layers, blockSize, headRange } = this.#layout.group();
-    const cells = layers.length * blockSize * (headRange.to - headRange.from);
-    return [...tensors.values()].reduce((sum, { bytes }) => sum + bytes * cells, 0);
+    return this.#flat(0).toJSON().segments[0].length;
   }
 
-  /** Between a block and bytes in which the layers, tensors, heads and tokens lie in this order. */
-  #copy(block: number, object: Uint8Array, direction: 'load' | 'save'): void {
+  /** The layout of one block in bytes of its own: layers, tensors, heads and tokens one after another. */
+  #flat(segment: number): KvLayout {
     const plain = this.#layout.toJSON();
-    const group = plain.groups[0];
-    const local = this.#layout.group().headRange;
-    const heads = local.to - local.from;
-    let at = 0;
-    const tensors = Object.entries(group.tensors).map(([name, { dtype, elements }]) => {
-      const bytes = this.#layout.group().tensors.get(name)!.bytes;
-      const strides = { block: 0, token: bytes, head: bytes * group.blockSize, layer: object.length / 2 };
-      const offset = at;
-      at += bytes * group.blockSize * heads;
-      return [name, { dtype, elements, strides, at: { segment: 99, offset } }] as const;
+    const [group] = plain.groups;
+    const { tensors, layers, headRange, blockSize } = this.#layout.group();
+    let length = 0;
+    const parts = [...tensors].map(([name, { dtype, elements, bytes }]) => {
+      const offset = length;
+      length += bytes * blockSize * (headRange.to - headRange.from);
+      return { name, dtype, elements, offset, strides: { token: bytes, head: bytes * blockSize } };
     });
-    const layers = this.#layout.group().layers.length;
-    const flat = new Layout({
+    const dense = parts.map(({ name, dtype, elements, offset, strides }) => [
+      name,
+      {
+        dtype,
+        elements,
+        strides: { ...strides, block: length * layers.length, layer: length },
+        at: { segment, offset },
+      },
+    ]);
+    return new KvLayout({
       ...plain,
-      segments: [{ id: 99, length: object.length }],
-      groups: [
-        {
-          ...group,
-          blocks: 1,
-          tensors: Object.fromEntries(
-            tensors.map(([name, tensor]) => [
-              name,
-              { ...tensor, strides: { ...tensor.strides, layer: object.length / layers } },
-            ]),
-          ),
-        },
-      ],
+      segments: [{ id: segment, length: length * layers.length }],
+      groups: [{ ...group, blocks: 1, tensors: Object.fromEntries(dense) }],
     });
-    const [source, destination] = direction === 'save' ? [this.#layout, flat] : [flat, this.#layout];
-    const ids =
+  }
+
+  #copy(block: number, object: Uint8Array, direction: 'load' | 'save'): void {
+    const beside = this.#memories.length;
+    const flat = this.#flat(beside);
+    const copies =
       direction === 'save'
-        ? { sourceBlocks: [block], destinationBlocks: [0] }
-        : { sourceBlocks: [0], destinationBlocks: [block] };
-    const memory = (segment: number) => (segment === 99 ? object : this.#memories[segment]);
-    for (const copy of new TransferPlan(source, destination).describe(ids)) {
-      memory(copy.destinationSegment).set(
-        memory(copy.sourceSegment).subarray(copy.sourceOffset, copy.sourceOffset + copy.length),
-        copy.destinationOffset,
-      );
+        ? new TransferPlan(this.#layout, flat).describe({ sourceBlocks: [block], destinationBlocks: [0] })
+        : new TransferPlan(flat, this.#layout).describe({ sourceBlocks: [0], destinationBlocks: [block] });
+    const memory = (segment: number) => (segment === beside ? object : this.#memories[segment]);
+    for (const { sourceSegment, destinationSegment, sourceOffset, destinationOffset, length } of copies) {
+      const source = memory(sourceSegment).subarray(sourceOffset, sourceOffset + length);
+      memory(destinationSegment).set(source, destinationOffset);
     }
   }
 }

@@ -5,6 +5,7 @@ package. The trace is a small multi-turn one: sessions grow out of a few common 
 depths and leading runs end in the middle of prompts.
 """
 import json
+import math
 import pathlib
 import random
 
@@ -58,6 +59,18 @@ class Recency:
 
     def evict(self, _block, _now):
         return self.order.pop(0)
+
+
+class Store(Recency):
+    """lru, but a twentieth goes at a time, before more than nine tenths are full."""
+
+    def __init__(self, capacity, future):
+        super().__init__(capacity, future, True)
+        self.capacity = capacity
+
+    def surplus(self):
+        full = (len(self.order) + 1) / self.capacity > 0.9
+        return math.ceil(len(self.order) * 0.05) if full else 0
 
 
 class Lfu:
@@ -157,6 +170,7 @@ POLICIES = {
     "fifo": lambda capacity, future: Recency(capacity, future, False),
     "s3fifo": S3Fifo,
     "lfu": Lfu,
+    "store": Store,
     "opt": Opt,
 }
 
@@ -174,11 +188,12 @@ def replay(requests, policy, capacity):
             if block in cache.held():
                 cache.touch(block, now)
             else:
-                victim = None
-                if capacity is not None and len(cache.held()) == capacity:
-                    victim = cache.evict(block, now)
-                if victim != block:
-                    evictions += victim is not None
+                surplus = int(len(cache.held()) == capacity)
+                if hasattr(cache, "surplus"):
+                    surplus = 0 if capacity is None else cache.surplus()
+                victims = [cache.evict(block, now) for _ in range(surplus)]
+                if block not in victims:
+                    evictions += len(victims)
                     cache.insert(block, now)
             now += 1
     return {"policy": policy, "blocks": capacity, "hitBlocks": hits, "evictions": evictions}

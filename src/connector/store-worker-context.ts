@@ -1,0 +1,62 @@
+/** What loading and saving of one rank share: the store, the bounds, the verdict on the namespace, the counters. */
+import type { ReplicateConfig } from '../master/api.js';
+import type { ObjectStore } from '../store/api.js';
+
+export interface StoreWorkerContext {
+  readonly store: ObjectStore;
+  readonly tenant: string | undefined;
+  /** How objects are put: replicas, pins. */
+  readonly put: ReplicateConfig;
+  readonly loadTimeoutMs: number;
+  readonly saveTimeoutMs: number;
+  /** Bytes of one batch of objects, at most; at least one object. */
+  readonly batchBytes: number;
+  /** Resolves once it is known whether this engine may use the namespace. */
+  readonly attached: Promise<boolean>;
+  /** Fires when the connector is shut down. */
+  readonly closed: AbortSignal;
+  readonly stats: StoreWorkerStats;
+}
+
+export interface StoreWorkerStats {
+  loadedBlocks: number;
+  loadedBytes: number;
+  /** Blocks that were to be loaded and must be computed: missing, corrupt, late, or behind such a one. */
+  failedLoadBlocks: number;
+  abortedLoads: number;
+  savedBlocks: number;
+  savedBytes: number;
+  /** Blocks that were to be saved and were in the store, or on their way, already. */
+  presentBlocks: number;
+  failedSaveBlocks: number;
+}
+
+/** At most `limit` at a time, in the order of their asking. */
+export class Limiter {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(limit: number) {
+    this.#free = limit;
+  }
+
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.#free++;
+    }
+  }
+}
+
+/** The chosen hashes, one after another. */
+export function pickHashes(hashes: Uint8Array, width: number, indices: readonly number[]): Uint8Array {
+  const picked = new Uint8Array(indices.length * width);
+  for (const [at, index] of indices.entries())
+    picked.set(hashes.subarray(index * width, (index + 1) * width), at * width);
+  return picked;
+}

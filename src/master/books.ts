@@ -1,0 +1,301 @@
+/**
+ * The books of the service: every object, put and byte of space is entered and struck out here, so that what the tables
+ * say stays in step. The verbs (puts, reads, removal, eviction, scans) are files of their own and work on these.
+ *
+ *   key ─► record (table)   state, size, checksum, protections, handle of the first copy, number of further ones
+ *            ├ Put          while a put or an upsert is under way: who, since when, and the space it writes to
+ *            ├ more copies  handles
+ *            └ group        members that are protected and evicted together
+ */
+import { errors } from '../core/errors.js';
+import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
+import { Groups } from './groups.js';
+import { KeptBack } from './kept-back.js';
+import { type LossReason, RecentLosses } from './losses.js';
+import type { ResolvedOptions } from './options.js';
+import { EvictionOrder } from './order.js';
+import { Segments } from './segments.js';
+import { STATUS } from './status.js';
+import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, RECENT } from './table.js';
+import { type Tenant, Tenants } from './tenants.js';
+
+/** A put or an upsert under way. Its record is PROCESSING, or has the content that is going to be replaced. */
+export interface Put {
+  readonly client: Uuid;
+  readonly startedAt: number;
+  /** Allocations that it writes to. */
+  handles: number[];
+  readonly size: number;
+  /** End of a soft pin that the object had and keeps; 0: none. */
+  readonly pinUntil: number;
+  /** A soft pin that starts when the object becomes readable, in ms; 0: none. */
+  readonly pinForMs: number;
+  readonly hardPin: boolean;
+}
+
+export interface Counters {
+  evictedObjects: number;
+  evictedBytes: number;
+  evictions: number;
+  fruitlessEvictions: number;
+  discardedPuts: number;
+  lookups: number;
+  hits: number;
+  absent: number;
+  evicted: number;
+  removed: number;
+  incomplete: number;
+  'unknown-tenant': number;
+}
+
+export class Books {
+  readonly options: ResolvedOptions;
+  readonly table: ObjectTable;
+  readonly segments: Segments;
+  readonly keptBack: KeptBack;
+  readonly tenants: Tenants;
+  readonly groups = new Groups();
+  readonly losses: RecentLosses;
+  /** By record, in order of their start. */
+  readonly puts = new Map<number, Put>();
+  /** Objects that eviction has met and passed over; the others are in the table's list RECENT. */
+  readonly order: EvictionOrder;
+  readonly counters: Counters = {
+    evictedObjects: 0,
+    evictedBytes: 0,
+    evictions: 0,
+    fruitlessEvictions: 0,
+    discardedPuts: 0,
+    lookups: 0,
+    hits: 0,
+    absent: 0,
+    evicted: 0,
+    removed: 0,
+    incomplete: 0,
+    'unknown-tenant': 0,
+  };
+  /** Readable objects. */
+  objects = 0;
+  /** Handles of the further copies of objects that have them, by the number in the record; 0 is none. */
+  readonly #more: (number[] | undefined)[] = [undefined];
+  readonly #freeMore: number[] = [];
+  readonly #clients = new Map<Uuid, number>();
+  #now = Number.NEGATIVE_INFINITY;
+
+  constructor(options: ResolvedOptions) {
+    this.options = options;
+    this.table = new ObjectTable({ shards: options.shards, maxBytes: options.maxTableBytes });
+    this.segments = new Segments(options);
+    this.keptBack = new KeptBack(this.segments);
+    this.losses = new RecentLosses(options.recentLosses);
+    this.order = new EvictionOrder(this.table, (id) => this.table.list(id) < 0);
+    this.tenants = new Tenants(options.tenants, () => new EvictionOrder(this.table, () => true));
+  }
+
+  /** The time of a call, at which all that has run out by then is cleared away. */
+  begin(): number {
+    const time = this.options.now();
+    if (!Number.isFinite(time)) throw errors.invalidArgument('now()', time, 'a time in milliseconds');
+    // A clock that is set back must not bring protections back.
+    const now = (this.#now = Math.max(this.#now, time));
+    this.keptBack.release(now);
+    for (const [id, put] of this.puts) {
+      if (now - put.startedAt < this.options.putReleaseMs) break;
+      this.discardPut(id, put, now);
+    }
+    return now;
+  }
+
+  /** Handles of an object's readable copies. */
+  handles(id: number): number[] {
+    return [this.table.handle(id), ...(this.#more[this.table.extra(id)] ?? [])];
+  }
+
+  replicas(handles: readonly number[], size: number, state: Replica['state']): Replica[] {
+    return handles.map((handle) => {
+      const { segment, offset } = this.segments.locate(handle);
+      const { id, name, endpoint, protocol }: SegmentInfo = this.segments.at(segment).info;
+      return { id: handle, kind: 'memory', state, segment: id, segmentName: name, endpoint, protocol, offset, size };
+    });
+  }
+
+  isReadable(id: number): boolean {
+    return this.table.state(id) === COMPLETE;
+  }
+
+  isLeased(id: number, now: number): boolean {
+    return this.table.leaseUntil(id) > now || this.table.lookupUntil(id) > now;
+  }
+
+  /** The record of a new object whose put starts, or 0 where the table is full. */
+  startObject(tenant: Tenant, key: Uint8Array, group: string | undefined, put: Put): number {
+    const id = this.table.insert(tenant.number, key);
+    if (id <= 0) return 0;
+    this.table.setState(id, PROCESSING);
+    if (group !== undefined) this.table.setGroup(id, this.groups.join(tenant.number, group, id));
+    this.startPut(id, tenant, put);
+    return id;
+  }
+
+  startPut(id: number, tenant: Tenant, put: Put): void {
+    this.puts.set(id, put);
+    tenant.usedBytes += put.size * put.handles.length;
+  }
+
+  /** An upsert that writes over the content itself, which nobody may read from now on. */
+  startInPlace(id: number, put: Omit<Put, 'handles' | 'size'>): Put {
+    const handles = this.handles(id);
+    const size = this.table.size(id);
+    this.#closeContent(id, 'removed');
+    const started = { ...put, handles, size };
+    this.startPut(id, this.#tenantOf(id), started);
+    return started;
+  }
+
+  /** What was written becomes readable; what it replaces is gone. */
+  completePut(id: number, put: Put, checksum: bigint | undefined, now: number): void {
+    const { table } = this;
+    const tenant = this.#tenantOf(id);
+    if (this.isReadable(id)) this.#freeContent(id, 'removed', now);
+    this.puts.delete(id);
+    const pinned = put.hardPin || (table.flags(id) & HARD_PINNED) !== 0;
+    table.setState(id, COMPLETE);
+    table.setFlags(id, (checksum === undefined ? 0 : HAS_CHECKSUM) | (pinned ? HARD_PINNED : 0));
+    table.setChecksum(id, checksum ?? 0n);
+    table.setSize(id, put.size);
+    table.setLeaseUntil(id, 0);
+    table.setPinUntil(id, put.pinForMs > 0 ? now + put.pinForMs : put.pinUntil);
+    table.setOwner(id, this.#clientNumber(put.client));
+    table.setHandle(id, put.handles[0]);
+    table.setExtra(id, this.#keepMore(put.handles.slice(1)));
+    this.objects++;
+    tenant.objects++;
+    table.link(id, RECENT);
+    if (!pinned) tenant.order?.add(id, now);
+  }
+
+  /** Who put a readable object. */
+  isOwner(id: number, client: Uuid): boolean {
+    return this.table.owner(id) === this.#clients.get(client);
+  }
+
+  /** Takes a put back; its space is free when nobody can be writing to it, at `safeAt`. */
+  revokePut(id: number, put: Put, safeAt: number, now: number): void {
+    this.puts.delete(id);
+    const tenant = this.#tenantOf(id);
+    tenant.usedBytes -= put.size * put.handles.length;
+    this.keptBack.free(put.handles, safeAt, now);
+    if (!this.isReadable(id)) this.#strike(id);
+  }
+
+  /** A put that did not end in time: its writer may still be writing. */
+  discardPut(id: number, put: Put, now: number): void {
+    this.counters.discardedPuts++;
+    this.revokePut(id, put, put.startedAt + this.options.putReleaseMs, now);
+  }
+
+  /** Takes readable content away. An upsert that is under way becomes a put. */
+  drop(id: number, reason: LossReason, now: number): void {
+    this.#freeContent(id, reason, now);
+    if (!this.puts.has(id)) this.#strike(id);
+  }
+
+  /** Strikes out every copy that lies in a segment, and the segment. Objects without another copy are gone. */
+  unmount(number: number): void {
+    const segment = this.segments.at(number);
+    const gone = (handle: number) => this.segments.locate(handle).segment === number;
+    for (const [id, put] of this.puts) this.#losePutCopies(id, put, gone);
+    let cursor = 0;
+    do {
+      const slice = this.table.scan(cursor);
+      for (const id of slice.ids) if (this.isReadable(id)) this.#loseCopies(id, gone);
+      cursor = slice.cursor;
+    } while (cursor !== 0);
+    this.keptBack.forget(number);
+    this.segments.unmount(segment);
+  }
+
+  #losePutCopies(id: number, put: Put, gone: (handle: number) => boolean): void {
+    const staying = put.handles.filter((handle) => !gone(handle));
+    const lost = put.handles.length - staying.length;
+    if (lost === 0) return;
+    this.#tenantOf(id).usedBytes -= lost * put.size;
+    put.handles = staying;
+    if (staying.length > 0) return;
+    this.puts.delete(id);
+    if (!this.isReadable(id)) this.#strike(id);
+  }
+
+  #loseCopies(id: number, gone: (handle: number) => boolean): void {
+    const handles = this.handles(id);
+    const staying = handles.filter((handle) => !gone(handle));
+    const lost = handles.length - staying.length;
+    if (lost === 0) return;
+    if (staying.length === 0) {
+      this.#closeContent(id, 'removed');
+      if (!this.puts.has(id)) this.#strike(id);
+      return;
+    }
+    this.#tenantOf(id).usedBytes -= lost * this.table.size(id);
+    this.#forgetMore(id);
+    this.table.setHandle(id, staying[0]);
+    this.table.setExtra(id, this.#keepMore(staying.slice(1)));
+  }
+
+  /** Readable content ends; its space stays as it is until nobody reads it under a lease. */
+  #freeContent(id: number, reason: LossReason, now: number): void {
+    const handles = this.handles(id);
+    const until = this.table.leaseUntil(id);
+    this.#closeContent(id, reason);
+    this.keptBack.free(handles, until, now);
+  }
+
+  #closeContent(id: number, reason: LossReason): void {
+    this.losses.note(this.table.tenant(id), this.table.key(id), reason);
+    const tenant = this.#tenantOf(id);
+    tenant.usedBytes -= this.table.size(id) * this.handles(id).length;
+    tenant.objects--;
+    this.objects--;
+    this.#forgetMore(id);
+    this.table.setExtra(id, 0);
+    this.table.setState(id, PROCESSING);
+    this.table.unlink(id);
+  }
+
+  #strike(id: number): void {
+    const group = this.table.group(id);
+    if (group !== 0) this.groups.leave(group, id);
+    this.table.remove(id);
+  }
+
+  #tenantOf(id: number): Tenant {
+    return this.tenants.at(this.table.tenant(id));
+  }
+
+  #clientNumber(client: Uuid): number {
+    let number = this.#clients.get(client);
+    if (number === undefined) this.#clients.set(client, (number = this.#clients.size + 1));
+    return number;
+  }
+
+  #keepMore(handles: number[]): number {
+    if (handles.length === 0) return 0;
+    const at = this.#freeMore.pop() ?? this.#more.length;
+    this.#more[at] = handles;
+    return at;
+  }
+
+  #forgetMore(id: number): void {
+    const at = this.table.extra(id);
+    if (at === 0) return;
+    this.#more[at] = undefined;
+    this.#freeMore.push(at);
+  }
+}
+
+/** The refusal of a key, as outcomes say it. */
+export function refuse(status: Status, why: string): { ok: false; status: Status; why: string } {
+  return { ok: false, status, why };
+}
+
+export const UNKNOWN_TENANT = refuse(STATUS.unknownTenant, 'unknown-tenant');

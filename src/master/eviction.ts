@@ -1,0 +1,96 @@
+/**
+ * Eviction: makes room by giving up the least recently used objects that may go, a batch at a time. It runs when a put
+ * would fill the store above the watermark, when nothing fits, and when a tenant reaches its quota (then among the
+ * tenant's own). Of each grade of protection (order.ts) the next is looked at only when the one below has nothing left.
+ */
+import type { Books } from './books.js';
+import { FREE, gradeOf, LOOKED_UP, SOFT_PINNED } from './order.js';
+import type { Preferences } from './segments.js';
+import { RECENT } from './table.js';
+import type { Tenant } from './tenants.js';
+
+export class Eviction {
+  readonly #books: Books;
+  readonly #grades: readonly number[];
+
+  constructor(books: Books) {
+    this.#books = books;
+    this.#grades = books.options.allowEvictSoftPinned ? [FREE, LOOKED_UP, SOFT_PINNED] : [FREE, LOOKED_UP];
+  }
+
+  /** Space for an object, evicting as needed: handles of up to `copies` allocations, none where nothing may go. */
+  place(size: number, preferences: Preferences, now: number): number[] {
+    const { segments } = this.#books;
+    if (size > segments.largest) return [];
+    if (this.isPastWatermark(size * preferences.copies)) this.run(now);
+    for (;;) {
+      const handles = segments.place(size, preferences);
+      if (handles.length > 0 || this.run(now) === 0) return handles;
+    }
+  }
+
+  /** Room in a tenant's quota. False where what is left is protected, or the quota too small. */
+  placeInQuota(tenant: Tenant, bytes: number, now: number): boolean {
+    if (bytes > tenant.quotaBytes) return false;
+    while (tenant.usedBytes + bytes > tenant.quotaBytes) if (this.run(now, tenant) === 0) return false;
+    return true;
+  }
+
+  /** Whether so many bytes more would pass the watermark. */
+  isPastWatermark(bytes: number): boolean {
+    const { segments, options } = this.#books;
+    return (segments.used + bytes) / segments.capacity > options.evictionHighWatermark;
+  }
+
+  /** One run: gives up a share of the objects (of the tenant's, where one is given), at least one; how many went. */
+  run(now: number, tenant?: Tenant): number {
+    const { counters, options, objects } = this.#books;
+    const wanted = Math.ceil((tenant?.objects ?? objects) * options.evictionRatio);
+    let gone = 0;
+    for (const grade of this.#grades) {
+      while (gone < wanted) {
+        const id = this.#oldest(grade, now, tenant);
+        if (id === 0) break;
+        gone += this.#evict(id, grade, now);
+      }
+      if (gone > 0) break;
+    }
+    counters.evictions++;
+    if (gone === 0) counters.fruitlessEvictions++;
+    return gone;
+  }
+
+  #oldest(grade: number, now: number, tenant: Tenant | undefined): number {
+    const { table, order } = this.#books;
+    if (tenant?.order) return tenant.order.oldest(grade, now);
+    for (;;) {
+      const parked = order.oldest(grade, now);
+      if (grade !== FREE) return parked;
+      const id = table.oldest(RECENT);
+      if (id === 0 || (parked !== 0 && table.stamp(parked) < table.stamp(id))) return parked;
+      if (gradeOf(table, id, now) === FREE) return id;
+      table.unlink(id);
+      order.add(id, now);
+    }
+  }
+
+  /** Gives up an object and those of its group that may go as it may; how many. */
+  #evict(id: number, grade: number, now: number): number {
+    const { table, groups } = this.#books;
+    const group = table.group(id);
+    if (group === 0) return this.#giveUp(id, now);
+    let gone = 0;
+    for (const member of [...groups.members(group)]) {
+      if (gradeOf(table, member, now) <= grade) gone += this.#giveUp(member, now);
+    }
+    return gone;
+  }
+
+  #giveUp(id: number, now: number): number {
+    const { counters, table } = this.#books;
+    counters.evictedObjects++;
+    counters.evictedBytes += table.size(id);
+    this.#books.drop(id, 'evicted', now);
+    return 1;
+  }
+}

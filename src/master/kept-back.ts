@@ -1,0 +1,64 @@
+/**
+ * Space that no object owns any more and that must not be handed out yet: a reader may still be reading it under its
+ * lease, or a writer whose put was discarded may still write to it.
+ */
+import { Heap } from './heap.js';
+import type { Segments } from './segments.js';
+
+export class KeptBack {
+  readonly #segments: Segments;
+  readonly #byTime = new Heap();
+  #bytes = 0;
+
+  constructor(segments: Segments) {
+    this.#segments = segments;
+  }
+
+  /** Bytes kept back. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get byteLength(): number {
+    return this.#byTime.byteLength;
+  }
+
+  /** Frees allocations at once where `until` has come, or keeps them back until then. */
+  free(handles: readonly number[], until: number, now: number): void {
+    for (const handle of handles) {
+      if (until <= now) {
+        this.#segments.free(handle);
+      } else {
+        this.#byTime.push(until, handle);
+        this.#segments.keep(handle, 1);
+        this.#bytes += this.#segments.locate(handle).size;
+      }
+    }
+  }
+
+  /** Frees what nobody can be reading or writing any more. */
+  release(now: number): void {
+    for (let until = this.#byTime.key; until !== undefined && until <= now; until = this.#byTime.key) {
+      this.#free(this.#byTime.pop());
+    }
+  }
+
+  /** Forgets what lies in a segment that is about to go. */
+  forget(segment: number): void {
+    const staying: [number, number][] = [];
+    while (this.#byTime.key !== undefined) {
+      const until = this.#byTime.key;
+      const handle = this.#byTime.pop();
+      const place = this.#segments.locate(handle);
+      if (place.segment === segment) this.#bytes -= place.size;
+      else staying.push([until, handle]);
+    }
+    for (const [until, handle] of staying) this.#byTime.push(until, handle);
+  }
+
+  #free(handle: number): void {
+    this.#bytes -= this.#segments.locate(handle).size;
+    this.#segments.keep(handle, -1);
+    this.#segments.free(handle);
+  }
+}

@@ -1,0 +1,157 @@
+/**
+ * Reads and lookups. A read protects an object for as long as its lease lasts, counts as use, and says where the bytes
+ * are. A lookup says whether the object is there: it protects too, but more weakly (order.ts), from its first grant on,
+ * and is no use, so that probes cannot keep a cache from changing. Members of a group are protected together.
+ */
+import type { Keys } from '../core/keys.js';
+import type { MissReason, ObjectInfo, Outcome } from './api.js';
+import { type Books, refuse, UNKNOWN_TENANT } from './books.js';
+import { checkKeys } from './check.js';
+import { STATUS } from './status.js';
+import { HAS_CHECKSUM, RECENT } from './table.js';
+import type { Tenant } from './tenants.js';
+
+export class Reads {
+  readonly #books: Books;
+
+  constructor(books: Books) {
+    this.#books = books;
+  }
+
+  getReplicas(keys: Keys, tenantName: string): Outcome<ObjectInfo>[] {
+    checkKeys(keys);
+    const now = this.#books.begin();
+    const tenant = this.#books.tenants.find(tenantName);
+    if (!tenant) return this.#missAll(keys);
+    const { table, options } = this.#books;
+    const ids = new Float64Array(keys.length);
+    table.lookupMany(tenant.number, keys, 'read', now + options.leaseTtlMs, ids);
+    this.#keepInOrder(ids);
+    this.#protectGroups(ids, now, true);
+    return this.#answers(
+      ids,
+      (id) => this.#info(id),
+      (i, id) => this.#miss(tenant, keys, i, id),
+    );
+  }
+
+  exist(keys: Keys, tenantName: string): Int32Array {
+    checkKeys(keys);
+    const now = this.#books.begin();
+    const { table, options, tenants } = this.#books;
+    const answers = new Int32Array(keys.length);
+    const tenant = tenants.find(tenantName);
+    if (!tenant) {
+      this.#missAll(keys);
+      return tenants.closed ? answers.fill(STATUS.unknownTenant) : answers;
+    }
+    const ids = new Float64Array(keys.length);
+    table.lookupMany(tenant.number, keys, 'lookup', now + options.leaseTtlMs, ids, now);
+    this.#protectGroups(ids, now, false);
+    for (let i = 0; i < ids.length; i++) {
+      if (ids[i] > 0) answers[i] = 1;
+      else this.#miss(tenant, keys, i, ids[i]);
+    }
+    this.#count(
+      keys.length,
+      answers.reduce((sum, answer) => sum + answer, 0),
+    );
+    return answers;
+  }
+
+  peek(keys: Keys, tenantName: string): Outcome<ObjectInfo>[] {
+    checkKeys(keys);
+    this.#books.begin();
+    const { table, tenants } = this.#books;
+    const tenant = tenants.find(tenantName);
+    return Array.from({ length: keys.length }, (_, i) => {
+      if (!tenant) return tenants.closed ? UNKNOWN_TENANT : missed('absent');
+      const id = table.find(tenant.number, keys.at(i));
+      if (id > 0 && this.#books.isReadable(id)) return { ok: true, value: { ...this.#info(id), leaseMs: 0 } };
+      return missed(this.#reason(tenant, keys, i, -id));
+    });
+  }
+
+  #answers<T>(ids: Float64Array, hit: (id: number) => T, miss: (i: number, id: number) => Outcome<T>): Outcome<T>[] {
+    let hits = 0;
+    const answers = Array.from(ids, (id, i): Outcome<T> => {
+      if (id <= 0) return miss(i, id);
+      hits++;
+      return { ok: true, value: hit(id) };
+    });
+    this.#count(ids.length, hits);
+    return answers;
+  }
+
+  #info(id: number): ObjectInfo {
+    const { table, options } = this.#books;
+    const size = table.size(id);
+    return {
+      replicas: this.#books.replicas(this.#books.handles(id), size, 'complete'),
+      size,
+      checksum: (table.flags(id) & HAS_CHECKSUM) !== 0 ? table.checksum(id) : undefined,
+      leaseMs: options.leaseTtlMs,
+    };
+  }
+
+  /** What eviction has taken out of the order of use comes back to it, at the place that this read gives it. */
+  #keepInOrder(ids: Float64Array): void {
+    const { table } = this.#books;
+    const first = ids.findIndex((id) => id > 0 && table.list(id) < 0);
+    if (first < 0) return;
+    for (let i = first; i < ids.length; i++) if (ids[i] > 0) this.#use(ids[i]);
+  }
+
+  #use(id: number): void {
+    const { table } = this.#books;
+    table.unlink(id);
+    table.link(id, RECENT);
+  }
+
+  #protectGroups(ids: Float64Array, now: number, read: boolean): void {
+    const { table, groups, options } = this.#books;
+    if (groups.none) return;
+    const seen = new Set<number>([0]);
+    const until = now + options.leaseTtlMs;
+    for (const id of ids) {
+      const group = id > 0 ? table.group(id) : 0;
+      if (seen.has(group)) continue;
+      seen.add(group);
+      for (const member of groups.members(group)) {
+        if (!this.#books.isReadable(member)) continue;
+        if (read) {
+          table.setLeaseUntil(member, until);
+          this.#use(member);
+        } else if (table.lookupUntil(member) <= now) {
+          table.setLookupUntil(member, until);
+        }
+      }
+    }
+  }
+
+  #missAll(keys: Keys): Outcome<never>[] {
+    const { counters, tenants } = this.#books;
+    this.#count(keys.length, 0);
+    counters[tenants.closed ? 'unknown-tenant' : 'absent'] += keys.length;
+    return Array(keys.length).fill(tenants.closed ? UNKNOWN_TENANT : missed('absent'));
+  }
+
+  #miss(tenant: Tenant, keys: Keys, i: number, id: number): Outcome<never> {
+    const reason = this.#reason(tenant, keys, i, id);
+    this.#books.counters[reason]++;
+    return missed(reason);
+  }
+
+  #reason(tenant: Tenant, keys: Keys, i: number, id: number): MissReason {
+    return id < 0 ? 'incomplete' : this.#books.losses.reason(tenant.number, keys.at(i));
+  }
+
+  #count(lookups: number, hits: number): void {
+    this.#books.counters.lookups += lookups;
+    this.#books.counters.hits += hits;
+  }
+}
+
+function missed(reason: MissReason) {
+  return refuse(reason === 'incomplete' ? STATUS.notReady : STATUS.notFound, reason);
+}

@@ -1,0 +1,197 @@
+/**
+ * The memory that clients lend: which segments are mounted, and where an object's copies go. Offsets count from a
+ * segment's base, so segments of different processes may have equal addresses; those of one client must not overlap.
+ */
+import { type Allocation, AllocatorSet } from '../core/alloc.js';
+import type { SegmentInfo, Status, Uuid } from './api.js';
+import type { AllocationStrategy, ResolvedOptions } from './options.js';
+import { STATUS } from './status.js';
+
+const MAX_SEGMENTS = 4096;
+const MAX_ADDRESS = 2 ** 47;
+/** How many segments `free_ratio_first` compares. */
+const SAMPLE = 6;
+
+export interface Segment {
+  /** The allocator's number. */
+  readonly number: number;
+  readonly info: Readonly<SegmentInfo>;
+  readonly client: Uuid;
+  readonly capacity: number;
+  used: number;
+  /** Allocations of objects, and of space that is kept back. */
+  replicas: number;
+  kept: number;
+}
+
+/** What a put says about where its copies should be. */
+export interface Preferences {
+  readonly copies: number;
+  readonly preferredSegments: readonly string[];
+  readonly hostId: string;
+  readonly preferSameNode: boolean;
+}
+
+export class Segments {
+  readonly #allocator = new AllocatorSet({ maxSegments: MAX_SEGMENTS });
+  readonly #byNumber: (Segment | undefined)[] = [];
+  readonly #byId = new Map<Uuid, Segment>();
+  #list: Segment[] = [];
+  readonly #strategy: AllocationStrategy;
+  readonly #alignment: number;
+  readonly #random: () => number;
+  /** Bytes over all segments. */
+  capacity = 0;
+  used = 0;
+
+  constructor(options: ResolvedOptions) {
+    this.#strategy = options.allocationStrategy;
+    this.#alignment = options.alignment;
+    this.#random = options.random;
+  }
+
+  get metadataBytes(): number {
+    return this.#allocator.metadataBytes;
+  }
+
+  get all(): readonly Segment[] {
+    return this.#list;
+  }
+
+  /** Bytes of the largest segment: nothing larger can ever be stored. */
+  get largest(): number {
+    return this.#list.reduce((most, { capacity }) => Math.max(most, capacity), 0);
+  }
+
+  byId(id: Uuid): Segment | undefined {
+    return this.#byId.get(id);
+  }
+
+  /** The host of a client, by what it has mounted; empty where that says nothing. */
+  hostOf(client: Uuid): string {
+    return this.#list.find((segment) => segment.client === client)?.info.hostId ?? '';
+  }
+
+  /**
+   * Status ok also where the same client has this very segment mounted. -102: the id is mounted otherwise, another
+   * client has a segment of that name, or it overlaps one of the client's own. -600: no bytes, or beyond 2^47.
+   */
+  mount(info: SegmentInfo, client: Uuid): Status {
+    const { id, name, base, length } = info;
+    if (!(Number.isSafeInteger(base) && base >= 0 && Number.isSafeInteger(length) && length >= this.#alignment)) {
+      return STATUS.invalidParams;
+    }
+    if (base + length > MAX_ADDRESS || name === '') return STATUS.invalidParams;
+    const known = this.#byId.get(id);
+    if (known) {
+      const same = known.client === client && known.info.base === base && known.info.length === length;
+      return same && known.info.name === name ? STATUS.ok : STATUS.segmentExists;
+    }
+    for (const other of this.#list) {
+      if (other.client !== client) {
+        if (other.info.name === name) return STATUS.segmentExists;
+      } else if (base < other.info.base + other.info.length && other.info.base < base + length) {
+        return STATUS.segmentExists;
+      }
+    }
+    if (this.#list.length === MAX_SEGMENTS) return STATUS.noSpace;
+    const number = this.#allocator.addSegment({ length, alignment: this.#alignment });
+    const capacity = length - (length % this.#alignment);
+    const segment = { number, info: { ...info }, client, capacity, used: 0, replicas: 0, kept: 0 };
+    this.#byNumber[number] = segment;
+    this.#byId.set(id, segment);
+    this.#list.push(segment);
+    this.capacity += capacity;
+    return STATUS.ok;
+  }
+
+  /** Takes a segment away; every allocation in it is gone. */
+  unmount(segment: Segment): void {
+    this.#allocator.removeSegment(segment.number);
+    this.#byNumber[segment.number] = undefined;
+    this.#byId.delete(segment.info.id);
+    this.#list = this.#list.filter((other) => other !== segment);
+    this.capacity -= segment.capacity;
+    this.used -= segment.used;
+  }
+
+  /** Where a live allocation lies and the bytes it takes. */
+  locate(handle: number): Allocation & { size: number } {
+    const place = this.#allocator.locate(handle);
+    if (!place) throw new Error(`allocation ${handle} is not live`);
+    return place;
+  }
+
+  /** The segment that a live allocation lies in. */
+  of(handle: number): Segment {
+    return this.#byNumber[this.locate(handle).segment] as Segment;
+  }
+
+  at(number: number): Segment {
+    return this.#byNumber[number] as Segment;
+  }
+
+  /** Handles of up to `copies` allocations of `size` bytes in different segments; none where nothing fits. */
+  place(size: number, preferences: Preferences): number[] {
+    const handles: number[] = [];
+    const taken = new Set<Segment>();
+    while (handles.length < preferences.copies) {
+      const segment = this.#placeOne(size, preferences, taken, handles);
+      if (!segment) break;
+      taken.add(segment);
+    }
+    return handles;
+  }
+
+  free(handle: number): void {
+    const { segment, size } = this.locate(handle);
+    this.#allocator.free(handle);
+    const owner = this.at(segment);
+    owner.used -= size;
+    owner.replicas--;
+    this.used -= size;
+  }
+
+  /** An allocation changes from an object's into one that is kept back (1), or goes the other way (-1). */
+  keep(handle: number, by: 1 | -1): void {
+    const segment = this.of(handle);
+    segment.kept += by;
+    segment.replicas -= by;
+  }
+
+  #placeOne(size: number, preferences: Preferences, taken: Set<Segment>, handles: number[]): Segment | undefined {
+    for (const candidate of this.#candidates(preferences)) {
+      if (taken.has(candidate)) continue;
+      const allocation = this.#allocator.allocate(candidate.number, size);
+      if (!allocation) continue;
+      const bytes = Math.ceil(size / this.#alignment) * this.#alignment;
+      candidate.used += bytes;
+      candidate.replicas++;
+      this.used += bytes;
+      handles.push(allocation.handle);
+      return candidate;
+    }
+    return undefined;
+  }
+
+  /** Preferred segments in their order, then the writer's host, then as the strategy says; some come up twice. */
+  *#candidates({ preferredSegments, hostId, preferSameNode }: Preferences): Generator<Segment> {
+    const list = this.#list;
+    for (const name of preferredSegments) for (const segment of list) if (segment.info.name === name) yield segment;
+    if (hostId !== '' && (preferSameNode || this.#strategy === 'local_first')) {
+      yield* this.#round(list.filter(({ info }) => info.hostId === hostId));
+    }
+    if (this.#strategy === 'free_ratio_first' && list.length > 1) {
+      const free = ({ used, capacity }: Segment) => 1 - used / capacity;
+      const sample = Array.from({ length: SAMPLE }, () => list[Math.floor(this.#random() * list.length)]);
+      yield* (list.length <= SAMPLE ? [...list] : sample).sort((a, b) => free(b) - free(a));
+    }
+    yield* this.#round(list);
+  }
+
+  /** All of a list, from a random place on. */
+  *#round(list: readonly Segment[]): Generator<Segment> {
+    const start = Math.floor(this.#random() * list.length);
+    for (let i = 0; i < list.length; i++) yield list[(start + i) % list.length];
+  }
+}

@@ -1,0 +1,187 @@
+/**
+ * The metadata service of the store: which objects there are, where their bytes lie, who may have the space next. It moves
+ * no bytes, has no timers and does no input or output: an embedded store calls it, a networked master will serve it. All
+ * that runs out with time is looked at when a call comes; an owner with a long quiet time may call `tick`.
+ *
+ *   puts ─► Eviction ─► Segments (allocator)        what the calls mean: docs/store.md
+ *     │         │
+ *   Books: object table, tenants, groups, space kept back          reads · removal · scans
+ */
+import { boolean, string } from '../core/check.js';
+import { errors } from '../core/errors.js';
+import type { Keys } from '../core/keys.js';
+import type {
+  LongMetadata,
+  Metadata,
+  MetadataStats,
+  ObjectInfo,
+  Outcome,
+  Replica,
+  ReplicateConfig,
+  SegmentFigures,
+  SegmentInfo,
+  Status,
+  Uuid,
+} from './api.js';
+import { Books } from './books.js';
+import { checkUuid } from './check.js';
+import { Eviction } from './eviction.js';
+import { type MetadataOptions, resolveOptions } from './options.js';
+import { Puts } from './puts.js';
+import { Reads } from './reads.js';
+import { Removal } from './removal.js';
+import { Scans } from './scan.js';
+import { STATUS } from './status.js';
+import { DEFAULT_TENANT } from './tenants.js';
+
+export class MetadataService implements Metadata, LongMetadata {
+  readonly #books: Books;
+  readonly #eviction: Eviction;
+  readonly #puts: Puts;
+  readonly #reads: Reads;
+  readonly #removal: Removal;
+  readonly #scans: Scans;
+
+  /** @throws ERR_INVALID_ARGUMENT naming the option */
+  constructor(options?: MetadataOptions) {
+    this.#books = new Books(resolveOptions(options));
+    this.#eviction = new Eviction(this.#books);
+    this.#puts = new Puts(this.#books, this.#eviction);
+    this.#reads = new Reads(this.#books);
+    this.#removal = new Removal(this.#books);
+    this.#scans = new Scans(this.#books, this.#removal);
+  }
+
+  putStart(
+    client: Uuid,
+    keys: Keys,
+    sizes: Float64Array,
+    config: ReplicateConfig,
+    tenant = DEFAULT_TENANT,
+  ): Outcome<Replica[]>[] {
+    return this.#puts.start(client, keys, sizes, config, tenant, false);
+  }
+
+  putEnd(client: Uuid, keys: Keys, checksums: readonly (bigint | undefined)[], tenant = DEFAULT_TENANT): Status[] {
+    return this.#puts.end(client, keys, checksums, tenant);
+  }
+
+  putRevoke(client: Uuid, keys: Keys, tenant = DEFAULT_TENANT): Status[] {
+    return this.#puts.revoke(client, keys, tenant);
+  }
+
+  upsertStart(
+    client: Uuid,
+    keys: Keys,
+    sizes: Float64Array,
+    config: ReplicateConfig,
+    tenant = DEFAULT_TENANT,
+  ): Outcome<Replica[]>[] {
+    return this.#puts.start(client, keys, sizes, config, tenant, true);
+  }
+
+  upsertEnd(client: Uuid, keys: Keys, checksums: readonly (bigint | undefined)[], tenant = DEFAULT_TENANT): Status[] {
+    return this.#puts.end(client, keys, checksums, tenant);
+  }
+
+  upsertRevoke(client: Uuid, keys: Keys, tenant = DEFAULT_TENANT): Status[] {
+    return this.#puts.revoke(client, keys, tenant);
+  }
+
+  getReplicas(keys: Keys, tenant = DEFAULT_TENANT): Outcome<ObjectInfo>[] {
+    return this.#reads.getReplicas(keys, tenant);
+  }
+
+  exist(keys: Keys, tenant = DEFAULT_TENANT): Int32Array {
+    return this.#reads.exist(keys, tenant);
+  }
+
+  peek(keys: Keys, tenant = DEFAULT_TENANT): Outcome<ObjectInfo>[] {
+    return this.#reads.peek(keys, tenant);
+  }
+
+  remove(keys: Keys, force = false, tenant = DEFAULT_TENANT): Status[] {
+    return this.#removal.remove(keys, boolean('force', force), tenant);
+  }
+
+  async removeByRegex(pattern: string, force = false, tenant = DEFAULT_TENANT): Promise<number> {
+    return this.#scans.removeByRegex(pattern, boolean('force', force), tenant);
+  }
+
+  async removeAll(force = false, tenant = DEFAULT_TENANT): Promise<number> {
+    return this.#scans.removeAll(boolean('force', force), tenant);
+  }
+
+  async replicasByRegex(pattern: string, tenant = DEFAULT_TENANT): Promise<Map<string, readonly Replica[]>> {
+    return this.#scans.replicasByRegex(pattern, tenant);
+  }
+
+  async keys(tenant = DEFAULT_TENANT): Promise<string[]> {
+    return this.#scans.keys(tenant);
+  }
+
+  mountSegment(segment: SegmentInfo, client: Uuid): Status {
+    checkUuid('client', client);
+    if (typeof segment !== 'object' || segment === null) throw errors.invalidArgument('segment', segment, 'an object');
+    checkUuid('segment.id', segment.id);
+    for (const field of ['name', 'endpoint', 'protocol', 'hostId'] as const) string(`segment.${field}`, segment[field]);
+    this.#books.begin();
+    return this.#books.segments.mount(segment, client);
+  }
+
+  unmountSegment(segment: Uuid, client: Uuid): Status {
+    checkUuid('segment', segment);
+    checkUuid('client', client);
+    this.#books.begin();
+    const mounted = this.#books.segments.byId(segment);
+    if (!mounted) return STATUS.ok;
+    if (mounted.client !== client) return STATUS.notOwner;
+    this.#books.unmount(mounted.number);
+    return STATUS.ok;
+  }
+
+  segments(): SegmentFigures[] {
+    this.#books.begin();
+    return this.#books.segments.all.map(({ info, client, used, capacity, replicas }) => ({
+      ...info,
+      client,
+      usedBytes: used,
+      capacityBytes: capacity,
+      objects: replicas,
+    }));
+  }
+
+  /** Clears away what has run out, and evicts where the watermark is passed. */
+  tick(): void {
+    const now = this.#books.begin();
+    if (this.#books.segments.capacity > 0 && this.#eviction.isPastWatermark(0)) this.#eviction.run(now);
+  }
+
+  stats(): MetadataStats {
+    this.#books.begin();
+    const { counters, objects, puts, segments, table, tenants, keptBack, losses, order } = this.#books;
+    const { absent, evicted, removed, incomplete, 'unknown-tenant': unknown, ...rest } = counters;
+    const orders = [order, ...tenants.all.map((tenant) => tenant.order)];
+    return {
+      ...rest,
+      objects,
+      incomplete: puts.size,
+      usedBytes: segments.used,
+      keptBackBytes: keptBack.bytes,
+      capacityBytes: segments.capacity,
+      misses: { absent, evicted, removed, incomplete, 'unknown-tenant': unknown },
+      metadataBytes:
+        table.stats().bytes +
+        segments.metadataBytes +
+        keptBack.byteLength +
+        losses.byteLength +
+        orders.reduce((sum, one) => sum + (one?.byteLength ?? 0), 0),
+      tenants: Object.fromEntries(
+        tenants.all.map(({ name, objects, usedBytes, quotaBytes }) => [
+          name,
+          { objects, usedBytes, quotaBytes: quotaBytes === Infinity ? null : quotaBytes },
+        ]),
+      ),
+    };
+  }
+}

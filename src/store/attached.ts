@@ -1,0 +1,133 @@
+/**
+ * The cluster of an attached store: metadata by requests to the owner, bytes straight to and from its segments. A session
+ * is one connection; when it is lost the next call makes another, and what began on the old one ends with it.
+ */
+import { integer, options as object, string } from '../core/check.js';
+import { errors } from '../core/errors.js';
+import type { Replica, Uuid } from '../master/api.js';
+import { MAX_TIMEOUT_MS } from '../transfer/limits.js';
+import type { CallLimits, Peer, RemoteSegment, Transfer } from '../transfer/transfer.js';
+import type { IntegrityOptions } from './options.js';
+import { RemoteMetadata } from './remote.js';
+import { Claims, checkTransfer, type Place, type Session } from './session.js';
+import { message, SERVICE, text, VERSION } from './wire.js';
+
+export interface AttachOptions extends IntegrityOptions {
+  /** The transfer by which the owner is reached; it stays the caller's. */
+  transfer: Transfer;
+  /** Where the owner serves its store: its transfer's address. */
+  address: string;
+  /** Deadline of calls that name none, in ms. Default 30,000. */
+  timeoutMs?: number;
+}
+
+interface Reached {
+  readonly peer: Peer;
+  readonly segment: RemoteSegment;
+}
+
+class RemoteSession implements Session {
+  readonly client: Uuid;
+  readonly claims = new Claims();
+  readonly #peer: Peer;
+  readonly #home: string;
+  readonly #transfer: Transfer;
+  readonly #limits: CallLimits;
+  readonly #segments = new Map<Uuid, Reached | Promise<Reached>>();
+
+  constructor(peer: Peer, client: Uuid, home: string, transfer: Transfer, limits: CallLimits) {
+    this.#peer = peer;
+    this.client = client;
+    this.#home = home;
+    this.#transfer = transfer;
+    this.#limits = limits;
+  }
+
+  metadata(limits: CallLimits = this.#limits): RemoteMetadata {
+    return new RemoteMetadata(this.#peer, this.client, limits);
+  }
+
+  now(): number {
+    return performance.now();
+  }
+
+  /** Ends the client: the owner takes back the puts that have not ended. */
+  async bye(): Promise<void> {
+    await this.#peer.call(SERVICE, { call: 'bye', client: this.client }, this.#limits);
+  }
+
+  place(replica: Replica): Place | Promise<Place> {
+    let reached = this.#segments.get(replica.segment);
+    if (reached === undefined) this.#segments.set(replica.segment, (reached = this.#reach(replica)));
+    return reached instanceof Promise ? reached.then((found) => within(replica, found)) : within(replica, reached);
+  }
+
+  async #reach({ segment: id, segmentName, endpoint }: Replica): Promise<Reached> {
+    try {
+      const peer = endpoint === this.#home ? this.#peer : await this.#transfer.connect(endpoint, this.#limits);
+      const reached = { peer, segment: await peer.segment(segmentName, this.#limits) };
+      this.#segments.set(id, reached);
+      return reached;
+    } catch (error) {
+      this.#segments.delete(id);
+      throw error;
+    }
+  }
+}
+
+function within({ offset, size }: Replica, { peer, segment }: Reached): Place {
+  if (offset + size > segment.length) {
+    throw errors.protocol(`a replica leaves its segment ${segment.name}`, offset + size);
+  }
+  return { peer, segment: segment.id, offset };
+}
+
+export class AttachedCluster {
+  readonly transfer: Transfer;
+  readonly #address: string;
+  readonly #limits: CallLimits;
+  #session: Promise<RemoteSession> | undefined;
+  #closed = false;
+
+  /** @throws ERR_INVALID_ARGUMENT naming the option */
+  constructor(options: AttachOptions) {
+    const { transfer, address, timeoutMs = 30_000 } = object('options', options);
+    checkTransfer(transfer);
+    this.transfer = transfer;
+    this.#address = string('address', address);
+    this.#limits = { timeoutMs: integer('timeoutMs', timeoutMs, 1, MAX_TIMEOUT_MS) };
+  }
+
+  /** The connection, made anew when the last one was lost. Throws ERR_PEER. */
+  session(): Promise<RemoteSession> {
+    if (this.#closed) return Promise.reject(errors.closed('the store'));
+    if (this.#session === undefined) {
+      const session = this.#connect(() => {
+        if (this.#session === session) this.#session = undefined;
+      });
+      this.#session = session;
+    }
+    return this.#session;
+  }
+
+  async #connect(lost: () => void): Promise<RemoteSession> {
+    try {
+      const peer = await this.transfer.connect(this.#address, this.#limits);
+      const hello = { call: 'hello', version: VERSION };
+      const answer = message('the answer to hello', await peer.call(SERVICE, hello, this.#limits));
+      void peer.closed.then(lost);
+      const [client, home] = [text('client', answer.client), text('home', answer.home)];
+      return new RemoteSession(peer, client, home, this.transfer, this.#limits);
+    } catch (error) {
+      lost();
+      throw error;
+    }
+  }
+
+  /** Tells the owner, which takes back what was not ended. The connection stays: others may use it. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const session = await this.#session?.catch(() => undefined);
+    await session?.bye().catch(() => {});
+  }
+}

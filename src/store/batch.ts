@@ -1,0 +1,125 @@
+/** What puts and gets of many objects share: their arguments, and an end that waits for what is under way. */
+import { integer, options as object, string } from '../core/check.js';
+import { errors } from '../core/errors.js';
+import { Keys } from '../core/keys.js';
+import { onAbort } from '../pool/abort.js';
+import { MAX_TIMEOUT_MS } from '../transfer/limits.js';
+import type { CallLimits } from '../transfer/transfer.js';
+import type { StoreContext } from './context.js';
+
+/** Objects in one batch, at most: what a client may make the service reserve or answer in one go. */
+export const MAX_BATCH = 65536;
+/** Bytes copied and summed in one synchronous step. */
+export const STEP_BYTES = 2 ** 20;
+
+export function checkKeys(keys: unknown): Keys {
+  if (!(keys instanceof Keys)) throw errors.invalidArgument('keys', keys, 'Keys');
+  if (keys.length > MAX_BATCH) throw errors.invalidArgument('keys', keys.length, `at most ${MAX_BATCH} keys`);
+  return keys;
+}
+
+export function checkTenant(tenant: unknown): string {
+  return tenant === undefined ? 'default' : string('tenant', tenant);
+}
+
+/** A batch's options, with its stride checked. */
+export function checkBatch<T extends { stride: number }>(options: T, largest: number): T {
+  if (options === undefined) throw errors.invalidArgument('options', options, 'an object');
+  object('options', options);
+  integer('stride', options.stride, Math.max(1, largest), 2 ** 47);
+  return options;
+}
+
+/** The keys at these positions, in this order. */
+export function pick(keys: Keys, positions: readonly number[]): Keys {
+  return positions.length === keys.length ? keys : Keys.from(positions.map((i) => keys.at(i)));
+}
+
+/** The end of a call: its deadline and its caller's signal. */
+export class Limits {
+  readonly #signal: AbortSignal | undefined;
+  readonly #timeoutMs: number;
+  readonly #end: number;
+
+  constructor({ signal, timeoutMs }: CallLimits, context: StoreContext) {
+    if (signal !== undefined && !(signal instanceof AbortSignal)) {
+      throw errors.invalidArgument('signal', signal, 'an AbortSignal');
+    }
+    this.#signal = signal;
+    this.#timeoutMs = timeoutMs === undefined ? context.timeoutMs : integer('timeoutMs', timeoutMs, 1, MAX_TIMEOUT_MS);
+    this.#end = performance.now() + this.#timeoutMs;
+    this.check();
+  }
+
+  /** Throws ERR_ABORTED or ERR_TIMEOUT when the call has to end. */
+  check(): void {
+    if (this.#signal?.aborted) throw errors.aborted(this.#signal.reason);
+    if (performance.now() > this.#end) throw errors.timeout('the call', this.#timeoutMs);
+  }
+
+  /** What is left of the call. */
+  rest(): CallLimits {
+    this.check();
+    return { signal: this.#signal, timeoutMs: Math.max(1, Math.ceil(this.#end - performance.now())) };
+  }
+
+  /** Runs a move between peers with what is left of the call; `end` aborts it as well. */
+  async move<T>(end: AbortSignal, work: (limits: CallLimits) => Promise<T>): Promise<T> {
+    const { timeoutMs } = this.rest();
+    const either = new AbortController();
+    const forget = [this.#signal, end].map((signal) => signal && onAbort(signal, () => either.abort(signal.reason)));
+    try {
+      return await work({ signal: either.signal, timeoutMs });
+    } finally {
+      for (const each of forget) each?.();
+    }
+  }
+}
+
+/** The moves of one batch: whoever ends the batch waits for them. */
+export class UnderWay {
+  readonly #what: string;
+  readonly #running = new Set<Promise<unknown>>();
+  #end: AbortController | undefined;
+  #open = true;
+
+  constructor(what: string) {
+    this.#what = what;
+  }
+
+  /** Aborts when the batch is aborted. */
+  get signal(): AbortSignal {
+    return (this.#end ??= new AbortController()).signal;
+  }
+
+  /** Throws ERR_CLOSED when the batch has ended. Asked before every step that touches an object. */
+  check(): void {
+    if (!this.#open) throw errors.closed(this.#what);
+  }
+
+  async track<T>(work: Promise<T>): Promise<T> {
+    this.#running.add(work);
+    try {
+      return await work;
+    } finally {
+      this.#running.delete(work);
+    }
+  }
+
+  /** Ends the batch when its moves have ended by themselves. False where it had ended before. */
+  async finish(): Promise<boolean> {
+    while (this.#running.size > 0) await Promise.allSettled(this.#running);
+    const open = this.#open;
+    this.#open = false;
+    return open;
+  }
+
+  /** Ends the batch at once; resolves when no move touches an object any more. False where it had ended before. */
+  async abort(): Promise<boolean> {
+    const open = this.#open;
+    this.#open = false;
+    this.#end?.abort();
+    await Promise.allSettled(this.#running);
+    return open;
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * The memory of a segment, and the copies in and out of it that sum what they copy. The store's own segments are
+ * WebAssembly memories of fixed size, each with an instance of the core beside its bytes, so that CRC-64 runs where the
+ * bytes lie; memory that a caller brings is summed through the core's scratch instance.
+ *
+ * Both sums are of the bytes handed over. In place, sum and copy of a piece are one synchronous step: nothing else in
+ * the process can write between them, and nothing outside it can reach a private memory. Memory of a caller may be
+ * shared with threads or devices that do, so there the caller's side of the copy is summed.
+ */
+import { type ChecksumExports, crc64 } from '../core/checksum.js';
+import { errors } from '../core/errors.js';
+import { Core, coreModule } from '../core/wasm.js';
+
+const PAGE = 65536;
+const MAX_PAGES = 65535;
+/** Pages before the segment's bytes: the core's tables, and scratch for its checksum. */
+const HEAD_PAGES = 4;
+/** A piece is summed while it is still in the second-level cache from its copy, or the other way round. */
+const PIECE = 512 * 1024;
+
+/** Bytes in a segment of the store's own, at most: 4 GiB less what the core keeps beside them. */
+export const MAX_OWN_BYTES = (MAX_PAGES - HEAD_PAGES) * PAGE;
+
+export interface SegmentMemory {
+  /** The segment's bytes; never detached. */
+  readonly bytes: Uint8Array;
+  /** Set when the segment is taken away: what was read from it before that moment may be stale by now. */
+  retired: boolean;
+  /** Copies `source` to `offset`; the CRC-64 of it, continued from `crc`. */
+  copyIn(offset: number, source: Uint8Array, crc: bigint): bigint;
+  /** Fills `target` with the bytes at `offset`; the CRC-64 of what it holds then, continued from `crc`. */
+  copyOut(offset: number, target: Uint8Array, crc: bigint): bigint;
+  /** CRC-64 of `length` bytes at `offset`, continued from `crc`. */
+  sum(offset: number, length: number, crc: bigint): bigint;
+}
+
+class OwnMemory implements SegmentMemory {
+  readonly bytes: Uint8Array;
+  retired = false;
+  readonly #exports: ChecksumExports;
+  readonly #area: number;
+  readonly #base: number;
+
+  constructor(length: number) {
+    const base = HEAD_PAGES * PAGE;
+    const pages = Math.ceil((base + length) / PAGE);
+    let memory: WebAssembly.Memory;
+    try {
+      memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    } catch {
+      throw errors.outOfMemory('a segment', length);
+    }
+    const core = new Core<ChecksumExports>(coreModule(), memory);
+    core.exports.crc64Init();
+    this.#exports = core.exports;
+    this.#area = core.heap;
+    this.#base = base;
+    this.bytes = new Uint8Array(memory.buffer, base, length);
+  }
+
+  copyIn(offset: number, source: Uint8Array, crc: bigint): bigint {
+    for (let at = 0; at < source.length; at += PIECE) {
+      const piece = source.length <= PIECE ? source : source.subarray(at, at + PIECE);
+      this.bytes.set(piece, offset + at);
+      crc = this.sum(offset + at, piece.length, crc);
+    }
+    return crc;
+  }
+
+  copyOut(offset: number, target: Uint8Array, crc: bigint): bigint {
+    for (let at = 0; at < target.length; at += PIECE) {
+      const from = offset + at;
+      const piece = this.bytes.subarray(from, from + Math.min(PIECE, target.length - at));
+      crc = this.sum(from, piece.length, crc);
+      target.set(piece, at);
+    }
+    return crc;
+  }
+
+  sum(offset: number, length: number, crc: bigint): bigint {
+    return BigInt.asUintN(64, this.#exports.crc64(this.#base + offset, length, crc, this.#area));
+  }
+}
+
+class CallersMemory implements SegmentMemory {
+  retired = false;
+
+  constructor(readonly bytes: Uint8Array) {}
+
+  copyIn(offset: number, source: Uint8Array, crc: bigint): bigint {
+    for (let at = 0; at < source.length; at += PIECE) {
+      const piece = source.subarray(at, at + PIECE);
+      this.bytes.set(piece, offset + at);
+      crc = crc64(piece, crc);
+    }
+    return crc;
+  }
+
+  copyOut(offset: number, target: Uint8Array, crc: bigint): bigint {
+    for (let at = 0; at < target.length; at += PIECE) {
+      const piece = target.subarray(at, at + PIECE);
+      piece.set(this.bytes.subarray(offset + at, offset + at + piece.length));
+      crc = crc64(piece, crc);
+    }
+    return crc;
+  }
+
+  sum(offset: number, length: number, crc: bigint): bigint {
+    return crc64(this.bytes.subarray(offset, offset + length), crc);
+  }
+}
+
+/** New memory of `length` bytes, all zero, 1 to MAX_OWN_BYTES. @throws ERR_OUT_OF_MEMORY */
+export function ownMemory(length: number): SegmentMemory {
+  return new OwnMemory(length);
+}
+
+/** Memory that a caller brings. */
+export function callersMemory(bytes: Uint8Array): SegmentMemory {
+  return new CallersMemory(bytes);
+}

@@ -1,0 +1,279 @@
+/**
+ * Objects being written. Bytes go straight to their place, their sum is taken from the caller's side of the copy piece
+ * by piece, and nothing is visible before the last piece of an object has arrived: `commit` ends the puts of whole
+ * objects and takes the others back.
+ */
+import { crc64 } from '../core/checksum.js';
+import type { Descriptors } from '../core/descriptors.js';
+import { errors } from '../core/errors.js';
+import type { Keys } from '../core/keys.js';
+import type { Outcome, Replica } from '../master/api.js';
+import { STATUS } from '../master/status.js';
+import type { CallLimits } from '../transfer/transfer.js';
+import type { PutBatch, PutBatchOptions } from './api.js';
+import { checkTenant, Limits, pick, STEP_BYTES, UnderWay } from './batch.js';
+import type { StoreContext } from './context.js';
+import { Coverage } from './coverage.js';
+import { Moves } from './moves.js';
+import { Pieces } from './pieces.js';
+import { keyName, type Place, type Session } from './session.js';
+
+/**
+ * A late write must never land in room that was given to somebody else: the service keeps the room of a put that does not
+ * end back for 600 s, and writes end long before.
+ */
+const WRITE_WINDOW_MS = 300_000;
+
+interface OpenObject {
+  readonly size: number;
+  readonly places: readonly Place[];
+  readonly coverage: Coverage;
+  /** A write to it failed: its bytes are unknown. */
+  broken: boolean;
+}
+
+export interface PutOptions extends Omit<PutBatchOptions, 'stride'> {
+  stride: number;
+  /** Replaces what exists. */
+  upsert?: boolean;
+}
+
+export class ObjectPuts implements PutBatch {
+  readonly statuses: Int32Array;
+  /** What the service said of keys that it refused. */
+  readonly reasons: readonly (string | undefined)[];
+  readonly #context: StoreContext;
+  readonly #session: Session;
+  readonly #keys: Keys;
+  readonly #tenant: string;
+  readonly #stride: number;
+  readonly #upsert: boolean;
+  readonly #objects: (OpenObject | undefined)[] = [];
+  readonly #underWay = new UnderWay('the batch');
+  readonly #latest = performance.now() + WRITE_WINDOW_MS;
+
+  private constructor(
+    context: StoreContext,
+    session: Session,
+    keys: Keys,
+    options: PutOptions,
+    outcomes: readonly Outcome<Replica[]>[],
+  ) {
+    this.#context = context;
+    this.#session = session;
+    this.#keys = keys;
+    this.#tenant = checkTenant(options.tenant);
+    this.#stride = options.stride;
+    this.#upsert = options.upsert ?? false;
+    this.statuses = Int32Array.from(outcomes, (outcome) => (outcome.ok ? 0 : outcome.status));
+    this.reasons = outcomes.map((outcome) => (outcome.ok ? undefined : outcome.why));
+  }
+
+  static async open(
+    context: StoreContext,
+    keys: Keys,
+    sizes: Float64Array,
+    options: PutOptions,
+    limits: Limits,
+  ): Promise<ObjectPuts> {
+    const session = await context.session();
+    limits.check();
+    const metadata = session.metadata(limits.rest());
+    const start = options.upsert ? metadata.upsertStart : metadata.putStart;
+    const outcomes = await start.call(metadata, session.client, keys, sizes, options, checkTenant(options.tenant));
+    const puts = new ObjectPuts(context, session, keys, options, outcomes);
+    try {
+      for (const [i, outcome] of outcomes.entries()) {
+        if (!outcome.ok) continue;
+        const places: Place[] = [];
+        session.claims.take(keyName(keys.at(i), puts.#tenant), puts);
+        puts.#objects[i] = { size: sizes[i], places, coverage: new Coverage(), broken: false };
+        for (const replica of outcome.value) {
+          const place = session.place(replica);
+          places.push(place instanceof Promise ? await place : place);
+        }
+      }
+      limits.check();
+    } catch (error) {
+      await puts.abort().catch(() => {});
+      throw error;
+    }
+    return puts;
+  }
+
+  /** Writes a whole object from memory that need not be registered: the parts in order. */
+  fill(object: number, parts: readonly Uint8Array[], limits: Limits): Promise<void> {
+    return this.#underWay.track(this.#guard([object], () => this.#fill(object, parts, limits)));
+  }
+
+  write(descriptors: Descriptors, options: CallLimits = {}): Promise<void> {
+    const touched = new Set<number>();
+    return this.#underWay.track(
+      this.#guard(touched, () => this.#write(descriptors, new Limits(options, this.#context), touched)),
+    );
+  }
+
+  async commit(): Promise<Int32Array> {
+    if (!(await this.#underWay.finish())) throw errors.closed('the batch');
+    const { counters } = this.#context;
+    const statuses = this.statuses.slice();
+    const whole: number[] = [];
+    const broken: number[] = [];
+    for (let i = 0; i < statuses.length; i++) {
+      const object = this.#objects[i];
+      if (object === undefined) continue;
+      if (!this.#ours(i)) statuses[i] = STATUS.notFound;
+      else if (!object.broken && object.coverage.bytes === object.size) whole.push(i);
+      else {
+        broken.push(i);
+        statuses[i] = STATUS.invalidWrite;
+      }
+    }
+    await this.#takeBack(broken);
+    if (whole.length > 0) {
+      const metadata = this.#session.metadata();
+      const sums = whole.map((i) => (this.#context.checksum ? this.#objects[i]?.coverage.digest() : undefined));
+      const end = this.#upsert ? metadata.upsertEnd : metadata.putEnd;
+      const ended = await end.call(metadata, this.#session.client, pick(this.#keys, whole), sums, this.#tenant);
+      for (const [n, i] of whole.entries()) statuses[i] = ended[n];
+    }
+    for (const [i, status] of statuses.entries()) {
+      if (status === STATUS.ok) {
+        counters.puts++;
+        counters.bytesPut += this.#objects[i]?.size ?? 0;
+      } else if (status === STATUS.exists) counters.existing++;
+      else counters.failedPuts++;
+    }
+    return statuses;
+  }
+
+  async abort(): Promise<void> {
+    if (!(await this.#underWay.abort())) return;
+    const open = [...this.#objects.keys()].filter((i) => this.#objects[i] !== undefined);
+    this.#context.counters.failedPuts += open.length;
+    await this.#takeBack(open.filter((i) => this.#ours(i)));
+  }
+
+  /** The put is still this batch's: another of this client has not preempted it. Asked once, at its end. */
+  #ours(i: number): boolean {
+    return this.#session.claims.drop(keyName(this.#keys.at(i), this.#tenant), this);
+  }
+
+  async #takeBack(positions: readonly number[]): Promise<void> {
+    if (positions.length === 0) return;
+    const metadata = this.#session.metadata();
+    const revoke = this.#upsert ? metadata.upsertRevoke : metadata.putRevoke;
+    await revoke.call(metadata, this.#session.client, pick(this.#keys, positions), this.#tenant);
+  }
+
+  /** The objects that a failed write touched are broken. */
+  async #guard(touched: Iterable<number>, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      for (const i of touched) {
+        const object = this.#objects[i];
+        if (object) object.broken = true;
+      }
+      throw error;
+    }
+  }
+
+  async #fill(index: number, parts: readonly Uint8Array[], limits: Limits): Promise<void> {
+    this.#underWay.check();
+    const object = this.#objects[index];
+    if (object === undefined) return;
+    const { transfer } = this.#context;
+    const registered: number[] = [];
+    try {
+      const moves = new Moves();
+      let offset = 0;
+      for (const part of parts) {
+        const remote = object.places.some((place) => place.peer !== undefined);
+        const segment = remote && part.length > 0 ? transfer.register(part, { access: 'read' }) : -1;
+        if (segment >= 0) registered.push(segment);
+        for (let at = 0; at < part.length; at += STEP_BYTES) {
+          const piece = part.length <= STEP_BYTES ? part : part.subarray(at, at + STEP_BYTES);
+          if (this.#context.pacer.full) await this.#pause(limits);
+          this.#take(object, index, offset, piece, segment, at, moves);
+          offset += piece.length;
+        }
+      }
+      await this.#send(moves, limits);
+    } finally {
+      for (const segment of registered) await transfer.unregister(segment);
+    }
+  }
+
+  async #write(descriptors: Descriptors, limits: Limits, touched: Set<number>): Promise<void> {
+    this.#underWay.check();
+    const { transfer, pacer } = this.#context;
+    const pieces = new Pieces(descriptors, 'destination', this.#stride, this.#keys.length, STEP_BYTES);
+    const moves = new Moves();
+    while (pieces.next()) {
+      const { object: index, offset, segment, at, length } = pieces;
+      const object = this.#objects[index];
+      if (object === undefined) continue;
+      const memory = transfer.memory(segment);
+      if (at + length > memory.length) {
+        throw errors.segment(
+          'descriptors',
+          `${at} to ${at + length}`,
+          `leaves the ${memory.length} bytes of ${segment}`,
+        );
+      }
+      if (offset + length > object.size) {
+        const range = `${offset} to ${offset + length}`;
+        throw errors.invalidArgument('descriptors', range, `within the ${object.size} bytes of object ${index}`);
+      }
+      if (pacer.full) await this.#pause(limits);
+      touched.add(index);
+      this.#take(object, index, offset, memory.subarray(at, at + length), segment, at, moves);
+    }
+    await this.#send(moves, limits);
+  }
+
+  /** Lets others have their turn; the batch may have ended when it is ours again. */
+  async #pause(limits: Limits): Promise<void> {
+    const { pacer } = this.#context;
+    while (pacer.full) await pacer.turn();
+    limits.check();
+    this.#underWay.check();
+  }
+
+  /** One piece: summed, copied to places in this process, noted for those elsewhere. */
+  #take(
+    object: OpenObject,
+    index: number,
+    offset: number,
+    piece: Uint8Array,
+    segment: number,
+    at: number,
+    moves: Moves,
+  ): void {
+    if (performance.now() > this.#latest) throw errors.timeout('a put', WRITE_WINDOW_MS);
+    const run = object.coverage.add(offset, piece.length);
+    if (run === undefined) {
+      const range = `bytes ${offset} to ${offset + piece.length} of object ${index}`;
+      throw errors.invalidArgument('descriptors', range, 'written once');
+    }
+    let summed = !this.#context.checksum;
+    for (const place of object.places) {
+      if (place.memory === undefined) {
+        moves.of(place.peer).push(segment, at, place.segment, place.offset + offset, piece.length);
+      } else if (summed) {
+        place.memory.bytes.set(piece, place.offset + offset);
+      } else {
+        run.crc = place.memory.copyIn(place.offset + offset, piece, run.crc);
+        summed = true;
+      }
+    }
+    if (!summed) run.crc = crc64(piece, run.crc);
+    this.#context.pacer.spend(piece.length);
+  }
+
+  async #send(moves: Moves, limits: Limits): Promise<void> {
+    if (moves.empty) return;
+    await limits.move(this.#underWay.signal, (rest) => moves.run((peer, descriptors) => peer.write(descriptors, rest)));
+  }
+}

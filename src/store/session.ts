@@ -1,0 +1,58 @@
+/**
+ * What the data path knows of the cluster: who it is there, the metadata service, and how to reach the bytes of a
+ * replica. An embedded store has one session for life; an attached one has a session for each connection, and a put or
+ * get stays with the session that it began on, so that what one run of the owner said is never read from the next.
+ */
+import { errors } from '../core/errors.js';
+import type { MetadataClient, Replica, Uuid } from '../master/api.js';
+import type { CallLimits, Peer, Transfer } from '../transfer/transfer.js';
+import type { SegmentMemory } from './memory.js';
+
+/** Where a replica's bytes are reached: in this process, or through a peer's segment. `offset` in bytes. */
+export type Place =
+  | { readonly memory: SegmentMemory; readonly peer?: undefined; readonly offset: number }
+  | { readonly memory?: undefined; readonly peer: Peer; readonly segment: number; readonly offset: number };
+
+export interface Session {
+  readonly client: Uuid;
+  /** The puts that this client has not ended. */
+  readonly claims: Claims;
+  /** The metadata service; calls of one in another process end by these limits. */
+  metadata(limits?: CallLimits): MetadataClient;
+  /** Throws ERR_SEGMENT where the segment is gone, ERR_PEER where its owner is. */
+  place(replica: Replica): Place | Promise<Place>;
+  /** Milliseconds, by the clock that leases are measured with. */
+  now(): number;
+}
+
+/** A key of a tenant as a string, whatever its bytes. */
+export function keyName(key: Uint8Array, tenant: string): string {
+  return `${tenant}\n${Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('latin1')}`;
+}
+
+/**
+ * Which batch of a client is writing a key. The service knows clients, not batches: a put that did not end in time may be
+ * preempted by another of the same client, and then the first must neither end nor revoke it.
+ */
+export class Claims {
+  readonly #batches = new Map<string, object>();
+
+  take(name: string, batch: object): void {
+    this.#batches.set(name, batch);
+  }
+
+  /** Gives the claim back; false where another batch has it by now. */
+  drop(name: string, batch: object): boolean {
+    return this.#batches.get(name) === batch && this.#batches.delete(name);
+  }
+}
+
+/** A random id for a client or a segment. */
+export function uuid(): Uuid {
+  return crypto.randomUUID().replaceAll('-', '');
+}
+
+export function checkTransfer(transfer: unknown): void {
+  if (typeof (transfer as Transfer | undefined)?.register === 'function') return;
+  throw errors.invalidArgument('transfer', transfer, 'a Transfer');
+}

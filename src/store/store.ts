@@ -1,0 +1,394 @@
+/**
+ * MooncakeStore: KV cache objects by key, immutable, checksummed, evicted when room is needed. The store of this class
+ * is embedded (`new`: metadata and memory in this process) or attached to another process's (`attach`); its calls are
+ * the same. Their names are those of Mooncake's Python client in camel case.
+ *
+ * A single call throws what went wrong with its object; a batch answers key by key. A get never throws for what a
+ * cluster may do to an object: whatever is doubtful is a miss, and every miss is counted by its reason.
+ */
+import { boolean, integer, options as object, string } from '../core/check.js';
+import { errors } from '../core/errors.js';
+import { type Key, Keys } from '../core/keys.js';
+import type { MetadataClient, ObjectInfo, SegmentFigures } from '../master/api.js';
+import { STATUS } from '../master/status.js';
+import { MAX_TIMEOUT_MS } from '../transfer/limits.js';
+import type { CallLimits, Transfer } from '../transfer/transfer.js';
+import type { BatchOptions, ObjectStore, PutBatchOptions, StoreMissReason } from './api.js';
+import { AttachedCluster, type AttachOptions } from './attached.js';
+import { checkBatch, checkKeys, checkTenant, Limits } from './batch.js';
+import type { StoreContext } from './context.js';
+import { Counters, MISS_REASONS, type StoreStats } from './counters.js';
+import { EmbeddedCluster } from './embedded.js';
+import { ObjectGets } from './get.js';
+import {
+  type GetValueOptions,
+  integrity,
+  type PutValueOptions,
+  type RemoveOptions,
+  type StoreOptions,
+  type TenantOptions,
+} from './options.js';
+import { Pacer } from './pacer.js';
+import { ObjectPuts } from './put.js';
+import type { SegmentOptions } from './segments.js';
+import type { Session } from './session.js';
+import { statusError } from './status.js';
+import {
+  type Bytes,
+  checkList,
+  checkParts,
+  checkValue,
+  getValues,
+  putValues,
+  rangeBytes,
+  type SegmentRange,
+  uncleared,
+  viewValue,
+} from './values.js';
+import type { ObjectView } from './view.js';
+
+/** Where a store's metadata and segments are. */
+interface Cluster {
+  readonly transfer: Transfer;
+  session(): Session | Promise<Session>;
+  close(): Promise<void>;
+}
+
+export class MooncakeStore implements ObjectStore {
+  readonly transfer: Transfer;
+  readonly #cluster: Cluster;
+  readonly #counters = new Counters();
+  readonly #context: StoreContext;
+  #closing: Promise<void> | undefined;
+
+  /**
+   * An embedded store. `cluster` is for `attach`.
+   * @throws ERR_INVALID_ARGUMENT naming the option, ERR_OUT_OF_MEMORY where the segments cannot be had
+   */
+  constructor(options?: StoreOptions, cluster?: Cluster) {
+    const checked = object('options', options);
+    const timeoutMs = integer('timeoutMs', checked.timeoutMs ?? 30_000, 1, MAX_TIMEOUT_MS);
+    const policy = integrity(checked);
+    this.#cluster = cluster ?? new EmbeddedCluster(checked);
+    this.transfer = this.#cluster.transfer;
+    this.#context = {
+      transfer: this.transfer,
+      counters: this.#counters,
+      pacer: new Pacer(),
+      timeoutMs,
+      session: () => this.#cluster.session(),
+      ...policy,
+    };
+  }
+
+  /**
+   * A store whose metadata and segments are in another process, which serves them (`serve`) at `address` of a transfer
+   * like the one given. Bytes move straight between the caller's memory and the owner's segments. When the connection is
+   * lost, unfinished puts are taken back by the owner, calls reject with ERR_PEER or miss as `peer-lost`, and the next
+   * call connects anew.
+   * @throws ERR_PEER where nothing answers, ERR_NOT_SUPPORTED where no store is served
+   */
+  static async attach(options: AttachOptions): Promise<MooncakeStore> {
+    const cluster = new AttachedCluster(options);
+    const store = new MooncakeStore(options, cluster);
+    await cluster.session();
+    return store;
+  }
+
+  /** Joins a cluster through Mooncake's master: not in this version, ERR_NOT_SUPPORTED. Use `attach`. */
+  static connect(): never {
+    throw errors.notSupported('MooncakeStore.connect', 'embed a store, or attach to one with MooncakeStore.attach');
+  }
+
+  /** Stores a value; false when the key exists already, whatever its value: objects never change. */
+  async put(key: Key, value: Bytes, options: PutValueOptions = {}): Promise<boolean> {
+    return this.#putOne(key, [checkValue('value', value)], options, false);
+  }
+
+  /** Stores the concatenation of the parts, without making it first. */
+  async putParts(key: Key, parts: readonly Bytes[], options: PutValueOptions = {}): Promise<boolean> {
+    return this.#putOne(key, checkParts('parts', parts), options, false);
+  }
+
+  /** Stores a range of registered memory. */
+  async putFrom(key: Key, range: SegmentRange, options: PutValueOptions = {}): Promise<boolean> {
+    return this.#putOne(key, [rangeBytes(this.transfer, 'range', range)], options, false);
+  }
+
+  /** Stores a value in place of the one there is; until it is whole, readers get the old one. */
+  async upsert(key: Key, value: Bytes, options: PutValueOptions = {}): Promise<void> {
+    await this.#putOne(key, [checkValue('value', value)], options, true);
+  }
+
+  async upsertParts(key: Key, parts: readonly Bytes[], options: PutValueOptions = {}): Promise<void> {
+    await this.#putOne(key, checkParts('parts', parts), options, true);
+  }
+
+  async upsertFrom(key: Key, range: SegmentRange, options: PutValueOptions = {}): Promise<void> {
+    await this.#putOne(key, [rangeBytes(this.transfer, 'range', range)], options, true);
+  }
+
+  /** Statuses per key: 0 stored, -705 there already (also for a key named twice), otherwise why not. */
+  async batchPut(keys: KeyList, values: readonly Bytes[], options: PutValueOptions = {}): Promise<Int32Array> {
+    return this.#putMany(keys, 'values', values, (name, value) => [checkValue(name, value)], options, false);
+  }
+
+  async batchPutParts(
+    keys: KeyList,
+    values: readonly (readonly Bytes[])[],
+    options: PutValueOptions = {},
+  ): Promise<Int32Array> {
+    return this.#putMany(keys, 'values', values, checkParts, options, false);
+  }
+
+  async batchPutFrom(
+    keys: KeyList,
+    ranges: readonly SegmentRange[],
+    options: PutValueOptions = {},
+  ): Promise<Int32Array> {
+    const bytes = (name: string, range: SegmentRange) => [rangeBytes(this.transfer, name, range)];
+    return this.#putMany(keys, 'ranges', ranges, bytes, options, false);
+  }
+
+  async batchUpsert(keys: KeyList, values: readonly Bytes[], options: PutValueOptions = {}): Promise<Int32Array> {
+    return this.#putMany(keys, 'values', values, (name, value) => [checkValue(name, value)], options, true);
+  }
+
+  async batchUpsertParts(
+    keys: KeyList,
+    values: readonly (readonly Bytes[])[],
+    options: PutValueOptions = {},
+  ): Promise<Int32Array> {
+    return this.#putMany(keys, 'values', values, checkParts, options, true);
+  }
+
+  async batchUpsertFrom(
+    keys: KeyList,
+    ranges: readonly SegmentRange[],
+    options: PutValueOptions = {},
+  ): Promise<Int32Array> {
+    const bytes = (name: string, range: SegmentRange) => [rangeBytes(this.transfer, name, range)];
+    return this.#putMany(keys, 'ranges', ranges, bytes, options, true);
+  }
+
+  /** The value, in memory of its own; undefined for a miss. */
+  async get(key: Key, options: GetValueOptions = {}): Promise<Uint8Array | undefined> {
+    return (await this.batchGet([key], options))[0];
+  }
+
+  async batchGet(keys: KeyList, options: GetValueOptions = {}): Promise<(Uint8Array | undefined)[]> {
+    const packed = checkKeys(Keys.from(keys));
+    const values: (Uint8Array | undefined)[] = new Array(packed.length).fill(undefined);
+    const target = (i: number, size: number) => (values[i] = uncleared(size));
+    const statuses = await getValues(this.#open(), packed, target, options);
+    for (const [i, status] of statuses.entries()) if (status !== 0) values[i] = undefined;
+    return values;
+  }
+
+  /**
+   * Reads the value into `into`; its size in bytes, or undefined for a miss: a value larger than `into` is one. After a
+   * miss the bytes of `into` mean nothing.
+   */
+  async getInto(key: Key, into: Uint8Array | SegmentRange, options: GetValueOptions = {}): Promise<number | undefined> {
+    const [size] = await this.batchGetInto([key], [into], options);
+    return size < 0 ? undefined : size;
+  }
+
+  /** Sizes in bytes per key; a negative status for a miss. */
+  async batchGetInto(
+    keys: KeyList,
+    into: readonly (Uint8Array | SegmentRange)[],
+    options: GetValueOptions = {},
+  ): Promise<Float64Array> {
+    const packed = checkKeys(Keys.from(keys));
+    const targets = checkList('into', into, packed).map((target, i) =>
+      target instanceof Uint8Array ? checkValue(`into[${i}]`, target) : rangeBytes(this.transfer, `into[${i}]`, target),
+    );
+    const sizes = new Float64Array(packed.length);
+    const fit = (i: number, size: number) => {
+      sizes[i] = size;
+      return size <= targets[i].length ? targets[i].subarray(0, size) : undefined;
+    };
+    const statuses = await getValues(this.#open(), packed, fit, options);
+    for (const [i, status] of statuses.entries()) if (status !== 0) sizes[i] = status;
+    return sizes;
+  }
+
+  /** The value where it lies, protected by a lease; undefined for a miss. */
+  async getView(key: Key, options: GetValueOptions = {}): Promise<ObjectView | undefined> {
+    return viewValue(this.#open(), Keys.from([key]), options);
+  }
+
+  /** Whether there is a value to read; protects it for one lease and does not count as use. */
+  async isExist(key: Key, options: TenantOptions = {}): Promise<boolean> {
+    const [found] = await this.batchIsExist([key], options);
+    if (found < 0) throw statusError(found, Keys.from([key]).text(0));
+    return found === 1;
+  }
+
+  async batchIsExist(keys: KeyList, options: TenantOptions = {}): Promise<Int32Array> {
+    const packed = checkKeys(Keys.from(keys));
+    const metadata = await this.#metadata(options);
+    return metadata.exist(packed, checkTenant(options.tenant));
+  }
+
+  /** Bytes of the value, or undefined. Grants no lease. */
+  async getSize(key: Key, options: TenantOptions = {}): Promise<number | undefined> {
+    const [size] = await this.batchGetSize([key], options);
+    return size < 0 ? undefined : size;
+  }
+
+  /** Bytes per key, or a negative status. */
+  async batchGetSize(keys: KeyList, options: TenantOptions = {}): Promise<Float64Array> {
+    const packed = checkKeys(Keys.from(keys));
+    const metadata = await this.#metadata(options);
+    const found = await metadata.peek(packed, checkTenant(options.tenant));
+    return Float64Array.from(found, (outcome) => (outcome.ok ? outcome.value.size : outcome.status));
+  }
+
+  /** Where the value lies, its size and checksum; undefined where it is absent or not ready. Counts as a read. */
+  async getReplicas(key: Key, options: TenantOptions = {}): Promise<ObjectInfo | undefined> {
+    return (await this.batchGetReplicas([key], options))[0];
+  }
+
+  async batchGetReplicas(keys: KeyList, options: TenantOptions = {}): Promise<(ObjectInfo | undefined)[]> {
+    const packed = checkKeys(Keys.from(keys));
+    const metadata = await this.#metadata(options);
+    const found = await metadata.getReplicas(packed, checkTenant(options.tenant));
+    return found.map((outcome) => (outcome.ok ? outcome.value : undefined));
+  }
+
+  /** True when it was there. Throws ERR_LEASED while a lease protects it, unless forced. */
+  async remove(key: Key, options: RemoveOptions = {}): Promise<boolean> {
+    const keys = Keys.from([key]);
+    const [status] = await this.batchRemove(keys, options);
+    if (status === STATUS.notFound) return false;
+    if (status !== STATUS.ok) throw statusError(status, keys.text(0));
+    return true;
+  }
+
+  async batchRemove(keys: KeyList, options: RemoveOptions = {}): Promise<Int32Array> {
+    const packed = checkKeys(Keys.from(keys));
+    const metadata = await this.#metadata(options);
+    const statuses = await metadata.remove(packed, checkForce(options), checkTenant(options.tenant));
+    return Int32Array.from(statuses);
+  }
+
+  /**
+   * Removes what the pattern is found in and no lease protects; how many. Patterns are matched in linear time (RE2's
+   * syntax).
+   */
+  async removeByRegex(pattern: string, options: RemoveOptions = {}): Promise<number> {
+    string('pattern', pattern);
+    const metadata = await this.#metadata(options);
+    return metadata.removeByRegex(pattern, checkForce(options), checkTenant(options.tenant));
+  }
+
+  /** Removes every object of the tenant that no lease protects; how many. */
+  async removeAll(options: RemoveOptions = {}): Promise<number> {
+    const metadata = await this.#metadata(options);
+    return metadata.removeAll(checkForce(options), checkTenant(options.tenant));
+  }
+
+  async openPut(keys: Keys, sizes: number | Float64Array, options: PutBatchOptions): Promise<ObjectPuts> {
+    checkKeys(keys);
+    const each = typeof sizes === 'number' ? new Float64Array(keys.length).fill(sizes) : sizes;
+    if (!(each instanceof Float64Array) || each.length !== keys.length) {
+      throw errors.invalidArgument('sizes', sizes, `a number, or a Float64Array of ${keys.length}`);
+    }
+    const largest = each.reduce((most, size) => Math.max(most, size), 0);
+    const checked = checkBatch(options, largest);
+    const context = this.#open();
+    return ObjectPuts.open(context, keys, each.slice(), checked, new Limits(checked, context));
+  }
+
+  async openGet(keys: Keys, options: BatchOptions): Promise<ObjectGets> {
+    checkKeys(keys);
+    const checked = checkBatch(options, 1);
+    const context = this.#open();
+    return ObjectGets.open(context, keys, checked, new Limits(checked, context));
+  }
+
+  countMiss(reason: StoreMissReason, keys: number): void {
+    if (!MISS_REASONS.includes(reason)) throw errors.invalidArgument('reason', reason, 'a reason for a miss');
+    this.#counters.misses[reason] += integer('keys', keys, 0, Number.MAX_SAFE_INTEGER);
+  }
+
+  /** What this store has done, and the service's figures over all its clients. */
+  async stats(limits: CallLimits = {}): Promise<StoreStats> {
+    const metadata = await this.#metadata(limits);
+    return this.#counters.with(await metadata.stats());
+  }
+
+  /** The segments of the cluster and how full they are. */
+  async segments(limits: CallLimits = {}): Promise<SegmentFigures[]> {
+    return (await this.#metadata(limits)).segments();
+  }
+
+  /** Adds memory to an embedded store; the segment's name. */
+  mountSegment(segment: SegmentOptions): string {
+    return this.#embedded('mountSegment').mount(segment);
+  }
+
+  /** Takes a segment away, and the objects in it; resolves when nobody copies from it any more. */
+  async unmountSegment(name: string): Promise<void> {
+    await this.#embedded('unmountSegment').unmount(name);
+  }
+
+  /** Lets others attach, through the store's transfer or another; the function returned ends that. */
+  serve(transfer?: Transfer): () => void {
+    return this.#embedded('serve').serve(transfer ?? this.transfer);
+  }
+
+  /** Ends the store: calls throw ERR_CLOSED. Closes its transfer if it made it itself. Idempotent. */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#cluster.close());
+  }
+
+  #open(): StoreContext {
+    if (this.#closing) throw errors.closed('the store');
+    return this.#context;
+  }
+
+  /** The service, for a call that does nothing but ask it. */
+  async #metadata(options: CallLimits): Promise<MetadataClient> {
+    const context = this.#open();
+    const limits = new Limits(object('options', options), context);
+    const session = await context.session();
+    return session.metadata(limits.rest());
+  }
+
+  #embedded(call: string): EmbeddedCluster {
+    this.#open();
+    if (this.#cluster instanceof EmbeddedCluster) return this.#cluster;
+    throw errors.notSupported(`${call} of an attached store`, 'the process that owns the segments does it');
+  }
+
+  async #putOne(key: Key, parts: readonly Uint8Array[], options: PutValueOptions, upsert: boolean): Promise<boolean> {
+    const keys = Keys.from([key]);
+    if (parts.every(({ length }) => length === 0)) throw errors.invalidArgument('value', parts, 'at least one byte');
+    const { statuses, reasons } = await putValues(this.#open(), keys, [parts], options, upsert);
+    if (statuses[0] === STATUS.exists) return false;
+    if (statuses[0] !== STATUS.ok) throw statusError(statuses[0], keys.text(0), reasons[0]);
+    return true;
+  }
+
+  async #putMany<T>(
+    keys: KeyList,
+    argument: string,
+    list: readonly T[],
+    parts: (argument: string, value: T) => Uint8Array[],
+    options: PutValueOptions,
+    upsert: boolean,
+  ): Promise<Int32Array> {
+    const packed = checkKeys(Keys.from(keys));
+    const values = checkList(argument, list, packed).map((value, i) => parts(`${argument}[${i}]`, value));
+    return (await putValues(this.#open(), packed, values, options, upsert)).statuses;
+  }
+}
+
+type KeyList = readonly Key[] | Keys;
+
+function checkForce({ force }: RemoveOptions): boolean {
+  return boolean('force', force ?? false);
+}

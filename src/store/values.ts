@@ -1,0 +1,139 @@
+/** Values in memory of any kind, put and got whole: what the calls for one object and for many are made of. */
+import { bytes as checkBytes, integer, options as object } from '../core/check.js';
+import { errors } from '../core/errors.js';
+import type { Keys } from '../core/keys.js';
+import type { Transfer } from '../transfer/transfer.js';
+import { Limits } from './batch.js';
+import type { StoreContext } from './context.js';
+import { ObjectGets } from './get.js';
+import type { GetValueOptions, PutValueOptions } from './options.js';
+import { ObjectPuts } from './put.js';
+import { ObjectView } from './view.js';
+
+export type Bytes = Uint8Array | ArrayBuffer;
+
+/** Memory that is registered with the store's transfer. Offset and length in bytes. */
+export interface SegmentRange {
+  readonly segment: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** The bytes of a range. @throws ERR_SEGMENT, ERR_INVALID_ARGUMENT */
+export function rangeBytes(transfer: Transfer, argument: string, range: SegmentRange): Uint8Array {
+  if (range === undefined) throw errors.invalidArgument(argument, range, 'an object');
+  const { segment, offset, length } = object(argument, range);
+  const memory = transfer.memory(segment);
+  integer(`${argument}.offset`, offset, 0, memory.length);
+  integer(`${argument}.length`, length, 0, memory.length - offset);
+  return memory.subarray(offset, offset + length);
+}
+
+export function checkValue(argument: string, value: unknown): Uint8Array {
+  return checkBytes(argument, value);
+}
+
+export function checkParts(argument: string, parts: unknown): Uint8Array[] {
+  if (!Array.isArray(parts)) throw errors.invalidArgument(argument, parts, 'an array of Uint8Arrays');
+  return parts.map((part, i) => checkBytes(`${argument}[${i}]`, part));
+}
+
+/** A list with one entry for each key. */
+export function checkList<T>(argument: string, list: readonly T[], keys: Keys): readonly T[] {
+  if (!Array.isArray(list) || list.length !== keys.length) {
+    throw errors.invalidArgument(argument, list, `an array of ${keys.length}, one for each key`);
+  }
+  return list;
+}
+
+export interface PutResult {
+  statuses: Int32Array;
+  /** What the service said of keys that it refused. */
+  reasons: readonly (string | undefined)[];
+}
+
+/** Puts objects, each the concatenation of its parts. */
+export async function putValues(
+  context: StoreContext,
+  keys: Keys,
+  values: readonly (readonly Uint8Array[])[],
+  options: PutValueOptions,
+  upsert: boolean,
+): Promise<PutResult> {
+  const limits = new Limits(object('options', options), context);
+  const sizes = Float64Array.from(values, (parts) => parts.reduce((sum, part) => sum + part.length, 0));
+  const puts = await ObjectPuts.open(context, keys, sizes, { ...options, stride: 1, upsert }, limits);
+  const writes = values.map((parts, i) => (puts.statuses[i] === 0 ? puts.fill(i, parts, limits) : undefined));
+  const failed = (await Promise.allSettled(writes)).find((write) => write.status === 'rejected');
+  if (failed !== undefined && keys.length === 1) {
+    await puts.abort();
+    throw failed.reason;
+  }
+  return { statuses: await puts.commit(), reasons: puts.reasons };
+}
+
+/** Memory of `size` bytes that is not cleared first. */
+export function uncleared(size: number): Uint8Array {
+  try {
+    // Not from the pool of small buffers: the result is the caller's, who may transfer it away.
+    const { buffer } = Buffer.allocUnsafeSlow(size);
+    return new Uint8Array(buffer, 0, size);
+  } catch {
+    throw errors.outOfMemory('a value', size);
+  }
+}
+
+/**
+ * Reads whole objects into what `target` gives for their sizes; an object that it gives nothing for is a miss. Statuses
+ * per key.
+ */
+export async function getValues(
+  context: StoreContext,
+  keys: Keys,
+  target: (key: number, size: number) => Uint8Array | undefined,
+  options: GetValueOptions,
+): Promise<Int32Array> {
+  const limits = new Limits(object('options', options), context);
+  const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
+  const targets = Array.from(gets.statuses, (status, i) => {
+    if (status !== 0) return undefined;
+    const fits = options.size === undefined || options.size === gets.sizes[i];
+    const into = fits ? target(i, gets.sizes[i]) : undefined;
+    if (into === undefined) gets.refuse(i, 'size');
+    return into;
+  });
+  await settled(
+    gets,
+    targets.map((into, i) => into && gets.fill(i, into, limits)),
+  );
+  return gets.finish();
+}
+
+/** An object where it lies; a copy where that is in another process. */
+export async function viewValue(
+  context: StoreContext,
+  keys: Keys,
+  options: GetValueOptions,
+): Promise<ObjectView | undefined> {
+  const limits = new Limits(object('options', options), context);
+  const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
+  const found = gets.found(0);
+  if (found === undefined) return undefined;
+  const { size, place, checksum } = found;
+  const { memory, offset } = place;
+  if (options.size !== undefined && options.size !== size) gets.refuse(0, 'size');
+  const bytes = memory ? memory.bytes.subarray(offset, offset + size) : uncleared(size);
+  await settled(gets, [memory ? gets.check(0, limits) : gets.fill(0, bytes, limits)]);
+  const [status] = await gets.finish();
+  if (status !== 0) return undefined;
+  const verified = context.verify && checksum !== undefined;
+  return memory ? new ObjectView(bytes, verified, memory, () => gets.leaseMs(0)) : new ObjectView(bytes, verified);
+}
+
+/** Waits for all reads, so that none writes into the caller's memory afterwards; throws what the first failed with. */
+async function settled(gets: ObjectGets, reads: readonly (Promise<void> | undefined)[]): Promise<void> {
+  const failed = (await Promise.allSettled(reads)).find((read) => read.status === 'rejected');
+  if (failed === undefined) return;
+  await gets.abort();
+  throw failed.reason;
+}
