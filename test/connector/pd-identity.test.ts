@@ -2,7 +2,7 @@
 import { LocalTransfer } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { tokensOf } from './harness.js';
+import { type HarnessRequest, tokensOf } from './harness.js';
 import { GatedTransfer } from './pd-gate.js';
 import {
   closeSide,
@@ -164,7 +164,7 @@ test('a lease does not outlive its hand-over, though the transfer id does', asyn
   const [late, next] = gates.map((gate) => side({ transfer: () => gate }));
   const sides = [prefill, late, next];
   const kvTransferParams = { do_remote_decode: true, transfer_id: transferId() };
-  const taken = [];
+  const taken: HarnessRequest[] = [];
   for (const [index, decode] of [late, next].entries()) {
     const prefilled = prefill.engine.add({ tokens: TOKENS, kvTransferParams });
     await drive([prefill], () => prefilled.state === 'finished');
