@@ -23,7 +23,8 @@ export class PrefillEngine {
   readonly #transfer: Transfer;
   readonly #own: readonly RankInfo[];
   readonly #rank: number;
-  #sources: SourceRank[] | undefined;
+  #plan: HandoverPlan | undefined;
+  #sources: readonly SourceRank[] | undefined;
 
   /** `own` are the ranks of the decode engine, `rank` the one that reads. */
   constructor(transfer: Transfer, ranks: readonly RankInfo[], own: readonly RankInfo[], rank: number) {
@@ -36,7 +37,7 @@ export class PrefillEngine {
   /** The ranks that this one reads from. Throws ERR_LAYOUT_MISMATCH; ERR_PEER where one of them is not there. */
   async sources(limits: CallLimits): Promise<readonly SourceRank[]> {
     if (this.#sources !== undefined) return this.#sources;
-    const plan = new HandoverPlan(this.#own, this.ranks);
+    const plan = this.#planned();
     const made = [...plan.partsOf(this.#rank)].map(async ([source, parts]) => {
       const info = this.ranks[source];
       const peer = await this.peer(info, limits);
@@ -44,16 +45,27 @@ export class PrefillEngine {
       const plans = rankPlans(layout, plan.destinations[this.#rank], parts);
       return { info, peer, plans, readers: plan.readersOf(source) };
     });
-    this.#sources = await Promise.all(made);
-    return this.#sources;
+    const sources = await Promise.all(made);
+    this.#sources = sources;
+    for (const { peer } of sources) {
+      void peer.closed.then(() => {
+        if (this.#sources === sources) this.#sources = undefined;
+      });
+    }
+    return sources;
   }
 
   /** The ranks for which this one speaks: all that `keeper` gives it, or only those that no rank of the own engine reads. */
   keeps(which: 'all' | 'unread'): RankInfo[] {
-    const plan = which === 'unread' ? new HandoverPlan(this.#own, this.ranks) : undefined;
+    const plan = which === 'unread' ? this.#planned() : undefined;
     return this.ranks.filter(({ rank }) => {
       return keeper(rank, this.#own.length) === this.#rank && (plan?.readersOf(rank).length ?? 0) === 0;
     });
+  }
+
+  #planned(): HandoverPlan {
+    this.#plan ??= new HandoverPlan(this.#own, this.ranks);
+    return this.#plan;
   }
 
   peer(info: RankInfo, limits: CallLimits): Promise<Peer> {

@@ -217,9 +217,10 @@ export class DecodeRank {
     if (engine !== undefined && isGone(known)) this.#engines.forget(engine);
     this.counters.loadsFailed++;
     this.failures[known.code] = (this.failures[known.code] ?? 0) + 1;
-    this.#failed.push(...blocksOf(this.#self.layout.groups, load));
-    const { rank } = this.#self.info;
-    this.#options.onLoadError?.(known, { requestId: load.request, transferId: by.transfer, rank });
+    this.#failed = this.#failed.concat(blocksOf(this.#self.layout.groups, load));
+    const name = { requestId: load.request, transferId: by.transfer, rank: this.#self.info.rank };
+    // What it throws is not the load's.
+    queueMicrotask(() => this.#options.onLoadError?.(known, name));
   }
 
   /** Tells ranks of a prefill engine that they may free the blocks; who does not hear it frees them after a time-out. */
@@ -265,7 +266,7 @@ async function stopWriting(sources: readonly SourceRank[], by: Wanted, why: stri
 }
 
 const isGone = ({ code, argument }: MooncakeError) =>
-  code === 'ERR_PEER' || (code === 'ERR_NOT_FOUND' && argument !== 'transfer');
+  code === 'ERR_PEER' || code === 'ERR_CLOSED' || (code === 'ERR_NOT_FOUND' && argument !== 'transfer');
 
 /** The own blocks that the load would have filled. */
 function blocksOf(groups: readonly KvGroup[], { blocks, from, to }: Load): number[] {

@@ -135,7 +135,7 @@ export class MooncakeWorker implements WorkerConnector {
 
   getFinished(): { sending: string[]; receiving: string[] } {
     const { finished, failed } = this.#ready().decode.report();
-    this.#failedBlocks.push(...failed);
+    this.#failedBlocks = this.#failedBlocks.concat(failed);
     return { sending: this.#prefill.finished(), receiving: finished };
   }
 

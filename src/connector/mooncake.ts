@@ -44,6 +44,9 @@ export class MooncakeConnector implements KvConnector {
     if (typeof transfer !== 'function' && (typeof transfer !== 'object' || transfer === null)) {
       throw errors.invalidArgument('transfer', transfer, 'a Transfer, or a function from rank to Transfer');
     }
+    if (verify !== undefined && verify !== 'full' && verify !== 'off') {
+      integer('verify.sampled', object('verify', verify).sampled, 1, Number.MAX_SAFE_INTEGER);
+    }
     this.#transfer = typeof transfer === 'function' ? transfer : () => transfer;
     const milliseconds = (name: 'abortTimeoutMs' | 'loadTimeoutMs', otherwise: number) =>
       integer(name, given[name] ?? otherwise, 1, MAX_TIMEOUT_MS);

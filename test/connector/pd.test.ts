@@ -51,6 +51,19 @@ for (const mode of ['pull', 'push'] as const) {
     clean(prefill, decode);
     await Promise.all([closeSide(prefill), closeSide(decode)]);
   });
+
+  test(`${mode}: after a connection was lost the next hand-over has a new one`, async () => {
+    const [prefill, decode] = [side({ tensorParallelSize: 2 }), side({ connector: { mode } })];
+    for (const rank of [0, 1, 1]) {
+      await handOver(prefill, decode, tokensOf(rank, 9));
+      const peer = await decode.transfers[0].connect(prefill.transfers[rank].address);
+      await peer.close();
+    }
+    const { decoded } = await handOver(prefill, decode, tokensOf(5, 9));
+    assert.equal([decoded.externalTokens, decode.failures], [9, []]);
+    clean(prefill, decode);
+    await Promise.all([closeSide(prefill), closeSide(decode)]);
+  });
 }
 
 test.run();
