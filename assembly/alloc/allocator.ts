@@ -29,6 +29,8 @@ import {
   takeNode,
 } from './nodes';
 
+/** In a segment's table: the region where the last allocateAt ended. */
+const LAST_AT: usize = 36;
 const SIZES: usize = WINDOW + BATCH * 4;
 const OFFSETS: usize = SIZES + BATCH * 8;
 const HANDLES: usize = OFFSETS + BATCH * 8;
@@ -77,20 +79,34 @@ export function allocRemoveSegment(segment: u32): void {
   memory.fill(table(segment), 0, SEGMENT);
 }
 
-/** Offset of `size` bytes of a segment, the handle at RESULT; or -1 when no region fits. */
-export function allocate(segment: u32, size: f64): f64 {
-  if (segment >= segments()) return -1;
-  const at = table(segment);
-  const mask = load<u64>(at, 16);
-  const wanted = (<u64>size + mask) & ~mask;
-  if (wanted - 1 >= load<u64>(at)) return -1; // also of 0 bytes
-  const index = findFree(segment, wanted);
-  if (index == 0) return -1;
+// Takes `wanted` bytes of a free region, `skip` bytes from its start; what is before and behind stays free. False, and
+// nothing has changed, without memory for the nodes of these.
+// @ts-ignore: decorator
+@inline
+function take(segment: u32, index: u32, skip: u64, wanted: u64): bool {
   const node = nodeAt(index);
-  const have = sizeOf(node);
-  const behind = have > wanted ? takeNode() : 0;
-  if (have > wanted && behind == 0) return -1;
+  const left = sizeOf(node) - skip - wanted;
+  const front = skip != 0 ? takeNode() : 0;
+  if (skip != 0 && front == 0) return false;
+  const behind = left != 0 ? takeNode() : 0;
+  if (left != 0 && behind == 0) {
+    if (front != 0) dropNode(front);
+    return false;
+  }
+  const at = table(segment);
   removeFree(segment, node);
+  if (front != 0) {
+    const start = nodeAt(front);
+    const previous = load<u32>(node, 16);
+    store<u64>(start, offsetOf(node));
+    store<u32>(start, previous, 16);
+    store<u32>(start, index, 20);
+    if (previous != 0) store<u32>(nodeAt(previous), front, 20);
+    else store<u32>(at, front, 32);
+    store<u64>(node, offsetOf(node) + skip);
+    store<u32>(node, front, 16);
+    insertFree(segment, front, skip);
+  }
   if (behind != 0) {
     const rest = nodeAt(behind);
     const next = load<u32>(node, 20);
@@ -99,13 +115,46 @@ export function allocate(segment: u32, size: f64): f64 {
     store<u32>(rest, next, 20);
     if (next != 0) store<u32>(nodeAt(next), behind, 16);
     store<u32>(node, behind, 20);
-    setFree(node, segment, wanted);
-    insertFree(segment, behind, have - wanted);
+    insertFree(segment, behind, left);
   }
+  setFree(node, segment, wanted);
   setInUse(node, index);
   store<u64>(at, load<u64>(at, 8) + wanted, 8);
   store<u32>(at, load<u32>(at, 28) + 1, 28);
-  return <f64>offsetOf(node);
+  return true;
+}
+
+/** Offset of `size` bytes of a segment, the handle at RESULT; or -1 when no region fits. */
+export function allocate(segment: u32, size: f64): f64 {
+  if (segment >= segments()) return -1;
+  const at = table(segment);
+  const mask = load<u64>(at, 16);
+  const wanted = (<u64>size + mask) & ~mask;
+  if (wanted - 1 >= load<u64>(at)) return -1; // also of 0 bytes
+  const index = findFree(segment, wanted);
+  if (index == 0 || !take(segment, index, 0, wanted)) return -1;
+  return <f64>offsetOf(nodeAt(index));
+}
+
+/**
+ * The `size` bytes from `offset` on, the handle at RESULT; false where one of them is in use or outside the segment, or
+ * the offset is no multiple of the alignment. Walks along the regions from where the last such call ended.
+ */
+export function allocateAt(segment: u32, offset: f64, size: f64): bool {
+  const at = table(segment);
+  const mask = load<u64>(at, 16);
+  const start = <u64>offset;
+  const wanted = (<u64>size + mask) & ~mask;
+  let index = load<u32>(at, LAST_AT);
+  // That region may have joined another or serve another segment by now.
+  if (index == 0 || sizeOf(nodeAt(index)) == 0 || segmentOf(nodeAt(index)) != segment) index = load<u32>(at, 32);
+  while (index != 0 && offsetOf(nodeAt(index)) > start) index = load<u32>(nodeAt(index), 16);
+  while (index != 0 && offsetOf(nodeAt(index)) + sizeOf(nodeAt(index)) <= start) index = load<u32>(nodeAt(index), 20);
+  if (index == 0) return false;
+  store<u32>(at, index, LAST_AT);
+  const node = nodeAt(index);
+  const skip = start - offsetOf(node);
+  return !inUse(node) && (start & mask) == 0 && wanted <= sizeOf(node) - skip && take(segment, index, skip, wanted);
 }
 
 /** The first of `count` segments in the window that fits: its place in the list, the offset in the window; or -1. */

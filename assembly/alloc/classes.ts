@@ -9,6 +9,7 @@
 //    24  u32  free regions
 //    28  u32  allocations
 //    32  u32  first region
+//    36  u32  region where the last allocateAt ended
 //    40  u64  powers of two with free regions
 //    64  u32  x 44  classes with free regions
 //   256  u32  x 44 x 32  first region of a class

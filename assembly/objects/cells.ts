@@ -1,5 +1,6 @@
-// Cells of 128 bytes, two cache lines: an object, a template or a piece of a text that fits neither. One kind of cell for
-// all, so that what one kind gives back any other can use. A cell is known by its number, its address / 128, 25 bits.
+// Cells of 128 bytes, two cache lines: an object, a template or a piece of a text that fits neither. One kind of cell
+// for all, so that what one kind gives back any other can use. A cell is known by its number, its address / 128, 25
+// bits.
 //
 //   0  u8   what it is
 //   4  u32  generation << 8 | what the cell's kind makes of the low byte; outlives the cell's use
@@ -31,8 +32,8 @@ const NEXT: usize = 8;
 const PAYLOAD: usize = 12;
 const PIECE: usize = <usize>CELL - PAYLOAD;
 
-export const GENERATION_BITS: u32 = 22;
-const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+/** 22 bits, so that an id is a safe integer. */
+const GENERATION_MASK: u32 = (1 << 22) - 1;
 
 // @ts-ignore: decorator
 @inline

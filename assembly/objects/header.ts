@@ -26,6 +26,7 @@ export const TEMPLATES: usize = 80;
 export const LISTS: usize = 96; // oldest u32 and newest u32 of each list
 export const ACC: usize = 192; // 64 bytes of scratch for XXH3
 export const SECRET: usize = 256; // XXH3's secret for SEED, 192 bytes
+export const RECENT: usize = 512; // 64 templates that keys had lately
 
 export const LIST_COUNT: u32 = 8;
 
@@ -33,7 +34,7 @@ const AREA_BITS: u32 = 19;
 export const AREA: u32 = 1 << AREA_BITS;
 // The last area stays unused so that no end of a structure overflows 32 bits.
 const MAX_AREAS: u32 = (1 << (32 - AREA_BITS)) - 1;
-const GROW_MOST: u64 = 0x80_0000;
+const GROW_MOST: u64 = 0x400_0000;
 
 // What an area is for.
 const OTHER: u8 = 1;
@@ -79,8 +80,10 @@ export function takeArea(kind: u8): usize {
   const area = get(AREA_COUNT);
   if (area == MAX_AREAS) return 0;
   const end = <u64>(area + 1) << AREA_BITS;
-  // Growing costs tens of microseconds: up to a sixteenth more at a time, or 8 MiB.
-  if (!ensure(end + min(end >>> 4, GROW_MOST)) && !ensure(end)) return 0;
+  if (end > (<u64>(<u32>memory.size())) << 16) {
+    // Growing may cost milliseconds, what is not used yet nothing: up to an eighth more at a time, or 64 MiB.
+    if (!ensure(end + min(end >>> 3, GROW_MOST)) && !ensure(end)) return 0;
+  }
   set(AREA_COUNT, area + 1);
   store<u8>(AREAS + area, kind);
   return <usize>area << AREA_BITS;

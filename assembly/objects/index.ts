@@ -25,14 +25,13 @@ import {
   set,
   TEMPLATES,
   TEXT,
-  TEXT_BYTES,
 } from './header';
 import { idOf, remove, writeKey } from './records';
 import { entries, initTable } from './table';
 
 export { lookup as objectsLookup, insertMany as objectsInsert } from './batch';
 export { after as objectsAfter, link as objectsLink, touch as objectsTouch, unlink as objectsUnlink } from './lists';
-export { isObject as objectsHas, tenantOfObject as objectsTenant } from './records';
+export { tenantOfObject as objectsTenant } from './records';
 export { route as objectsRoute } from './route';
 
 /** Makes an empty table of this memory. False when the memory is too small. */
@@ -66,20 +65,14 @@ export function objectsRemove(cell: u32): void {
   remove(cell, PROBES, TEXT);
 }
 
-/** Writes the keys of `count` cells (u32) of the results, as far as there is room; how many. Their ends are in the offsets. */
-export function objectsKeys(count: u32): u32 {
-  let at: usize = 0;
-  let done: u32 = 0;
-  for (; done < count && at <= TEXT_BYTES - 0x10000; done++) {
-    at += writeKey(load<u32>(RESULTS + (<usize>done << 2)), TEXT + at);
-    store<u32>(OFFSETS + (<usize>(done + 1) << 2), <u32>at);
-  }
-  return done;
+/** Writes an object's key where texts are; its length. */
+export function objectsKey(cell: u32): usize {
+  return writeKey(cell, TEXT);
 }
 
 /**
- * Writes the ids of the next objects from a cell on, at most `most` and within `look` cells; how many. The cell where to
- * go on is returned by `objectsCursor`, 0 at the end.
+ * Writes the ids of the next objects from a cell on, at most `most` and within `look` cells; how many. Where to go on,
+ * `objectsCursor` says: 0 at the end.
  */
 export function objectsScan(from: u32, most: u32, look: u32): u32 {
   const end = (AREA >>> 7) * get(AREA_COUNT);

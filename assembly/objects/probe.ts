@@ -4,8 +4,8 @@
 //   the tail       the last run of at least 32 lower-case hex digits (at most 64 of them, an even number), as bytes
 //   the template   the text before and behind it, kept once for all keys that have it (templates.ts)
 //
-// A key without such a run is its own tail as it is, if it has at most 32 bytes; a longer one is cut behind the last '@'
-// or '/' if at most 32 bytes follow; any other lies as a whole in a text of its own. The key alone decides, so equal
+// A key without such a run is its own tail as it is, if it has at most 32 bytes; a longer one is cut behind the last
+// '@' or '/' if at most 32 bytes follow; any other lies as a whole in a text of its own. The key alone decides, so equal
 // keys are taken apart equally, and putting the parts together gives the key back byte for byte.
 //
 // A probe is a key taken apart, 96 bytes:
@@ -39,7 +39,7 @@ export const TAIL_BYTES: u32 = 0x3f;
 const MOST: usize = 32;
 const LEAST_DIGITS: usize = 32;
 const MOST_DIGITS: usize = 64;
-const PRIME: u64 = 0x9e3779b97f4a7c15;
+export const PRIME: u64 = 0x9e3779b97f4a7c15;
 
 /** Takes a key apart, but for its hashes and its template. */
 export function cut(key: usize, length: usize, probe: usize): void {
@@ -55,7 +55,7 @@ export function cut(key: usize, length: usize, probe: usize): void {
     }
     end = end > run ? end - run - 1 : 0;
   }
-  const before = length <= MOST ? 0 : separator(key, length);
+  const before: usize = length <= MOST ? <usize>0 : separator(key, length);
   const tail = length - before;
   v128.store(probe, i64x2.splat(0), TAIL);
   v128.store(probe, i64x2.splat(0), TAIL + 16);
@@ -127,7 +127,7 @@ function separator(key: usize, length: usize): usize {
   return 0;
 }
 
-// XXH3 with a seed of the moment up to 240 bytes; longer ones need a secret made for the seed, so they have the table's.
+// XXH3 with a seed of the moment up to 240 bytes. A longer input needs a secret made for its seed: it has the table's.
 function hash(bytes: usize, length: usize, seed: u64): u64 {
   const secret = HEADER + SECRET;
   if (length <= 240) return xxh3_64(bytes, length, seed, secret, HEADER + ACC);

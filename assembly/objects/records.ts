@@ -16,11 +16,8 @@ import {
   cellAt,
   freeCell,
   freeText,
-  GENERATION_BITS,
   generationOf,
   getText,
-  isCell,
-  kindOf,
   newText,
   OBJECT,
   putText,
@@ -60,11 +57,6 @@ export function isComplete(at: usize): bool {
 export function idOf(cell: u32): f64 {
   const generation = <u64>generationOf(cellAt(cell));
   return <f64>(load<u64>(HEADER + ID_BASE) | (generation << CELL_BITS) | cell);
-}
-
-/** Whether a cell is an object of this generation. */
-export function isObject(cell: u32, generation: u32): bool {
-  return isCell(cell) && kindOf(cellAt(cell)) == OBJECT && generationOf(cellAt(cell)) == generation;
 }
 
 // @ts-ignore: decorator

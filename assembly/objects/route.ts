@@ -1,5 +1,5 @@
-// Which shard a key belongs to. Any shard can say, since all have one seed: it sorts a batch by shard, so that each shard
-// gets its keys in one piece.
+// Which shard a key belongs to. Any shard can say, since all have one seed: it sorts a batch by shard, so that each
+// shard gets its keys in one piece.
 import { sameBytes } from './cells';
 import { MOVES, OFFSETS, ORDER, PROBES, ROUTED, ROUTED_OFFSETS, ROUTED_STARTS, TEXT } from './header';
 import {
@@ -20,6 +20,12 @@ function item(array: usize, k: u32): usize {
   return array + (<usize>k << 2);
 }
 
+// @ts-ignore: decorator
+@inline
+function add(at: usize, more: u32): void {
+  store<u32>(at, load<u32>(at) + more);
+}
+
 /**
  * Sorts `count` keys of the window by shard: at ROUTED their bytes, at ROUTED_OFFSETS where each of them begins and the
  * last one ends, at ORDER which key it is, at ROUTED_STARTS the place of each shard's first key and the end.
@@ -36,14 +42,14 @@ export function route(count: u32, tenant: u32, shards: u32): void {
     store<u64>(probe, template, TEMPLATE_HASH);
     const shard = <u32>(((hashKey(probe, template) >>> 32) * shards) >>> 32);
     store<u32>(item(MOVES, k), shard);
-    store<u32>(item(ROUTED_STARTS, shard), load<u32>(item(ROUTED_STARTS, shard)) + 1);
+    add(item(ROUTED_STARTS, shard), 1);
     const swap = probe;
     probe = last;
     last = swap;
   }
   // From how many to where they end; placing from behind makes that where they begin.
   for (let shard: u32 = 1; shard <= shards; shard++) {
-    store<u32>(item(ROUTED_STARTS, shard), load<u32>(item(ROUTED_STARTS, shard)) + load<u32>(item(ROUTED_STARTS, shard - 1)));
+    add(item(ROUTED_STARTS, shard), load<u32>(item(ROUTED_STARTS, shard - 1)));
   }
   for (let k = count; k > 0; k--) {
     const start = item(ROUTED_STARTS, load<u32>(item(MOVES, k - 1)));
@@ -65,7 +71,8 @@ export function route(count: u32, tenant: u32, shards: u32): void {
 function sameTemplate(a: usize, b: usize): bool {
   const before: usize = load<u32>(a, BEFORE);
   const behind: usize = load<u32>(a, BEHIND_LENGTH);
-  if (!load<u32>(b, KEY) || load<u32>(b, BEFORE) != before || load<u32>(b, BEHIND_LENGTH) != behind) return false;
+  if (!load<u32>(b, KEY)) return false;
+  if (<usize>load<u32>(b, BEFORE) != before || <usize>load<u32>(b, BEHIND_LENGTH) != behind) return false;
   return (
     sameBytes(load<u32>(a, KEY), load<u32>(b, KEY), before) &&
     sameBytes(load<u32>(a, BEHIND), load<u32>(b, BEHIND), behind)

@@ -9,6 +9,7 @@ import {
   freeCell,
   freeText,
   getText,
+  kindOf,
   newText,
   putText,
   sameBytes,
@@ -17,8 +18,9 @@ import {
   takeCell,
   textCells,
 } from './cells';
-import { get, LAST_TEMPLATE, set, TEMPLATES } from './header';
-import { BEFORE, BEHIND, BEHIND_LENGTH, hashTemplate, KEY, TEMPLATE_HASH, TEMPLATE_OF } from './probe';
+import { HEADER } from '../memory';
+import { get, LAST_TEMPLATE, RECENT, set, TEMPLATES } from './header';
+import { BEFORE, BEHIND, BEHIND_LENGTH, hashTemplate, KEY, PRIME, TEMPLATE_HASH, TEMPLATE_OF } from './probe';
 import { enter, erase, NONE, room, search, segmentOf, slotAt } from './table';
 
 const SIZE: usize = 2;
@@ -29,20 +31,46 @@ const SPLIT: usize = 24;
 const TEXT: usize = 28;
 const ROOM: usize = <usize>CELL - TEXT;
 
-/** Tells a probe its template and that one's hash. */
+/** Tells a probe its template and that one's hash: the last key's, or one of those that keys had lately, or another. */
 // @ts-ignore: decorator
 @inline
 export function resolve(probe: usize, tenant: u32): void {
   const last = get(LAST_TEMPLATE);
   if (last && isTemplate(cellAt(last), probe, tenant)) {
-    store<u32>(probe, last, TEMPLATE_OF);
-    store<u64>(probe, load<u64>(cellAt(last), HASH), TEMPLATE_HASH);
+    know(probe, last);
   } else {
     resolveOther(probe, tenant);
   }
 }
 
+// @ts-ignore: decorator
+@inline
+function know(probe: usize, cell: u32): void {
+  store<u32>(probe, cell, TEMPLATE_OF);
+  store<u64>(probe, templateHash(cell), TEMPLATE_HASH);
+}
+
 function resolveOther(probe: usize, tenant: u32): void {
+  const recent = recentPlace(probe);
+  let cell = load<u32>(recent);
+  if (!cell || !isTemplate(cellAt(cell), probe, tenant)) cell = findTemplate(probe, tenant);
+  if (!cell) return;
+  know(probe, cell);
+  set(LAST_TEMPLATE, cell);
+  store<u32>(recent, cell);
+}
+
+/** Where a template that was used lately is remembered: by a hash that costs less than the true one. */
+function recentPlace(probe: usize): usize {
+  const key: usize = load<u32>(probe, KEY);
+  const before: usize = load<u32>(probe, BEFORE);
+  let mixed: u64 = before;
+  for (let k: usize = 0; k + 8 <= before; k += 8) mixed = (mixed ^ load<u64>(key + k)) * PRIME;
+  if (before > 8) mixed = (mixed ^ load<u64>(key + before - 8)) * PRIME;
+  return HEADER + RECENT + (<usize>(mixed >>> 58) << 2);
+}
+
+function findTemplate(probe: usize, tenant: u32): u32 {
   const hash = hashTemplate(probe, tenant);
   store<u64>(probe, hash, TEMPLATE_HASH);
   store<u32>(probe, 0, TEMPLATE_OF);
@@ -50,19 +78,17 @@ function resolveOther(probe: usize, tenant: u32): void {
   const segment = segmentOf(TEMPLATES, h);
   for (let slot = search(segment, h, h); slot != NONE; slot = search(segment, slot + 1, h)) {
     const cell = load<u32>(slotAt(segment, slot));
-    if (!isTemplate(cellAt(cell), probe, tenant)) continue;
-    store<u32>(probe, cell, TEMPLATE_OF);
-    set(LAST_TEMPLATE, cell);
-    return;
+    if (isTemplate(cellAt(cell), probe, tenant)) return cell;
   }
+  return 0;
 }
 
+// Also for a cell that is no template any more.
 function isTemplate(at: usize, probe: usize, tenant: u32): bool {
   const before: usize = load<u32>(probe, BEFORE);
   const behind: usize = load<u32>(probe, BEHIND_LENGTH);
-  if (load<u32>(at, TENANT) != tenant || load<u16>(at, SPLIT) != before || load<u16>(at, SIZE) != before + behind) {
-    return false;
-  }
+  if (kindOf(at) != TEMPLATE || load<u32>(at, TENANT) != tenant) return false;
+  if (<usize>load<u16>(at, SPLIT) != before || <usize>load<u16>(at, SIZE) != before + behind) return false;
   const key: usize = load<u32>(probe, KEY);
   if (before + behind <= ROOM) {
     return sameBytes(at + TEXT, key, before) && sameBytes(at + TEXT + before, load<u32>(probe, BEHIND), behind);
@@ -119,7 +145,6 @@ export function dropTemplate(cell: u32): void {
   const count = load<u32>(at, COUNT) - 1;
   store<u32>(at, count, COUNT);
   if (count) return;
-  if (get(LAST_TEMPLATE) == cell) set(LAST_TEMPLATE, 0);
   erase(TEMPLATES, <u32>load<u64>(at, HASH), cell);
   if (load<u16>(at, SIZE) > <u16>ROOM) freeText(load<u32>(at, TEXT));
   freeCell(cell);

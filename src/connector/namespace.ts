@@ -55,11 +55,6 @@ export class Namespace {
     return `${this.root}@mooncake-ts:fingerprint${size > 1 ? `@pp_rank:${rank}` : ''}`;
   }
 
-  /** With which the keys begin that vLLM's own connector writes for this model. */
-  get stockRoot(): string {
-    return `${this.root}@tp_rank:`;
-  }
-
   /** What must agree in a stock namespace, whose keys tell ranks apart but not deployments. */
   fingerprint(objects: ObjectLayout): Fingerprint {
     const { layout, forms, bytes } = objects;

@@ -9,6 +9,7 @@ import { Keys } from '../core/keys.js';
 import { STATUS } from '../master/status.js';
 import { OBJECTS, type ObjectStore } from '../store/api.js';
 import type { CallLimits } from '../transfer/transfer.js';
+import { blockKeys } from './blocks.js';
 import type { Fingerprint } from './namespace.js';
 import type { NamespaceClaim } from './store-metadata.js';
 
@@ -21,18 +22,8 @@ const MAX_COMPANION = 1 << 20;
 
 /** Throws ERR_NAMESPACE where the claim must not use its namespace; another error where that cannot be found out. */
 export async function checkNamespace(store: ObjectStore, claim: NamespaceClaim, limits: AttachLimits): Promise<void> {
-  if (claim.integrity === 'strict') return;
+  if (claim.integrity !== 'stock') return;
   const keys = Keys.from([claim.companionKey]);
-  if (claim.integrity === null) {
-    const [known] = await store.batchIsExist(keys, limits);
-    if (known === 1 || !(await store.hasPrefix?.(claim.stockRoot, limits))) return;
-    throw errors.namespace(
-      'integrity',
-      undefined,
-      `the store has objects of ${show(claim.model)} under vLLM's own keys, and nobody said how to use them: ` +
-        "set integrity: 'stock' to share them (bytes without a checksum are served), or 'strict' to keep apart from them",
-    );
-  }
   const own = new TextEncoder().encode(JSON.stringify(claim.fingerprint));
   // Whoever comes first writes it; who comes second at the same time finds it on the second look.
   for (let attempt = 0; attempt < 3; attempt++) {
@@ -44,6 +35,27 @@ export async function checkNamespace(store: ObjectStore, claim: NamespaceClaim, 
     'companion',
     claim.companionKey,
     `the companion object ${show(claim.companionKey)} can be neither read nor written`,
+  );
+}
+
+/**
+ * For a claim that nobody chose: throws ERR_NAMESPACE when the block with this hash lies in the store under vLLM's own key,
+ * and no companion says that it was one of ours who wrote it. Two deployments that think they share would not meet.
+ */
+export async function checkNeighbours(
+  store: ObjectStore,
+  claim: NamespaceClaim,
+  hash: Uint8Array,
+  limits: AttachLimits,
+): Promise<void> {
+  const stockKey = blockKeys([claim.stockPrefix], hash, hash.length);
+  const [found, known] = await store.batchIsExist(Keys.from([stockKey.at(0), claim.companionKey]), limits);
+  if (found !== 1 || known === 1) return;
+  throw errors.namespace(
+    'integrity',
+    undefined,
+    `the store has blocks of ${show(claim.model)} under the keys of vLLM's own connector, and nobody said how to use them: ` +
+      "set integrity: 'stock' to share them (bytes without a checksum are served), or 'strict' to keep apart from them",
   );
 }
 

@@ -144,8 +144,9 @@ export class LoadTask {
       good = slice.whole
         ? await this.#read(part, indices)
         : await this.#aside.use(slice.bytes, (segment) => this.#read(part, indices, segment));
-    } catch {
-      // The store has counted why; here it is one reason as good as another to compute the blocks.
+    } catch (error) {
+      // Whatever it was, the blocks can be computed.
+      if (!this.aborted) this.#context.onError(error);
     }
     const arrived = new Set(good);
     for (const index of indices) if (!arrived.has(index)) this.#lose(token(index));

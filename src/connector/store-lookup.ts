@@ -70,14 +70,17 @@ export class Presence {
   }
 }
 
-export interface LookupOptions {
-  readonly store: ObjectStore;
+export interface LookupLimits {
   readonly tenant: string | undefined;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
+}
+
+export interface LookupOptions extends LookupLimits {
+  readonly store: ObjectStore;
   readonly needs: StoreNeeds;
   /** Tokens of a hash. */
   readonly hashBlockSize: number;
-  readonly timeoutMs: number;
-  readonly signal: AbortSignal;
 }
 
 /**

@@ -10,8 +10,8 @@ export interface NamespaceClaim {
   readonly model: string;
   readonly companionKey: string;
   readonly fingerprint: Fingerprint;
-  /** How the keys of vLLM's own connector begin. */
-  readonly stockRoot: string;
+  /** What goes before `@HASH` in the keys that vLLM's own connector gives the blocks of group 0. */
+  readonly stockPrefix: Uint8Array;
 }
 
 /** What a worker says of itself (its handshake). */

@@ -42,13 +42,18 @@ export class ForwardPass {
   }
 }
 
-interface Block {
-  readonly blockId: number;
-  readonly ready: boolean;
+/** Blocks of a batch with their hashes. */
+export interface SaveBlocks {
+  readonly blockIds: readonly number[];
+  /** By block: it was full before the step. */
+  readonly ready: readonly boolean[];
+  readonly hashes: Uint8Array;
+  readonly width: number;
+  readonly requestIds: ReadonlySet<string>;
 }
 
 export class SaveBatch {
-  readonly requestIds: ReadonlySet<string>;
+  readonly blocks: SaveBlocks;
   /** Resolves, never rejects, when nothing is read from the cache any more. */
   readonly left: Promise<void>;
   /** Resolves, never rejects, when the objects are visible or were given up. */
@@ -56,27 +61,21 @@ export class SaveBatch {
   readonly #context: StoreWorkerContext;
   readonly #target: Target;
   readonly #layers: readonly number[];
-  readonly #blocks: readonly Block[];
-  readonly #hashes: Uint8Array;
-  readonly #width: number;
   readonly #pass: ForwardPass;
 
   constructor(
     context: StoreWorkerContext,
     target: Target,
     layers: readonly number[],
-    { blocks, hashes, width, requestIds }: SaveBlocks,
+    blocks: SaveBlocks,
     pass: ForwardPass,
     limiter: Limiter,
   ) {
     this.#context = context;
     this.#target = target;
     this.#layers = layers;
-    this.#blocks = blocks;
-    this.#hashes = hashes;
-    this.#width = width;
+    this.blocks = blocks;
     this.#pass = pass;
-    this.requestIds = requestIds;
     let leave!: () => void;
     this.left = new Promise((resolve) => {
       leave = resolve;
@@ -84,9 +83,10 @@ export class SaveBatch {
     this.done = limiter.run(async () => {
       try {
         await this.#run(leave);
-      } catch {
-        // The store has said why; a block that is not saved is computed again by whoever needs it.
-        context.stats.failedSaveBlocks += blocks.length;
+      } catch (error) {
+        // A block that is not saved is computed again by whoever needs it.
+        context.onError(error);
+        context.stats.failedSaveBlocks += blocks.blockIds.length;
       } finally {
         leave();
       }
@@ -95,24 +95,25 @@ export class SaveBatch {
 
   async #run(leave: () => void): Promise<void> {
     const { store, tenant, put, saveTimeoutMs, attached, closed, stats } = this.#context;
+    const { blockIds, ready, hashes, width } = this.blocks;
     if (!(await attached)) {
-      stats.failedSaveBlocks += this.#blocks.length;
+      stats.failedSaveBlocks += blockIds.length;
       return;
     }
     const limits = { signal: closed, timeoutMs: saveTimeoutMs };
     const { prefix, bytes } = this.#target;
-    const keys = blockKeys([prefix], this.#hashes, this.#width);
+    const keys = blockKeys([prefix], hashes, width);
     const batch = await store.openPut(keys, bytes, { ...put, stride: bytes, tenant, ...limits });
-    const open = [...this.#blocks.keys()].filter((at) => batch.statuses[at] === STATUS.ok);
+    const open = [...blockIds.keys()].filter((at) => batch.statuses[at] === STATUS.ok);
     let statuses: Int32Array;
     try {
       await this.#write(
         batch,
-        open.filter((at) => this.#blocks[at].ready),
+        open.filter((at) => ready[at]),
         undefined,
         limits,
       );
-      const fresh = open.filter((at) => !this.#blocks[at].ready);
+      const fresh = open.filter((at) => !ready[at]);
       if (fresh.length > 0) {
         for (const layer of this.#layers) {
           if (!(await this.#pass.layer(layer))) break;
@@ -140,52 +141,51 @@ export class SaveBatch {
     limits: { signal: AbortSignal; timeoutMs: number },
   ): Promise<void> {
     if (indices.length === 0) return;
-    const sourceBlocks = indices.map((at) => this.#blocks[at].blockId);
+    const sourceBlocks = indices.map((at) => this.blocks.blockIds[at]);
     await batch.write(this.#target.plan(layer).describe({ sourceBlocks, destinationBlocks: indices }), limits);
   }
-}
-
-/** Blocks of a batch with their hashes. */
-export interface SaveBlocks {
-  readonly blocks: readonly Block[];
-  readonly hashes: Uint8Array;
-  readonly width: number;
-  readonly requestIds: ReadonlySet<string>;
 }
 
 /** Puts the jobs of one group together into batches of at most `batchBytes`; a rank's share of what several ranks hold. */
 export function batchesOf(jobs: readonly SaveJob[], target: Target, batchBytes: number): SaveBlocks[] {
   const limit = Math.min(MAX_OBJECTS, Math.max(1, Math.floor(batchBytes / target.bytes)));
   const batches: SaveBlocks[] = [];
-  let blocks: Block[] = [];
-  let parts: Uint8Array[] = [];
-  let requestIds = new Set<string>();
-  let width = 0;
+  let open = newBatch();
   const flush = () => {
-    if (blocks.length === 0) return;
-    const hashes = new Uint8Array(blocks.length * width);
-    let at = 0;
-    for (const part of parts) {
-      hashes.set(part, at);
-      at += part.length;
-    }
-    batches.push({ blocks, hashes, width, requestIds });
-    blocks = [];
-    parts = [];
-    requestIds = new Set();
+    if (open.blockIds.length > 0) batches.push({ ...open, hashes: joined(open.parts) });
+    open = newBatch();
   };
   for (const job of jobs) {
-    width = job.hashes.length / job.blockIds.length;
-    const mine = job.positions.flatMap((position, index) => (position % target.copies === target.place ? [index] : []));
+    open.width = job.hashes.length / job.blockIds.length;
+    const mine = [...job.positions.keys()].filter((index) => job.positions[index] % target.copies === target.place);
     for (let at = 0; at < mine.length; ) {
-      const taken = mine.slice(at, at + limit - blocks.length);
-      parts.push(pickHashes(job.hashes, width, taken));
-      blocks.push(...taken.map((index) => ({ blockId: job.blockIds[index], ready: index < job.ready })));
-      requestIds.add(job.requestId);
+      const taken = mine.slice(at, at + limit - open.blockIds.length);
+      open.parts.push(pickHashes(job.hashes, open.width, taken));
+      open.blockIds.push(...taken.map((index) => job.blockIds[index]));
+      open.ready.push(...taken.map((index) => index < job.ready));
+      open.requestIds.add(job.requestId);
       at += taken.length;
-      if (blocks.length === limit) flush();
+      if (open.blockIds.length < limit) continue;
+      const { width } = open;
+      flush();
+      open.width = width;
     }
   }
   flush();
   return batches;
+}
+
+function newBatch() {
+  const [blockIds, ready, parts]: [number[], boolean[], Uint8Array[]] = [[], [], []];
+  return { blockIds, ready, parts, requestIds: new Set<string>(), width: 0 };
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
 }

@@ -20,7 +20,8 @@ import type {
   SchedulerConnector,
   SchedulerOutput,
 } from './api.js';
-import { longestPrefix, lookUp, needsOf, type StoreNeeds } from './store-lookup.js';
+import { checkNeighbours } from './store-attach.js';
+import { type LookupLimits, longestPrefix, lookUp, needsOf, type StoreNeeds } from './store-lookup.js';
 import type { LoadJob, NamespaceClaim, SaveJob, StoreHandshake, StoreStep } from './store-metadata.js';
 import { type Lookup, StoreRequest } from './store-request.js';
 
@@ -33,7 +34,14 @@ export interface StoreSchedulerOptions {
   readonly lookupTtlMs: number;
   /** Has a claim checked: whether the namespace may be used. Never rejects. */
   readonly attach: (claim: NamespaceClaim) => Promise<boolean>;
+  /** Told why a lookup failed; nothing is loaded then. */
+  readonly onError: (error: unknown) => void;
+  /** Says why a claim that was granted holds no longer. */
+  readonly refuse: (claim: NamespaceClaim, error: MooncakeError) => void;
 }
+
+/** First lookups that also look for what vLLM's own connector wrote, where nobody chose how to treat it. */
+const NEIGHBOUR_CHECKS = 32;
 
 export class StoreScheduler implements SchedulerConnector {
   readonly #engine: EngineInfo;
@@ -46,6 +54,9 @@ export class StoreScheduler implements SchedulerConnector {
   #step = 1;
   /** Undefined until the namespace has been checked. */
   #attached: boolean | undefined;
+  /** The claim of rank 0, while it has to be checked against its neighbours. */
+  #unchosen: NamespaceClaim | undefined;
+  #neighbourChecks = 0;
   #loads: StoreRequest[] = [];
   #lastSaves: SaveJob[] = [];
   #aborted: string[] = [];
@@ -88,6 +99,8 @@ export class StoreScheduler implements SchedulerConnector {
     }
     this.#needs = needs;
     this.#step = needs.groups.map(({ blockSize }) => blockSize).reduce(leastCommonMultiple);
+    const { claim } = handshakes[0];
+    this.#unchosen = claim.integrity === null ? claim : undefined;
     this.#attached = undefined;
     Promise.all(handshakes.map(({ claim }) => this.#options.attach(claim))).then((verdicts) => {
       this.#attached = verdicts.every(Boolean);
@@ -247,25 +260,38 @@ export class StoreScheduler implements SchedulerConnector {
     own.lookup = lookup;
     this.#stats.lookups++;
     this.#stats.lookedUpTokens += Math.max(0, blocks * this.#hash.blockSize - computed);
-    lookUp(own.hashes.first(blocks), own.hashes.width, computed, {
-      store,
-      tenant,
-      needs,
-      hashBlockSize: this.#hash.blockSize,
-      timeoutMs: lookupTimeoutMs,
-      signal: lookup.controller.signal,
-    })
+    const limits = { tenant, timeoutMs: lookupTimeoutMs, signal: lookup.controller.signal };
+    const hashes = own.hashes.first(blocks);
+    const { width } = own.hashes;
+    this.#checkNeighbours(hashes.subarray(0, width), limits)
+      .then(() => lookUp(hashes, width, computed, { store, needs, hashBlockSize: this.#hash.blockSize, ...limits }))
       .then(
         (presence) => {
           lookup.presence = presence;
         },
-        () => {
-          if (!lookup.controller.signal.aborted) this.#stats.failedLookups++;
+        (error) => {
+          if (lookup.controller.signal.aborted) return;
+          this.#stats.failedLookups++;
+          this.#options.onError(error);
         },
       )
       .finally(() => {
         lookup.answered = performance.now();
       });
+  }
+
+  async #checkNeighbours(hash: Uint8Array, limits: LookupLimits): Promise<void> {
+    const claim = this.#unchosen;
+    if (claim === undefined || ++this.#neighbourChecks > NEIGHBOUR_CHECKS) return;
+    try {
+      await checkNeighbours(this.#options.store, claim, hash, limits);
+    } catch (error) {
+      if (error instanceof MooncakeError && error.code === 'ERR_NAMESPACE') {
+        this.#attached = false;
+        this.#options.refuse(claim, error);
+      }
+      throw error;
+    }
   }
 
   #takeLoads(): LoadJob[] {

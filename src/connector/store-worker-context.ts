@@ -16,6 +16,8 @@ export interface StoreWorkerContext {
   /** Fires when the connector is shut down. */
   readonly closed: AbortSignal;
   readonly stats: StoreWorkerStats;
+  /** Told why a load or a save failed; the engine computes on. */
+  readonly onError: (error: unknown) => void;
 }
 
 export interface StoreWorkerStats {

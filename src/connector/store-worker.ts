@@ -97,6 +97,7 @@ export class StoreWorker implements WorkerConnector {
   bindConnectorMetadata(metadata: unknown): void {
     this.#registered();
     this.#step = metadata as StoreStep;
+    this.#pass.end(false);
     this.#pass = new ForwardPass();
     for (const id of this.#step.aborted) this.#loads.get(id)?.abort();
     this.#received.push(...this.#step.cancelled);
@@ -115,7 +116,8 @@ export class StoreWorker implements WorkerConnector {
       load?.abort();
       return load ? [load.done] : [];
     });
-    for (const { batch } of this.#saves) if (requestIds.some((id) => batch.requestIds.has(id))) ending.push(batch.left);
+    for (const { batch } of this.#saves)
+      if (requestIds.some((id) => batch.blocks.requestIds.has(id))) ending.push(batch.left);
     await Promise.all(ending);
   }
 
@@ -171,7 +173,7 @@ export class StoreWorker implements WorkerConnector {
     const receiving = this.#received;
     this.#received = [];
     const sending = [...this.#releasing].filter(
-      (id) => ![...this.#saves].some(({ batch }) => batch.requestIds.has(id)),
+      (id) => ![...this.#saves].some(({ batch }) => batch.blocks.requestIds.has(id)),
     );
     for (const id of sending) this.#releasing.delete(id);
     return { sending, receiving };

@@ -42,6 +42,8 @@ export interface StoreConnectorOptions {
   saveTimeoutMs?: number;
   /** How long an answer of the store is believed while a request waits, in ms. Default 2000. */
   lookupTtlMs?: number;
+  /** Told why a lookup, a load or a save failed (a MooncakeError, if nothing is broken). Engines go on without. */
+  onError?: (error: unknown) => void;
   /** Requests that are loaded at once, and batches that are saved at once, per rank. Default 8 and 4. */
   maxLoads?: number;
   maxSaves?: number;
@@ -68,6 +70,9 @@ export class MooncakeStoreConnector implements KvConnector {
     if (typeof store !== 'function' && typeof (store as ObjectStore | undefined)?.openGet !== 'function') {
       throw errors.invalidArgument('store', store, 'an ObjectStore, or a function that returns one');
     }
+    if (given.onError !== undefined && typeof given.onError !== 'function') {
+      throw errors.invalidArgument('onError', given.onError, 'a function');
+    }
     const ms = (name: string, value: number | undefined, standard: number) => integer(name, value ?? standard, 1, HOUR);
     const count = (name: string, value: number | undefined, standard: number) =>
       integer(name, value ?? standard, 1, Number.MAX_SAFE_INTEGER);
@@ -88,23 +93,25 @@ export class MooncakeStoreConnector implements KvConnector {
       lookupTtlMs: ms('lookupTtlMs', given.lookupTtlMs, 2000),
       maxLoads: count('maxLoads', given.maxLoads, 8),
       maxSaves: count('maxSaves', given.maxSaves, 4),
+      onError: given.onError ?? (() => {}),
       batchBytes: count('batchBytes', given.batchBytes, 64 * MIB),
       asideBytes: count('asideBytes', given.asideBytes, 64 * MIB),
     };
   }
 
   createScheduler(engine: EngineInfo): SchedulerConnector {
-    const { loadAsync, lookupTimeoutMs, lookupTtlMs } = this.#options;
+    const { loadAsync, lookupTimeoutMs, lookupTtlMs, onError } = this.#options;
     const store = this.#store(null);
     const attach = (claim: NamespaceClaim) => this.#attach(store, claim);
-    const options = { store, tenant: this.#tenant, loadAsync, lookupTimeoutMs, lookupTtlMs, attach };
+    const refuse = (claim: NamespaceClaim, error: MooncakeError) => this.#record(store, claim, Promise.reject(error));
+    const options = { store, tenant: this.#tenant, loadAsync, lookupTimeoutMs, lookupTtlMs, attach, refuse, onError };
     // Says at once, by an error, when the engine's hashes are not defined.
     this.#namespace(engine, 'strict');
     return new StoreScheduler(engine, options);
   }
 
   createWorker(engine: EngineInfo, rank: number): WorkerConnector {
-    const { put, loadTimeoutMs, saveTimeoutMs, batchBytes, asideBytes, maxLoads, maxSaves } = this.#options;
+    const { put, loadTimeoutMs, saveTimeoutMs, batchBytes, asideBytes, maxLoads, maxSaves, onError } = this.#options;
     const store = this.#store(integer('rank', rank, 0, (engine.tensorParallelSize ?? 1) - 1));
     const close = new AbortController();
     let decide!: (attached: boolean) => void;
@@ -120,6 +127,7 @@ export class MooncakeStoreConnector implements KvConnector {
       batchBytes,
       attached,
       closed: close.signal,
+      onError,
       stats: {
         loadedBlocks: 0,
         loadedBytes: 0,
@@ -177,28 +185,32 @@ export class MooncakeStoreConnector implements KvConnector {
       model: engine.model,
       companionKey: stock.companionKey(objects),
       fingerprint: stock.fingerprint(objects),
-      stockRoot: stock.stockRoot,
+      stockPrefix: stock.keyPrefix(objects, 0),
     };
   }
 
   /** Whether the claim holds; one check serves all halves that make the same claim. */
   #attach(store: ObjectStore, claim: NamespaceClaim): Promise<boolean> {
-    let checks = this.#checks.get(store);
-    if (checks === undefined) this.#checks.set(store, (checks = new Map()));
-    const name = JSON.stringify(claim);
-    let check = checks.get(name);
-    if (check === undefined) {
-      const { lookupTimeoutMs } = this.#options;
-      check = checkNamespace(store, claim, { tenant: this.#tenant, timeoutMs: lookupTimeoutMs });
-      checks.set(name, check);
-    }
+    const { lookupTimeoutMs } = this.#options;
+    const check =
+      this.#checks.get(store)?.get(JSON.stringify(claim)) ??
+      this.#record(store, claim, checkNamespace(store, claim, { tenant: this.#tenant, timeoutMs: lookupTimeoutMs }));
     return check.then(
       () => true,
       (error: MooncakeError) => {
         // A store that could not be asked may be asked again, by the next half.
-        if (error.code !== 'ERR_NAMESPACE') checks.delete(name);
+        if (error.code !== 'ERR_NAMESPACE') this.#checks.get(store)?.delete(JSON.stringify(claim));
         return false;
       },
     );
+  }
+
+  #record(store: ObjectStore, claim: NamespaceClaim, check: Promise<void>): Promise<void> {
+    let checks = this.#checks.get(store);
+    if (checks === undefined) this.#checks.set(store, (checks = new Map()));
+    checks.set(JSON.stringify(claim), check);
+    // Whoever calls `attached` hears of it; a refusal that nobody asks for is no unhandled rejection.
+    check.catch(() => {});
+    return check;
   }
 }

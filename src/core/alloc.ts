@@ -17,6 +17,7 @@ interface AllocExports {
   allocAddSegment(segment: number, base: number, capacity: number, alignment: number): number;
   allocRemoveSegment(segment: number): void;
   allocate(segment: number, size: number): number;
+  allocateAt(segment: number, offset: number, size: number): number;
   allocateFirst(count: number, size: number): number;
   allocateMany(count: number): number;
   allocFree(handle: number): number;
@@ -190,6 +191,19 @@ export class AllocatorSet {
     return offset < 0 ? undefined : { segment, offset, handle: this.#cells[this.#result] };
   }
 
+  /**
+   * These `size` bytes of a segment, from `offset` on, which must be a multiple of its alignment: for what lies there
+   * already, as when a client mounts its memory again. Undefined where a byte is in use or outside the segment. Constant
+   * time for one call after another in the order of offsets, else linear in the regions between them.
+   */
+  allocateAt(segment: number, offset: number, size: number): Allocation | undefined {
+    this.#checkSegment('segment', segment);
+    integer('offset', offset, 0, MAX_OFFSET);
+    integer('size', size, 1, MAX_OFFSET);
+    if (!this.#core.exports.allocateAt(segment, offset, size)) return undefined;
+    return { segment, offset, handle: this.#cells[this.#result] };
+  }
+
   /** `size` bytes of the first segment of the list that has them, or undefined. */
   allocateFirst(segments: Uint32Array | readonly number[], size: number): Allocation | undefined {
     integer('size', size, 1, MAX_OFFSET);
@@ -343,6 +357,10 @@ export class OffsetAllocator {
 
   allocate(size: number): Allocation | undefined {
     return this.#set.allocate(this.#segment, size);
+  }
+
+  allocateAt(offset: number, size: number): Allocation | undefined {
+    return this.#set.allocateAt(this.#segment, offset, size);
   }
 
   allocateMany(sizes: Float64Array | Uint32Array, into?: Omit<Allocations, 'count'>): Allocations {

@@ -39,7 +39,7 @@ export abstract class ObjectRecords {
   #shard!: ObjectShard;
   #cell = 0;
 
-  /** Whether this is the id of an object that is there: false once it was removed, also when its record is used again. */
+  /** Whether this is the id of an object that is there: false once it was removed, also where its record serves another. */
   has(id: number): boolean {
     if (!Number.isSafeInteger(id) || id <= 0) return false;
     const number = shardOf(id);

@@ -13,7 +13,7 @@ export interface ShardExports {
   objectsRoute(count: number, tenant: number, shards: number): void;
   objectsRemove(cell: number): void;
   objectsTenant(cell: number): number;
-  objectsKeys(count: number): number;
+  objectsKey(cell: number): number;
   objectsScan(from: number, most: number, look: number): number;
   objectsCursor(): number;
   objectsLink(cell: number, list: number, stamp: number): void;
@@ -29,7 +29,7 @@ export const TEXT_BYTES = 0x20000;
 const AREAS = 0x11000;
 const CELLS = 2;
 
-// An id is shard (6 bits), generation of the cell (22 bits) and cell (25 bits): a safe integer.
+// An id is a shard (6 bits), a cell's generation (22 bits) and the cell (25 bits): a safe integer.
 export const MAX_SHARDS = 64;
 const SHARD = 2 ** 47;
 const GENERATION = 2 ** 25;

@@ -62,6 +62,12 @@ function checkResults(out: unknown, length: number): asserts out is Float64Array
   if ((out as Float64Array).length < length) throw errors.invalidArgument('out', out, expected);
 }
 
+function checkIds(ids: unknown): void {
+  if (!Array.isArray(ids) && !(ids instanceof Float64Array)) {
+    throw errors.invalidArgument('ids', ids, 'a Float64Array or an array of ids');
+  }
+}
+
 export class ObjectTable extends ObjectRecords {
   // Where each list's order was followed to in each shard.
   readonly #near: Uint32Array;
@@ -73,7 +79,7 @@ export class ObjectTable extends ObjectRecords {
     super();
     const { shards = 1, maxBytes } = checkOptions('options', options);
     integer('shards', shards, 1, MAX_SHARDS);
-    const bytes = maxBytes ?? shards * SHARD_BYTES;
+    const bytes = maxBytes === undefined ? shards * SHARD_BYTES : maxBytes;
     integer('maxBytes', bytes, shards * LEAST_BYTES, Number.MAX_SAFE_INTEGER);
     // The hash function is chosen at random, so that nobody can choose keys that crowd one place.
     const [low, high] = crypto.getRandomValues(new Uint32Array(2));
@@ -100,7 +106,7 @@ export class ObjectTable extends ObjectRecords {
   /** Id of the object with this key, whatever its state; 0 when there is none. */
   find(tenant: number, key: Key): number {
     this.#single(tenant, key, (shard, count, stamp) => shard.exports.objectsLookup(count, tenant, FIND, 0, 0, stamp));
-    return Math.abs(this.#one[0]);
+    return this.#one[0];
   }
 
   /** The same for many: ids to `out`, key by key, 0 where there is none. Returns how many there are. */
@@ -126,6 +132,9 @@ export class ObjectTable extends ObjectRecords {
   ): number {
     const what = MODES[oneOf('mode', mode, ['lookup', 'read'])];
     if (typeof until !== 'number' || Number.isNaN(until)) throw errors.invalidArgument('until', until, 'a number');
+    if (typeof endedBy !== 'number' || Number.isNaN(endedBy)) {
+      throw errors.invalidArgument('endedBy', endedBy, 'a number');
+    }
     return this.#many(tenant, keys, out, (shard, count, stamp) =>
       shard.exports.objectsLookup(count, tenant, what, until, endedBy, stamp),
     );
@@ -155,19 +164,17 @@ export class ObjectTable extends ObjectRecords {
 
   /** The object's key, byte for byte, a copy. */
   key(id: number): Uint8Array {
-    const shard = this.shard(id);
-    shard.u32[shard.results << 1] = this.cell;
-    shard.exports.objectsKeys(1);
-    return shard.u8.slice(shard.text, shard.text + shard.u32[shard.offsets + 1]);
+    return this.#key(id).slice();
   }
 
   /** The object's key as text; bytes that are not UTF-8 show as U+FFFD. */
   keyText(id: number): string {
-    return decoder.decode(this.key(id));
+    return decoder.decode(this.#key(id));
   }
 
   /** The keys of many objects. */
-  keys(ids: ArrayLike<number>): Keys {
+  keys(ids: Float64Array | readonly number[]): Keys {
+    checkIds(ids);
     return Keys.from(Array.from(ids, (id) => this.key(id)));
   }
 
@@ -215,12 +222,19 @@ export class ObjectTable extends ObjectRecords {
   }
 
   /** Counts as a use of each: moves it to the newest end of its list, in this order. Returns how many are in a list. */
-  touchMany(ids: ArrayLike<number>): number {
+  touchMany(ids: Float64Array | readonly number[]): number {
+    checkIds(ids);
     let touched = 0;
     for (let i = 0; i < ids.length; i++) {
       if (this.has(ids[i])) touched += this.shard(ids[i]).exports.objectsTouch(this.cell, this.#stamp++);
     }
     return touched;
+  }
+
+  // A view of the window.
+  #key(id: number): Uint8Array {
+    const shard = this.shard(id);
+    return shard.u8.subarray(shard.text, shard.text + shard.exports.objectsKey(this.cell));
   }
 
   #figure(which: number): number {
@@ -288,6 +302,7 @@ export class ObjectTable extends ObjectRecords {
       if (end > TEXT_BYTES) break;
       u32[shard.offsets + count + 1] = size = end;
     }
+    if (start + size > bytes.length) throw errors.invalidArgument('keys', keys, 'left unchanged');
     shard.u8.set(bytes.subarray(start, start + size), shard.text);
     return count;
   }

@@ -10,7 +10,7 @@ import type { Keys } from '../core/keys.js';
 /** A 128-bit id, 32 lower-case hex digits: Mooncake's pair of u64, first half first. */
 export type Uuid = string;
 
-/** `ok`, or one of Mooncake's negative codes (status.ts). */
+/** `ok`, or one of Mooncake's negative codes (status.ts); -1701 from every call for a tenant that is not served. */
 export type Status = number;
 
 export type Outcome<T> =
@@ -20,7 +20,7 @@ export type Outcome<T> =
 /** A range of memory that a client lends to the cluster. */
 export interface SegmentInfo {
   id: Uuid;
-  /** Unique among the segments of a cluster that are mounted. */
+  /** Unique among the segments of a cluster that are mounted; one client may give it to several. */
   name: string;
   /** First address, below 2^47, and bytes. */
   base: number;
@@ -83,10 +83,12 @@ export interface SegmentFigures extends SegmentInfo {
   client: Uuid;
   usedBytes: number;
   capacityBytes: number;
+  /** Copies of objects, those being written included. */
   objects: number;
 }
 
 export interface MetadataStats {
+  /** Readable objects. */
   objects: number;
   /** Objects whose put has not ended. */
   incomplete: number;
@@ -100,6 +102,7 @@ export interface MetadataStats {
   evictions: number;
   fruitlessEvictions: number;
   discardedPuts: number;
+  /** Keys asked for by `exist` and `getReplicas`, and those of them that were there. */
   lookups: number;
   hits: number;
   misses: Readonly<Record<MissReason, number>>;
@@ -109,7 +112,7 @@ export interface MetadataStats {
 }
 
 export interface Metadata {
-  /** Reserves room for objects that do not exist: -705 exists, -200 no space, -600 bad size. */
+  /** Reserves room for objects that do not exist: -705 exists, -200 no space, -600 bad size, -1700 over quota. */
   putStart(
     client: Uuid,
     keys: Keys,
@@ -119,9 +122,12 @@ export interface Metadata {
   ): Outcome<Replica[]>[];
   /** Makes objects readable. Checksums key by key; undefined: none. -601 when another client started the put, -704. */
   putEnd(client: Uuid, keys: Keys, checksums: readonly (bigint | undefined)[], tenant: string): Status[];
-  /** Takes a started put back. */
+  /** Takes a started put back, which says that no write of it is under way any more. -700: it has ended. */
   putRevoke(client: Uuid, keys: Keys, tenant: string): Status[];
-  /** As putStart, but an object that exists is replaced when the upsert ends; until then readers get the old one. */
+  /**
+   * As putStart, but an object that exists is replaced when the upsert ends; until then readers get the old one, or -703
+   * where the new one takes its very space: with the same size, when no lease is active.
+   */
   upsertStart(
     client: Uuid,
     keys: Keys,
@@ -131,7 +137,7 @@ export interface Metadata {
   ): Outcome<Replica[]>[];
   upsertEnd(client: Uuid, keys: Keys, checksums: readonly (bigint | undefined)[], tenant: string): Status[];
   upsertRevoke(client: Uuid, keys: Keys, tenant: string): Status[];
-  /** Where objects are, for reading: grants a lease and counts as use. -704 absent, -703 not ready. */
+  /** Where objects are, for reading: grants a lease and counts as use. -704 absent, -703 not ready; `why`: a MissReason. */
   getReplicas(keys: Keys, tenant: string): Outcome<ObjectInfo>[];
   /** 1 present, 0 absent, negative status: grants a lease of the weaker kind and does not count as use. */
   exist(keys: Keys, tenant: string): Int32Array;
@@ -145,7 +151,10 @@ export interface Metadata {
   stats(): MetadataStats;
 }
 
-/** Long work: done in slices, so that nothing else waits for it; a deadline ends it with what was done so far. */
+/**
+ * Long work: done in slices, so that nothing else waits for it; a deadline ends it with what was done so far. A tenant that
+ * is not served throws ERR_UNKNOWN_TENANT.
+ */
 export interface LongMetadata {
   /** Removes objects whose whole key the pattern is found in; how many. Throws ERR_INVALID_ARGUMENT for a bad pattern. */
   removeByRegex(pattern: string, force: boolean, tenant: string): Promise<number>;

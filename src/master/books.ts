@@ -143,13 +143,9 @@ export class Books {
   }
 
   /** An upsert that writes over the content itself, which nobody may read from now on. */
-  startInPlace(id: number, put: Omit<Put, 'handles' | 'size'>): Put {
-    const handles = this.handles(id);
-    const size = this.table.size(id);
+  startInPlace(id: number, tenant: Tenant, put: Put): void {
     this.#closeContent(id, 'removed');
-    const started = { ...put, handles, size };
-    this.startPut(id, this.#tenantOf(id), started);
-    return started;
+    this.startPut(id, tenant, put);
   }
 
   /** What was written becomes readable; what it replaces is gone. */
@@ -227,6 +223,8 @@ export class Books {
   }
 
   #loseCopies(id: number, gone: (handle: number) => boolean): void {
+    // Most objects have one copy, and most segments stay.
+    if (this.table.extra(id) === 0 && !gone(this.table.handle(id))) return;
     const handles = this.handles(id);
     const staying = handles.filter((handle) => !gone(handle));
     const lost = handles.length - staying.length;

@@ -63,12 +63,12 @@ export class Eviction {
   #oldest(grade: number, now: number, tenant: Tenant | undefined): number {
     const { table, order } = this.#books;
     if (tenant?.order) return tenant.order.oldest(grade, now);
+    // What was set aside was the oldest of the list then, and whatever is used comes to the list's new end.
     for (;;) {
-      const parked = order.oldest(grade, now);
-      if (grade !== FREE) return parked;
+      const aside = order.oldest(grade, now);
+      if (aside !== 0 || grade !== FREE) return aside;
       const id = table.oldest(RECENT);
-      if (id === 0 || (parked !== 0 && table.stamp(parked) < table.stamp(id))) return parked;
-      if (gradeOf(table, id, now) === FREE) return id;
+      if (id === 0 || gradeOf(table, id, now) === FREE) return id;
       table.unlink(id);
       order.add(id, now);
     }

@@ -1,11 +1,12 @@
 /**
  * Which keys were evicted or removed lately, so that a miss can say why. Bounded: a table of buckets of four, each a
  * 32-bit fingerprint of the key and a reason; the oldest of a bucket gives way. A key that is not remembered counts as
- * absent; one in a thousand million is taken for another's, which changes a counter and nothing else.
+ * absent; one in some hundred million is taken for another's, which changes a counter and nothing else.
  */
 export type LossReason = 'evicted' | 'removed';
 
 const WAYS = 4;
+const SEED = 0x2545f491;
 
 export class RecentLosses {
   readonly #mask: number;
@@ -47,17 +48,20 @@ export class RecentLosses {
 
   /** The key's entry, or -1; sets its bucket and fingerprint. */
   #find(tenant: number, key: Uint8Array): number {
-    let a = tenant ^ 0x9e3779b1;
-    let b = ~tenant;
-    for (let i = 0; i < key.length; i++) {
-      a = Math.imul(a ^ key[i], 0x01000193);
-      b = Math.imul(b + key[i], 0x85ebca6b);
+    let hash = tenant ^ SEED;
+    const whole = key.length & ~3;
+    let i = 0;
+    for (; i < whole; i += 4) {
+      const word = key[i] | (key[i + 1] << 8) | (key[i + 2] << 16) | (key[i + 3] << 24);
+      hash = Math.imul(hash ^ word, 0x9e3779b1);
+      hash ^= hash >>> 15;
     }
-    a ^= b >>> 15;
-    b ^= a >>> 13;
-    this.#bucket = (Math.imul(a, 0xc2b2ae35) >>> 8) & this.#mask;
+    for (; i < key.length; i++) hash = Math.imul(hash ^ key[i], 0x01000193);
+    // Bucket and fingerprint are two mixes of it, which is enough for a counter.
+    hash ^= key.length;
+    this.#bucket = (Math.imul(hash ^ (hash >>> 16), 0xc2b2ae35) >>> 8) & this.#mask;
     // 0 marks an entry that was never written.
-    this.#print = (Math.imul(b ^ (b >>> 16), 0x27d4eb2f) ^ a) >>> 0 || 1;
+    this.#print = hash >>> 0 || 1;
     for (let at = this.#bucket * WAYS; at < this.#bucket * WAYS + WAYS; at++) {
       if (this.#prints[at] === this.#print) return at;
     }

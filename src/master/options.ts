@@ -33,6 +33,8 @@ export interface MetadataOptions {
   allocationStrategy?: AllocationStrategy;
   /** Offsets and sizes of allocations are multiples of it: a power of two. Default 64, a cache line. */
   alignment?: number;
+  /** Segments that may be mounted at once, 1 to 32,768; each reserves 6 KB. Default 1024. */
+  maxSegments?: number;
   /** The tenants that are served, by name; all others are refused. Default: every tenant is served, without quota. */
   tenants?: Readonly<Record<string, TenantPolicy>> | ReadonlyMap<string, TenantPolicy>;
   /** Instances over which the object table is spread, each with up to 4 GiB of memory. Default 1. */
@@ -84,6 +86,7 @@ export function resolveOptions(given: MetadataOptions | undefined): ResolvedOpti
     putReleaseMs: milliseconds('putReleaseMs', o.putReleaseMs ?? 600_000, o.putDiscardMs ?? 30_000),
     allocationStrategy: oneOf('allocationStrategy', o.allocationStrategy ?? 'random', STRATEGIES),
     alignment,
+    maxSegments: integer('maxSegments', o.maxSegments ?? 1024, 1, 32_768),
     tenants: o.tenants,
     shards: integer('shards', o.shards ?? 1, 1, 64),
     maxTableBytes: o.maxTableBytes,

@@ -117,14 +117,14 @@ export class Puts {
       if (!put || this.#books.isReadable(id) || start.now - put.startedAt < options.putDiscardMs) return EXISTS;
       this.#books.discardPut(id, put, start.now);
     }
-    return this.#startNew(start, 0, start.wanted.hardPin);
+    return this.#startNew(start);
   }
 
   #startUpsert(start: Start): Outcome<Replica[]> {
     const { table, puts, groups, options } = this.#books;
     const { tenant, group, now, wanted } = start;
     let id = table.find(tenant.number, start.key);
-    if (id === 0) return this.#startNew(start, 0, wanted.hardPin);
+    if (id === 0) return this.#startNew(start);
     if (group !== undefined && !groups.is(table.group(id), tenant.number, group)) {
       return refuse(STATUS.invalidParams, 'an object keeps its group as long as it exists');
     }
@@ -135,17 +135,18 @@ export class Puts {
         return refuse(STATUS.notReady, 'this client is writing the object already');
       }
       this.#books.discardPut(id, put, now);
-      if (!table.has(id)) return this.#startNew(start, 0, wanted.hardPin);
+      if (!table.has(id)) return this.#startNew(start);
     }
     const pinUntil = wanted.softPin === 'disable' ? 0 : table.pinUntil(id);
     const hardPin = wanted.hardPin || (table.flags(id) & HARD_PINNED) !== 0;
     if (table.size(id) === start.size && !this.#books.isLeased(id, now)) {
-      const again = this.#books.startInPlace(id, this.#describe(start, pinUntil, hardPin));
+      const again = describe(start, this.#books.handles(id), pinUntil, hardPin);
+      this.#books.startInPlace(id, tenant, again);
       return this.#started(again);
     }
     const handles = this.#place(start);
     if (!Array.isArray(handles)) return handles;
-    const replacing = { ...this.#describe(start, pinUntil, hardPin), handles, size: start.size };
+    const replacing = describe(start, handles, pinUntil, hardPin);
     // Making room may have cost the very object.
     id = table.find(tenant.number, start.key);
     if (id === 0) return this.#enter(start, replacing);
@@ -153,10 +154,10 @@ export class Puts {
     return this.#started(replacing);
   }
 
-  #startNew(start: Start, pinUntil: number, hardPin: boolean): Outcome<Replica[]> {
+  #startNew(start: Start): Outcome<Replica[]> {
     const handles = this.#place(start);
     if (!Array.isArray(handles)) return handles;
-    return this.#enter(start, { ...this.#describe(start, pinUntil, hardPin), handles, size: start.size });
+    return this.#enter(start, describe(start, handles, 0, start.wanted.hardPin));
   }
 
   #place({ tenant, size, wanted, now }: Start): number[] | Outcome<never> {
@@ -177,14 +178,14 @@ export class Puts {
     return refuse(STATUS.noSpace, 'the table of objects is full, and nothing may go');
   }
 
-  #describe({ client, now, wanted }: Start, pinUntil: number, hardPin: boolean) {
-    const pinForMs = wanted.softPin === 'enable' ? wanted.softPinTtlMs : 0;
-    return { client, startedAt: now, pinUntil, pinForMs, hardPin };
-  }
-
   #started({ handles, size }: Put): Outcome<Replica[]> {
     return { ok: true, value: this.#books.replicas(handles, size, 'processing') };
   }
+}
+
+function describe({ client, size, now, wanted }: Start, handles: number[], pinUntil: number, hardPin: boolean): Put {
+  const pinForMs = wanted.softPin === 'enable' ? wanted.softPinTtlMs : 0;
+  return { client, startedAt: now, handles, size, pinUntil, pinForMs, hardPin };
 }
 
 function resolveConfig(

@@ -7,7 +7,6 @@ import type { SegmentInfo, Status, Uuid } from './api.js';
 import type { AllocationStrategy, ResolvedOptions } from './options.js';
 import { STATUS } from './status.js';
 
-const MAX_SEGMENTS = 4096;
 const MAX_ADDRESS = 2 ** 47;
 /** How many segments `free_ratio_first` compares. */
 const SAMPLE = 6;
@@ -33,7 +32,7 @@ export interface Preferences {
 }
 
 export class Segments {
-  readonly #allocator = new AllocatorSet({ maxSegments: MAX_SEGMENTS });
+  readonly #allocator: AllocatorSet;
   readonly #byNumber: (Segment | undefined)[] = [];
   readonly #byId = new Map<Uuid, Segment>();
   #list: Segment[] = [];
@@ -45,6 +44,7 @@ export class Segments {
   used = 0;
 
   constructor(options: ResolvedOptions) {
+    this.#allocator = new AllocatorSet({ maxSegments: options.maxSegments });
     this.#strategy = options.allocationStrategy;
     this.#alignment = options.alignment;
     this.#random = options.random;
@@ -74,7 +74,8 @@ export class Segments {
 
   /**
    * Status ok also where the same client has this very segment mounted. -102: the id is mounted otherwise, another
-   * client has a segment of that name, or it overlaps one of the client's own. -600: no bytes, or beyond 2^47.
+   * client has a segment of that name, or it overlaps one of the client's own. -600: no name, no bytes, or beyond 2^47.
+   * -200: as many as may be are mounted.
    */
   mount(info: SegmentInfo, client: Uuid): Status {
     const { id, name, base, length } = info;
@@ -94,7 +95,7 @@ export class Segments {
         return STATUS.segmentExists;
       }
     }
-    if (this.#list.length === MAX_SEGMENTS) return STATUS.noSpace;
+    if (this.#list.length === this.#allocator.maxSegments) return STATUS.noSpace;
     const number = this.#allocator.addSegment({ length, alignment: this.#alignment });
     const capacity = length - (length % this.#alignment);
     const segment = { number, info: { ...info }, client, capacity, used: 0, replicas: 0, kept: 0 };
@@ -131,14 +132,22 @@ export class Segments {
     return this.#byNumber[number] as Segment;
   }
 
-  /** Handles of up to `copies` allocations of `size` bytes in different segments; none where nothing fits. */
-  place(size: number, preferences: Preferences): number[] {
+  /**
+   * Handles of up to `copies` allocations of `size` bytes in different segments; none where nothing fits. Preferred
+   * segments are tried first, in their order, then those of the writer's host, then all as the strategy says.
+   */
+  place(size: number, { copies, preferredSegments, hostId, preferSameNode }: Preferences): number[] {
     const handles: number[] = [];
-    const taken = new Set<Segment>();
-    while (handles.length < preferences.copies) {
-      const segment = this.#placeOne(size, preferences, taken, handles);
+    const taken: Segment[] = [];
+    const near = hostId !== '' && (preferSameNode || this.#strategy === 'local_first');
+    while (handles.length < copies) {
+      const segment =
+        this.#placePreferred(size, preferredSegments, taken, handles) ??
+        (near ? this.#placeInRound(size, this.#ofHost(hostId), taken, handles) : undefined) ??
+        (this.#strategy === 'free_ratio_first' ? this.#placeInEmptiest(size, taken, handles) : undefined) ??
+        this.#placeInRound(size, this.#list, taken, handles);
       if (!segment) break;
-      taken.add(segment);
+      taken.push(segment);
     }
     return handles;
   }
@@ -159,39 +168,47 @@ export class Segments {
     segment.replicas -= by;
   }
 
-  #placeOne(size: number, preferences: Preferences, taken: Set<Segment>, handles: number[]): Segment | undefined {
-    for (const candidate of this.#candidates(preferences)) {
-      if (taken.has(candidate)) continue;
-      const allocation = this.#allocator.allocate(candidate.number, size);
-      if (!allocation) continue;
-      const bytes = Math.ceil(size / this.#alignment) * this.#alignment;
-      candidate.used += bytes;
-      candidate.replicas++;
-      this.used += bytes;
-      handles.push(allocation.handle);
-      return candidate;
+  #placeIn(size: number, segment: Segment, taken: readonly Segment[], handles: number[]): boolean {
+    if (taken.includes(segment)) return false;
+    const allocation = this.#allocator.allocate(segment.number, size);
+    if (!allocation) return false;
+    const bytes = Math.ceil(size / this.#alignment) * this.#alignment;
+    segment.used += bytes;
+    segment.replicas++;
+    this.used += bytes;
+    handles.push(allocation.handle);
+    return true;
+  }
+
+  #placePreferred(size: number, names: readonly string[], taken: readonly Segment[], handles: number[]) {
+    for (const name of names) {
+      for (const segment of this.#list) {
+        if (segment.info.name === name && this.#placeIn(size, segment, taken, handles)) return segment;
+      }
     }
     return undefined;
   }
 
-  /** Preferred segments in their order, then the writer's host, then as the strategy says; some come up twice. */
-  *#candidates({ preferredSegments, hostId, preferSameNode }: Preferences): Generator<Segment> {
+  /** The emptiest of a few, or of all where they are few. */
+  #placeInEmptiest(size: number, taken: readonly Segment[], handles: number[]) {
     const list = this.#list;
-    for (const name of preferredSegments) for (const segment of list) if (segment.info.name === name) yield segment;
-    if (hostId !== '' && (preferSameNode || this.#strategy === 'local_first')) {
-      yield* this.#round(list.filter(({ info }) => info.hostId === hostId));
-    }
-    if (this.#strategy === 'free_ratio_first' && list.length > 1) {
-      const free = ({ used, capacity }: Segment) => 1 - used / capacity;
-      const sample = Array.from({ length: SAMPLE }, () => list[Math.floor(this.#random() * list.length)]);
-      yield* (list.length <= SAMPLE ? [...list] : sample).sort((a, b) => free(b) - free(a));
-    }
-    yield* this.#round(list);
+    const one = () => list[Math.floor(this.#random() * list.length)];
+    const few = list.length <= SAMPLE ? [...list] : Array.from({ length: SAMPLE }, one);
+    const free = ({ used, capacity }: Segment) => 1 - used / capacity;
+    return few.sort((a, b) => free(b) - free(a)).find((segment) => this.#placeIn(size, segment, taken, handles));
   }
 
-  /** All of a list, from a random place on. */
-  *#round(list: readonly Segment[]): Generator<Segment> {
+  /** Any of a list, from a random place on. */
+  #placeInRound(size: number, list: readonly Segment[], taken: readonly Segment[], handles: number[]) {
     const start = Math.floor(this.#random() * list.length);
-    for (let i = 0; i < list.length; i++) yield list[(start + i) % list.length];
+    for (let i = 0; i < list.length; i++) {
+      const segment = list[(start + i) % list.length];
+      if (this.#placeIn(size, segment, taken, handles)) return segment;
+    }
+    return undefined;
+  }
+
+  #ofHost(hostId: string): Segment[] {
+    return this.#list.filter(({ info }) => info.hostId === hostId);
   }
 }

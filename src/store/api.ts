@@ -78,8 +78,6 @@ export interface ObjectStore {
   batchIsExist(keys: Keys, options?: CallLimits & { tenant?: string }): Promise<Int32Array>;
   /** Removes objects; statuses per key. */
   batchRemove(keys: Keys, options?: CallLimits & { tenant?: string; force?: boolean }): Promise<Int32Array>;
-  /** Whether the key of any object begins with `prefix`; may look at every key. Left out by stores that cannot say. */
-  hasPrefix?(prefix: string, options?: CallLimits & { tenant?: string }): Promise<boolean>;
   /** Counts a miss that the caller found (a namespace that does not fit, …). */
   countMiss(reason: StoreMissReason, keys: number): void;
 }

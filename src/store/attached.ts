@@ -4,6 +4,7 @@
  */
 import { integer, options as object, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
+import type { Keys } from '../core/keys.js';
 import type { Replica, Uuid } from '../master/api.js';
 import { MAX_TIMEOUT_MS } from '../transfer/limits.js';
 import type { CallLimits, Peer, RemoteSegment, Transfer } from '../transfer/transfer.js';
@@ -33,27 +34,35 @@ class RemoteSession implements Session {
   readonly #home: string;
   readonly #transfer: Transfer;
   readonly #limits: CallLimits;
+  readonly #lost: () => void;
   readonly #segments = new Map<Uuid, Reached | Promise<Reached>>();
 
-  constructor(peer: Peer, client: Uuid, home: string, transfer: Transfer, limits: CallLimits) {
+  /** `lost` is called when the owner does not know the client any more. */
+  constructor(peer: Peer, client: Uuid, home: string, transfer: Transfer, limits: CallLimits, lost: () => void) {
     this.#peer = peer;
     this.client = client;
     this.#home = home;
     this.#transfer = transfer;
     this.#limits = limits;
+    this.#lost = lost;
   }
 
   metadata(limits: CallLimits = this.#limits): RemoteMetadata {
-    return new RemoteMetadata(this.#peer, this.client, limits);
+    return new RemoteMetadata(this.#peer, this.client, limits, this.#lost);
   }
 
   now(): number {
     return performance.now();
   }
 
-  /** Ends the client: the owner takes back the puts that have not ended. */
+  /** Ends the client and its puts. */
   async bye(): Promise<void> {
+    await this.claims.abort();
     await this.#peer.call(SERVICE, { call: 'bye', client: this.client }, this.#limits);
+  }
+
+  suspect(keys: Keys, tenant: string): Promise<void> {
+    return this.metadata().suspect(keys, tenant);
   }
 
   place(replica: Replica): Place | Promise<Place> {
@@ -117,7 +126,7 @@ export class AttachedCluster {
       const answer = message('the answer to hello', await peer.call(SERVICE, hello, this.#limits));
       void peer.closed.then(lost);
       const [client, home] = [text('client', answer.client), text('home', answer.home)];
-      return new RemoteSession(peer, client, home, this.transfer, this.#limits);
+      return new RemoteSession(peer, client, home, this.transfer, this.#limits, lost);
     } catch (error) {
       lost();
       throw error;

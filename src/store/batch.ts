@@ -3,7 +3,7 @@ import { integer, options as object, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import { Keys } from '../core/keys.js';
 import { onAbort } from '../pool/abort.js';
-import { MAX_TIMEOUT_MS } from '../transfer/limits.js';
+import { MAX_TIMEOUT_MS, watch } from '../transfer/limits.js';
 import type { CallLimits } from '../transfer/transfer.js';
 import type { StoreContext } from './context.js';
 
@@ -57,8 +57,18 @@ export class Limits {
     if (performance.now() > this.#end) throw errors.timeout('the call', this.#timeoutMs);
   }
 
+  /** Waits for what has a deadline of its own no longer than the call's. */
+  async within<T>(work: T | Promise<T>): Promise<T> {
+    if (!(work instanceof Promise)) return work;
+    return new Promise((resolve, reject) => {
+      const { signal, timeoutMs } = this.rest();
+      const stop = watch('the call', { signal, timeoutMs }, reject);
+      work.then(resolve, reject).finally(stop);
+    });
+  }
+
   /** What is left of the call. */
-  rest(): CallLimits {
+  rest(): { signal?: AbortSignal; timeoutMs: number } {
     this.check();
     return { signal: this.#signal, timeoutMs: Math.max(1, Math.ceil(this.#end - performance.now())) };
   }

@@ -1,6 +1,7 @@
 /** The cluster of an embedded store: the metadata service and the segments, in this process. */
 import { string } from '../core/check.js';
 import { errors } from '../core/errors.js';
+import type { Keys } from '../core/keys.js';
 import type { MetadataClient, Replica, SegmentInfo } from '../master/api.js';
 import { MetadataService } from '../master/service.js';
 import { STATUS } from '../master/status.js';
@@ -10,9 +11,8 @@ import type { SegmentMemory } from './memory.js';
 import { InProcess } from './metadata.js';
 import type { StoreOptions } from './options.js';
 import { type OwnSegment, parseSegment, parseSegments, type SegmentOptions, virtualBase } from './segments.js';
-import { serveStore } from './server.js';
+import { type Served, serveStore } from './server.js';
 import { Claims, checkTransfer, type Place, type Session, uuid } from './session.js';
-import { statusError } from './status.js';
 
 interface Mounted {
   readonly id: string;
@@ -65,6 +65,11 @@ export class EmbeddedCluster implements Session {
     return this.#metadata;
   }
 
+  /** Our own readers read the bytes where they lie: what they found corrupt is. */
+  async suspect(keys: Keys, tenant: string): Promise<void> {
+    this.#service.remove(keys, true, tenant);
+  }
+
   place(replica: Replica): Place {
     const mounted = this.#segments.get(replica.segmentName);
     if (mounted?.id !== replica.segment) {
@@ -86,13 +91,12 @@ export class EmbeddedCluster implements Session {
     await this.#withdraw(mounted);
   }
 
-  serve(transfer: Transfer): () => void {
-    const stop = serveStore(transfer, { home: this.transfer.address, metadata: this.#metadata });
+  /** `examine` reads objects where they lie; its misses are removed. */
+  serve(transfer: Transfer, examine: Served['examine']): () => void {
+    const stop = serveStore(transfer, { home: this.transfer.address, metadata: this.#metadata, examine });
     if (transfer !== this.transfer && !this.#doors.has(transfer)) {
       this.#doors.add(transfer);
-      for (const [name, { memory, registered }] of this.#segments) {
-        registered.set(transfer, transfer.register(memory.bytes, { name }));
-      }
+      for (const [name, mounted] of this.#segments) this.#register(transfer, name, mounted);
     }
     this.#serving.add(stop);
     return () => {
@@ -106,6 +110,7 @@ export class EmbeddedCluster implements Session {
     for (const stop of this.#serving) stop();
     const mounted = [...this.#segments.values()];
     this.#segments.clear();
+    for (const { memory } of mounted) memory.retired = true;
     if (this.#ownTransfer) await this.transfer.close();
     await Promise.all(mounted.map((segment) => this.#withdraw(segment)));
   }
@@ -113,13 +118,10 @@ export class EmbeddedCluster implements Session {
   #mount(segment: OwnSegment): string {
     const name = segment.name ?? `store-${uuid().slice(0, 16)}`;
     if (this.#segments.has(name)) throw errors.segment('name', name, 'a segment of that name is mounted');
-    const memory = segment.memory();
-    const registered = new Map<Transfer, number>();
-    for (const transfer of this.#doors) registered.set(transfer, transfer.register(memory.bytes, { name }));
-    const id = uuid();
+    const mounted: Mounted = { id: uuid(), memory: segment.memory(), registered: new Map() };
     const { address } = this.transfer;
     const info: SegmentInfo = {
-      id,
+      id: mounted.id,
       name,
       base: virtualBase(segment.length),
       length: segment.length,
@@ -127,13 +129,20 @@ export class EmbeddedCluster implements Session {
       protocol: address.slice(0, address.indexOf(':')),
       hostId: this.#hostId,
     };
-    const status = this.#service.mountSegment(info, this.client);
-    if (status !== STATUS.ok) {
-      void this.#withdraw({ id, memory, registered });
-      throw statusError(status, name);
+    try {
+      for (const transfer of this.#doors) this.#register(transfer, name, mounted);
+      const status = this.#service.mountSegment(info, this.client);
+      if (status !== STATUS.ok) throw errors.segment('name', name, `the service refused it with status ${status}`);
+    } catch (error) {
+      void this.#withdraw(mounted);
+      throw error;
     }
-    this.#segments.set(name, { id, memory, registered });
+    this.#segments.set(name, mounted);
     return name;
+  }
+
+  #register(transfer: Transfer, name: string, { memory, registered }: Mounted): void {
+    registered.set(transfer, transfer.register(memory.bytes, { name }));
   }
 
   /** Takes a segment from every transfer; resolves when nobody copies from it any more. */

@@ -37,6 +37,8 @@ function failure(error: unknown): StoreMissReason | undefined {
     case 'ERR_PEER':
     case 'ERR_PROTOCOL':
     case 'ERR_CLOSED':
+    case 'ERR_NOT_OWNER':
+    case 'ERR_NOT_SUPPORTED':
       return 'peer-lost';
     case 'ERR_TIMEOUT':
       return 'timeout';
@@ -72,14 +74,13 @@ export class ObjectGets implements GetBatch {
   static async open(context: StoreContext, keys: Keys, options: BatchOptions, limits: Limits): Promise<ObjectGets> {
     const gets = new ObjectGets(context, keys, options);
     try {
-      const session = (gets.#session = await context.session());
-      limits.check();
+      const session = (gets.#session = await limits.within(context.session()));
       // The lease is counted from before the call: the service grants it later, so it never ends before we think.
       const asked = session.now();
       const outcomes = await session.metadata(limits.rest()).getReplicas(keys, gets.#tenant);
       for (const [i, outcome] of outcomes.entries()) {
         const found = gets.#find(session, i, outcome, asked);
-        if (found instanceof Promise) await found;
+        if (found instanceof Promise) await limits.within(found);
       }
     } catch (error) {
       const reason = failure(error);
@@ -138,13 +139,8 @@ export class ObjectGets implements GetBatch {
       this.#context.counters.misses[miss]++;
       if (miss === 'corrupt') corrupt.push(i);
     }
-    if (corrupt.length > 0) {
-      // So that they are computed and stored anew; that they cannot be removed now changes nothing for this reader.
-      await this.#session
-        ?.metadata()
-        .remove(pick(this.#keys, corrupt), true, this.#tenant)
-        .catch(() => {});
-    }
+    // That it cannot be looked into now changes nothing for this reader.
+    if (corrupt.length > 0) await this.#session?.suspect(pick(this.#keys, corrupt), this.#tenant).catch(() => {});
     return statuses;
   }
 

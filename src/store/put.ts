@@ -5,7 +5,7 @@
  */
 import { crc64 } from '../core/checksum.js';
 import type { Descriptors } from '../core/descriptors.js';
-import { errors } from '../core/errors.js';
+import { errors, MooncakeError } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
 import type { Outcome, Replica } from '../master/api.js';
 import { STATUS } from '../master/status.js';
@@ -26,7 +26,7 @@ const WRITE_WINDOW_MS = 300_000;
 
 interface OpenObject {
   readonly size: number;
-  readonly places: readonly Place[];
+  readonly places: Place[];
   readonly coverage: Coverage;
   /** A write to it failed: its bytes are unknown. */
   broken: boolean;
@@ -76,21 +76,21 @@ export class ObjectPuts implements PutBatch {
     options: PutOptions,
     limits: Limits,
   ): Promise<ObjectPuts> {
-    const session = await context.session();
-    limits.check();
+    const session = await limits.within(context.session());
     const metadata = session.metadata(limits.rest());
     const start = options.upsert ? metadata.upsertStart : metadata.putStart;
     const outcomes = await start.call(metadata, session.client, keys, sizes, options, checkTenant(options.tenant));
     const puts = new ObjectPuts(context, session, keys, options, outcomes);
+    for (const [i, outcome] of outcomes.entries()) {
+      if (!outcome.ok) continue;
+      session.claims.take(keyName(keys.at(i), puts.#tenant), puts);
+      puts.#objects[i] = { size: sizes[i], places: [], coverage: new Coverage(), broken: false };
+    }
     try {
       for (const [i, outcome] of outcomes.entries()) {
-        if (!outcome.ok) continue;
-        const places: Place[] = [];
-        session.claims.take(keyName(keys.at(i), puts.#tenant), puts);
-        puts.#objects[i] = { size: sizes[i], places, coverage: new Coverage(), broken: false };
-        for (const replica of outcome.value) {
+        for (const replica of outcome.ok ? outcome.value : []) {
           const place = session.place(replica);
-          places.push(place instanceof Promise ? await place : place);
+          puts.#objects[i]?.places.push(place instanceof Promise ? await limits.within(place) : place);
         }
       }
       limits.check();
@@ -151,7 +151,11 @@ export class ObjectPuts implements PutBatch {
     if (!(await this.#underWay.abort())) return;
     const open = [...this.#objects.keys()].filter((i) => this.#objects[i] !== undefined);
     this.#context.counters.failedPuts += open.length;
-    await this.#takeBack(open.filter((i) => this.#ours(i)));
+    const lost = (error: unknown) => {
+      // An owner that is gone has taken them back itself, or has lost everything.
+      if (!(error instanceof MooncakeError) || error.code !== 'ERR_PEER') throw error;
+    };
+    await this.#takeBack(open.filter((i) => this.#ours(i))).catch(lost);
   }
 
   /** The put is still this batch's: another of this client has not preempted it. Asked once, at its end. */
@@ -259,6 +263,7 @@ export class ObjectPuts implements PutBatch {
     }
     let summed = !this.#context.checksum;
     for (const place of object.places) {
+      if (place.memory?.retired) throw errors.segment('segment', index, 'was taken away during the put');
       if (place.memory === undefined) {
         moves.of(place.peer).push(segment, at, place.segment, place.offset + offset, piece.length);
       } else if (summed) {

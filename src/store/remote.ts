@@ -1,5 +1,5 @@
 /** The metadata service of another process, by requests over a transfer. Answers are checked before they are believed. */
-import { errors } from '../core/errors.js';
+import { errors, MooncakeError } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
 import type {
   MetadataClient,
@@ -33,11 +33,13 @@ export class RemoteMetadata implements MetadataClient {
   readonly #peer: Peer;
   readonly #client: Uuid;
   readonly #limits: CallLimits;
+  readonly #lost: () => void;
 
-  constructor(peer: Peer, client: Uuid, limits: CallLimits) {
+  constructor(peer: Peer, client: Uuid, limits: CallLimits, lost: () => void) {
     this.#peer = peer;
     this.#client = client;
     this.#limits = limits;
+    this.#lost = lost;
   }
 
   putStart(_client: Uuid, keys: Keys, sizes: Float64Array, config: ReplicateConfig, tenant: string) {
@@ -111,6 +113,11 @@ export class RemoteMetadata implements MetadataClient {
     return list('segments', await this.#ask('segments', {})) as SegmentFigures[];
   }
 
+  /** Asks the owner to look at objects that came out corrupt here. */
+  async suspect(keys: Keys, tenant: string): Promise<void> {
+    await this.#ask('suspect', { ...packKeys(keys), tenant });
+  }
+
   mountSegment(): Promise<Status> {
     return Promise.reject(lending('mountSegment'));
   }
@@ -119,8 +126,13 @@ export class RemoteMetadata implements MetadataClient {
     return Promise.reject(lending('unmountSegment'));
   }
 
-  #ask(call: string, fields: Message): Promise<unknown> {
-    return this.#peer.call(SERVICE, { call, client: this.#client, ...fields }, this.#limits);
+  async #ask(call: string, fields: Message): Promise<unknown> {
+    try {
+      return await this.#peer.call(SERVICE, { call, client: this.#client, ...fields }, this.#limits);
+    } catch (error) {
+      if (error instanceof MooncakeError && error.code === 'ERR_NOT_OWNER') this.#lost();
+      throw error;
+    }
   }
 
   async #start(call: string, keys: Keys, sizes: Float64Array, config: ReplicateConfig, tenant: string) {

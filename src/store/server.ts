@@ -3,7 +3,7 @@
  * given by us and good on its own connection alone; when the connection dies, the puts that the client has not ended
  * are taken back. Whatever a client sends is checked here or in the metadata service before it changes anything.
  */
-import { errors } from '../core/errors.js';
+import { errors, MooncakeError, show } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
 import { Keys as KeyList } from '../core/keys.js';
 import type { MetadataClient, Outcome, Replica, Uuid } from '../master/api.js';
@@ -31,6 +31,8 @@ export interface Served {
   /** The address under which the metadata knows the segments; clients reach them through the peer they asked. */
   readonly home: string;
   readonly metadata: MetadataClient;
+  /** Reads objects where they lie and removes those that are corrupt. */
+  examine(keys: Keys, tenant: string): Promise<void>;
 }
 
 /** Clients on one connection. */
@@ -64,7 +66,7 @@ class StoreServer {
     const call = text('call', asked.call);
     if (call === 'hello') return this.#hello(peer, asked.version);
     const client = this.#clients.get(peer)?.get(text('client', asked.client));
-    if (client === undefined) throw errors.protocol('the client is not of this connection', asked.client);
+    if (client === undefined) throw foreign(asked.client);
     return this.#call(call, client, asked, signal);
   }
 
@@ -127,6 +129,9 @@ class StoreServer {
       case 'getReplicas':
       case 'peek':
         return packInfos(await metadata[call](keys, tenant));
+      case 'suspect':
+        await this.#served.examine(keys, tenant);
+        return null;
       case 'exist':
         return packed(await metadata.exist(keys, tenant));
       case 'remove':
@@ -178,6 +183,11 @@ class StoreServer {
       await revoke.call(metadata, client, KeyList.from([key]), tenant);
     }
   }
+}
+
+function foreign(client: unknown) {
+  const why = `${show(client)} is no client of this connection`;
+  return new MooncakeError('ERR_NOT_OWNER', why, { argument: 'client', value: client });
 }
 
 function forget(client: Client, keys: Keys, tenant: string): void {

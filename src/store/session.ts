@@ -4,6 +4,7 @@
  * get stays with the session that it began on, so that what one run of the owner said is never read from the next.
  */
 import { errors } from '../core/errors.js';
+import type { Keys } from '../core/keys.js';
 import type { MetadataClient, Replica, Uuid } from '../master/api.js';
 import type { CallLimits, Peer, Transfer } from '../transfer/transfer.js';
 import type { SegmentMemory } from './memory.js';
@@ -21,6 +22,11 @@ export interface Session {
   metadata(limits?: CallLimits): MetadataClient;
   /** Throws ERR_SEGMENT where the segment is gone, ERR_PEER where its owner is. */
   place(replica: Replica): Place | Promise<Place>;
+  /**
+   * These objects did not have their checksum when they were read: those that are corrupt where they lie are removed, so
+   * that they are computed and stored anew. Bytes that changed on their way cost no other reader the object.
+   */
+  suspect(keys: Keys, tenant: string): Promise<void>;
   /** Milliseconds, by the clock that leases are measured with. */
   now(): number;
 }
@@ -35,16 +41,25 @@ export function keyName(key: Uint8Array, tenant: string): string {
  * preempted by another of the same client, and then the first must neither end nor revoke it.
  */
 export class Claims {
-  readonly #batches = new Map<string, object>();
+  readonly #batches = new Map<string, Claimant>();
 
-  take(name: string, batch: object): void {
+  take(name: string, batch: Claimant): void {
     this.#batches.set(name, batch);
   }
 
   /** Gives the claim back; false where another batch has it by now. */
-  drop(name: string, batch: object): boolean {
+  drop(name: string, batch: Claimant): boolean {
     return this.#batches.get(name) === batch && this.#batches.delete(name);
   }
+
+  /** Ends every batch: no write of this client lands anywhere any more. */
+  async abort(): Promise<void> {
+    await Promise.allSettled([...new Set(this.#batches.values())].map((batch) => batch.abort()));
+  }
+}
+
+interface Claimant {
+  abort(): Promise<void>;
 }
 
 /** A random id for a client or a segment. */

@@ -38,6 +38,7 @@ import {
   checkList,
   checkParts,
   checkValue,
+  examine,
   getValues,
   putValues,
   rangeBytes,
@@ -337,7 +338,8 @@ export class MooncakeStore implements ObjectStore {
 
   /** Lets others attach, through the store's transfer or another; the function returned ends that. */
   serve(transfer?: Transfer): () => void {
-    return this.#embedded('serve').serve(transfer ?? this.transfer);
+    const context = this.#open();
+    return this.#embedded('serve').serve(transfer ?? this.transfer, (keys, tenant) => examine(context, keys, tenant));
   }
 
   /** Ends the store: calls throw ERR_CLOSED. Closes its transfer if it made it itself. Idempotent. */
@@ -354,7 +356,7 @@ export class MooncakeStore implements ObjectStore {
   async #metadata(options: CallLimits): Promise<MetadataClient> {
     const context = this.#open();
     const limits = new Limits(object('options', options), context);
-    const session = await context.session();
+    const session = await limits.within(context.session());
     return session.metadata(limits.rest());
   }
 

@@ -5,6 +5,7 @@ import type { Keys } from '../core/keys.js';
 import type { Transfer } from '../transfer/transfer.js';
 import { Limits } from './batch.js';
 import type { StoreContext } from './context.js';
+import { Counters } from './counters.js';
 import { ObjectGets } from './get.js';
 import type { GetValueOptions, PutValueOptions } from './options.js';
 import { ObjectPuts } from './put.js';
@@ -128,6 +129,19 @@ export async function viewValue(
   if (status !== 0) return undefined;
   const verified = context.verify && checksum !== undefined;
   return memory ? new ObjectView(bytes, verified, memory, () => gets.leaseMs(0)) : new ObjectView(bytes, verified);
+}
+
+/** Sums objects where they lie; the corrupt ones are misses, which removes them. */
+export async function examine(context: StoreContext, keys: Keys, tenant: string): Promise<void> {
+  const limits = new Limits({}, context);
+  const gets = await ObjectGets.open(
+    { ...context, counters: new Counters(), verify: true },
+    keys,
+    { tenant, stride: 1 },
+    limits,
+  );
+  for (let i = 0; i < keys.length; i++) await gets.check(i, limits);
+  await gets.finish();
 }
 
 /** Waits for all reads, so that none writes into the caller's memory afterwards; throws what the first failed with. */

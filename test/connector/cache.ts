@@ -16,14 +16,13 @@ export interface CacheShape {
   blocks: number;
   /**
    * Where cells lie. fused: vLLM on CPU, all layers in one memory, (layer, block, head, token, key|value). split:
-   * FlashAttention, a memory per layer, (key|value, block, token, head).
+   * FlashAttention, a memory per layer, (key|value, block, token, head). latent: no heads, (layer, block, token), the same
+   * on every rank.
    */
-  form: 'fused' | 'split';
+  form: 'fused' | 'split' | 'latent';
   rank: number;
   tensorParallelSize: number;
 }
-
-const NAMES = ['k', 'v'] as const;
 
 /** What a cell depends on of its tokens: two words per position, each a function of every token up to there. */
 export class Prefix {
@@ -72,15 +71,15 @@ export class RankCache {
     this.#salt = word(shape.model);
     const bytes = 2 * shape.cellBytes * this.#localHeads() * shape.blockSize * shape.blocks;
     this.memories =
-      shape.form === 'fused'
-        ? [new Uint8Array(bytes * shape.layers)]
-        : Array.from({ length: shape.layers }, () => new Uint8Array(bytes));
+      shape.form === 'split'
+        ? Array.from({ length: shape.layers }, () => new Uint8Array(bytes))
+        : [new Uint8Array(bytes * shape.layers)];
     this.#own = this.layout(this.memories.map((_, index) => index));
     for (let block = 0; block < shape.blocks; block++) this.poison(block);
   }
 
   #localHeads(): number {
-    return Math.max(1, this.#shape.heads / this.#shape.tensorParallelSize);
+    return this.#shape.form === 'latent' ? 1 : Math.max(1, this.#shape.heads / this.#shape.tensorParallelSize);
   }
 
   get caches(): KvCaches {
@@ -91,36 +90,40 @@ export class RankCache {
     const { layers, heads, cellBytes, blockSize, blocks, form, rank, tensorParallelSize } = this.#shape;
     const local = this.#localHeads();
     const page = blockSize * local * cellBytes;
-    const tensor = (index: number): KvTensorOptions =>
+    const tensor = (step: number, strides: KvTensorOptions['strides'], elements = cellBytes / 2) => ({
+      dtype: 'bfloat16' as const,
+      elements,
+      strides,
+      at:
+        form === 'split'
+          ? segments.map((segment) => ({ segment, offset: step }))
+          : { segment: segments[0], offset: step },
+    });
+    const fused = {
+      layer: 2 * page * blocks,
+      block: 2 * page,
+      head: 2 * cellBytes * blockSize,
+      token: 2 * cellBytes,
+    };
+    const split = { block: page, token: local * cellBytes, head: cellBytes };
+    const latent = { layer: fused.layer, block: 2 * page, token: (2 * page) / blockSize };
+    const tensors: Record<string, KvTensorOptions> =
       form === 'fused'
-        ? {
-            dtype: 'bfloat16',
-            elements: cellBytes / 2,
-            strides: {
-              layer: 2 * page * blocks,
-              block: 2 * page,
-              head: 2 * cellBytes * blockSize,
-              token: 2 * cellBytes,
-            },
-            at: { segment: segments[0], offset: index * cellBytes },
-          }
-        : {
-            dtype: 'bfloat16',
-            elements: cellBytes / 2,
-            strides: { block: page, token: local * cellBytes, head: cellBytes },
-            at: segments.map((segment) => ({ segment, offset: index * page * blocks })),
-          };
+        ? { k: tensor(0, fused), v: tensor(cellBytes, fused) }
+        : form === 'split'
+          ? { k: tensor(0, split), v: tensor(page * blocks, split) }
+          : { latent: tensor(0, latent, page / blockSize) };
     const options: KvLayoutOptions = {
       segments: segments.map((id, index) => ({ id, length: this.memories[index].length })),
       tensorParallel: { rank, size: tensorParallelSize },
       groups: [
         {
-          kind: 'full',
+          kind: form === 'latent' ? 'mla' : 'full',
           layers: { from: 0, to: layers },
-          heads,
+          heads: form === 'latent' ? undefined : heads,
           blockSize,
           blocks,
-          tensors: Object.fromEntries(NAMES.map((name, index) => [name, tensor(index)])),
+          tensors,
         },
       ],
     };
@@ -143,12 +146,12 @@ export class RankCache {
 
   /** Whether the cells at (layer, block, slot) hold what `compute` would write. */
   holds(layer: number, block: number, slot: number, state: [number, number]): boolean {
-    const expected = new Uint8Array(this.#shape.cellBytes);
     let equal = true;
     this.#eachCell(
       layer,
       block,
       (cell, seed) => {
+        const expected = new Uint8Array(cell.length);
         fill(expected, seed, state);
         for (let i = 0; i < cell.length; i++) if (cell[i] !== expected[i]) equal = false;
       },
@@ -160,13 +163,14 @@ export class RankCache {
   #eachCell(layer: number, block: number, visit: (cell: Uint8Array, seed: number) => void, slot?: number): void {
     const { headRange, tensors } = this.#own.group();
     const [from, to] = slot === undefined ? [0, this.#shape.blockSize] : [slot, slot + 1];
-    for (const [index, name] of NAMES.entries()) {
-      const { places, bytes, block: perBlock, token: perToken, head: perHead } = tensors.get(name)!;
+    for (const [index, { places, bytes, block: perBlock, token: perToken, head: perHead }] of [
+      ...tensors.values(),
+    ].entries()) {
       const { segment, offset } = places[layer];
       for (let head = headRange.from; head < headRange.to; head++) {
         const seed = this.#salt ^ Math.imul(layer * 2 + index + 1, 0x9e3779b1) ^ Math.imul(head + 1, 0xc2b2ae3d);
         for (let token = from; token < to; token++) {
-          const at = offset + block * perBlock + token * perToken! + (head - headRange.from) * perHead!;
+          const at = offset + block * perBlock + token * perToken! + (head - headRange.from) * (perHead ?? 0);
           visit(this.memories[segment].subarray(at, at + bytes), seed);
         }
       }

@@ -16,7 +16,7 @@ export const arrival: Scenario[] = [];
 const scenario = (name: string, needs: readonly Capability[], run: Scenario['run']) =>
   void arrival.push({ name, needs, run });
 
-for (const form of ['fused', 'split'] as const) {
+for (const form of ['fused', 'split', 'latent'] as const) {
   scenario(`save and load, ${form}`, [], async (bench) => {
     const options = { tokens: PROMPT, maxTokens: 6 };
     const [from, to] = [await bench.engine({ form }), await bench.engine({ form })];
@@ -137,7 +137,7 @@ for (const [from, to] of [
   [2, 4],
 ]) {
   scenario(`${from} ranks to ${to}`, ['tensorParallel'], async (bench) => {
-    for (const form of ['fused', 'split'] as const) {
+    for (const form of ['fused', 'split', 'latent'] as const) {
       const taken = await bench.pass(
         await bench.engine({ form, tensorParallelSize: from, model: form }),
         await bench.engine({ form, tensorParallelSize: to, model: form }),

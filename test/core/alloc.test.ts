@@ -201,6 +201,76 @@ test('the one hole that fits is found behind many of its class that are too smal
   assert.is(allocator.allocate(1040)?.offset, fits.offset);
 });
 
+test('a place can be asked for: it is had exactly where every byte of it is free', () => {
+  const place = fc.record({
+    how: fc.constantFrom('at', 'at', 'at', 'any', 'free'),
+    offset: fc.integer({ min: -70, max: 400 }),
+    size: fc.integer({ min: 1, max: 90 }),
+    pick: fc.double({ min: 0, max: 0.999, noNaN: true }),
+  });
+  fc.assert(
+    fc.property(fc.constantFrom(1, 4, 64), fc.array(place, { maxLength: 120 }), (alignment, places) => {
+      const base = 1024;
+      const capacity = 320;
+      const set = new AllocatorSet({ maxSegments: 2 });
+      // A neighbour, so that a node may come back in another segment.
+      const other = set.addSegment({ length: 1000 });
+      const id = set.addSegment({ length: capacity, base, alignment });
+      const live: Range[] = [];
+      for (const { how, offset, size, pick } of places) {
+        const rounded = Math.ceil(size / alignment) * alignment;
+        if (how === 'free') {
+          const extra = set.allocate(other, size);
+          if (live.length > 0) set.free(live.splice(Math.floor(pick * live.length), 1)[0].handle);
+          if (extra && pick < 0.5) set.free(extra.handle);
+        } else if (how === 'any') {
+          const got = set.allocate(id, size);
+          if (got) live.push({ offset: got.offset, size: rounded, handle: got.handle });
+        } else {
+          const from = base + (pick < 0.7 ? offset - (offset % alignment) : offset);
+          const got = set.allocateAt(id, from, size);
+          const free =
+            from % alignment === 0 &&
+            from >= base &&
+            from + rounded <= base + capacity &&
+            live.every((range) => range.offset >= from + rounded || range.offset + range.size <= from);
+          assert.is(got !== undefined, free, `${from} + ${size}`);
+          if (!got) continue;
+          assert.equal(set.locate(got.handle), { segment: id, offset: from, size: rounded, handle: got.handle });
+          live.push({ offset: from, size: rounded, handle: got.handle });
+        }
+        assert.equal(set.figures(id), model(live, base, capacity));
+      }
+      for (const { handle } of live) set.free(handle);
+      assert.equal(set.figures(id), model([], base, capacity));
+      assert.is(set.allocateAt(id, base, capacity)?.offset, base);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('a segment is filled by places in any order, and refuses each a second time', () => {
+  const PAGE = 4096;
+  const next = random(11);
+  const order = Array.from({ length: 2000 }, (_, i) => i).sort(() => next() - 0.5);
+  for (const places of [order, [...order].sort((a, b) => a - b), [...order].sort((a, b) => b - a)]) {
+    const allocator = new OffsetAllocator({ length: places.length * PAGE, base: 2 ** 40, alignment: PAGE });
+    for (const place of places) assert.ok(allocator.allocateAt(2 ** 40 + place * PAGE, PAGE));
+    assert.is(allocator.figures().free, 0);
+    for (const place of places) assert.is(allocator.allocateAt(2 ** 40 + place * PAGE, 1), undefined);
+  }
+});
+
+test('without memory for nodes a place is not had, and nothing has changed', () => {
+  const allocator = new OffsetAllocator({ length: 2 ** 40, maxMetadataBytes: 2 ** 18 });
+  let at = 4096;
+  while (allocator.allocateAt(at, 4096)) at += 8192;
+  const before = allocator.figures();
+  assert.is(allocator.allocateAt(at, 4096), undefined);
+  assert.equal(allocator.figures(), before);
+  assert.is(before.largestFree, 2 ** 40 - at + 4096);
+});
+
 test('offsets up to 2^47 and sizes beyond 32 bits', () => {
   const base = 2 ** 46;
   const allocator = new OffsetAllocator({ length: 2 ** 46, base, alignment: 2 ** 21 });
@@ -402,12 +472,15 @@ test('wrong arguments are named, and nothing has changed', () => {
     rejects('size', () => set.allocateFirst([id], value as never));
     rejects('length', () => set.addSegment({ length: value as never }));
     rejects('alignment', () => set.addSegment({ length: 64, alignment: value as never }));
+    rejects('size', () => set.allocateAt(id, 0, value as never));
+    if (value !== 0) rejects('offset', () => set.allocateAt(id, value as never, 1));
     if (value !== 0) rejects('base', () => set.addSegment({ length: 64, base: value as never }));
     rejects('maxSegments', () => new AllocatorSet({ maxSegments: value as never }));
     rejects('maxMetadataBytes', () => new AllocatorSet({ maxMetadataBytes: value as never }));
   }
   for (const value of [-1, 1, 2, 0.5, Number.NaN, '0', null, undefined, 2 ** 40]) {
     rejects('segment', () => set.allocate(value as never, 1));
+    rejects('segment', () => set.allocateAt(value as never, 0, 1));
     rejects('segment', () => set.removeSegment(value as never));
     rejects('segment', () => set.figures(value as never));
     rejects('segment', () => set.freeBytes(value as never));

@@ -46,7 +46,7 @@ class Run {
       : undefined;
     this.#tenants = quotas ? ['default', 'default', 't1', 't1', 'nobody'] : ['default', 'default', 't1'];
     this.#settings = {
-      leaseTtlMs: this.#pick([0, 20, 100]),
+      leaseTtlMs: this.#pick([0, 50, 400]),
       evictionHighWatermark: this.#pick([0.5, 0.9, 1]),
       evictionRatio: this.#pick([0.01, 0.05, 0.5]),
       allowEvictSoftPinned: this.#chance(0.7),
@@ -72,14 +72,14 @@ class Run {
   async step(): Promise<string> {
     const operations: [number, string, () => void | Promise<void>][] = [
       [20, 'put', () => this.#start(false)],
-      [8, 'upsert', () => this.#start(true)],
+      [12, 'upsert', () => this.#start(true)],
       [22, 'end', () => this.#end()],
       [5, 'revoke', () => this.#revoke()],
       [16, 'read', () => this.#read()],
-      [8, 'lookup', () => this.#lookup()],
-      [5, 'remove', () => this.#remove()],
+      [16, 'lookup', () => this.#lookup()],
+      [8, 'remove', () => this.#remove()],
       [1, 'remove many', () => this.#removeMany()],
-      [10, 'time', () => this.#pass()],
+      [12, 'time', () => this.#pass()],
       [2, 'tick', () => this.#tick()],
       [1, 'mount', () => this.#mount()],
       [0.7, 'unmount', () => this.#unmount()],
@@ -95,7 +95,8 @@ class Run {
 
   #start(upsert: boolean): void {
     const [client, tenant, keys] = [this.#pick(CLIENTS), this.#pick(this.#tenants), this.#keys()];
-    const sizes = Float64Array.from(keys, () => this.#size());
+    const same = (key: string) => (this.#chance(0.5) ? this.#model.entry(tenant, key)?.content?.size : undefined);
+    const sizes = Float64Array.from(keys, (key) => same(key) ?? this.#size());
     const config: ReplicateConfig = {
       replicas: this.#pick([1, 1, 1, 2, 3]),
       softPin: this.#pick(['preserve', 'preserve', 'enable', 'disable']),
@@ -190,7 +191,7 @@ class Run {
   }
 
   #pass(): void {
-    this.#model.now += Math.floor(this.#uniform() ** 3 * this.#pick([10, 100, 1500]));
+    this.#model.now += Math.floor(this.#uniform() ** 3 * this.#pick([10, 100, 100, 1500]));
   }
 
   #tick(): void {

@@ -130,6 +130,24 @@ test('puts of one client are not ended or taken back by another, and go when the
     assert.is(await code(() => client.get('a')), 'ERR_CLOSED');
   }));
 
+test('closing an attached store ends its writes before its puts are taken back', () =>
+  over(async ({ owner, client, transfer }) => {
+    const segment = transfer.register(new Uint8Array(48 * MiB).fill(5));
+    const put = await client.openPut(Keys.from(['a']), 48 * MiB, { stride: 48 * MiB });
+    let ended = '';
+    const write = put
+      .write(descriptors([{ source: [segment, 0], destination: [OBJECTS, 0], length: 48 * MiB }]))
+      .catch(({ code }) => {
+        ended = code;
+      });
+    await new Promise((resolve) => setImmediate(resolve));
+    await client.close();
+    assert.ok(['ERR_ABORTED', 'ERR_CLOSED'].includes(ended), ended);
+    await write;
+    assert.is((await owner.stats()).metadata.incomplete, 0);
+    assert.is(await code(() => put.commit()), 'ERR_CLOSED');
+  }));
+
 test('whatever a client sends, the store keeps its sense', () =>
   over(async ({ owner, transfer, ours }) => {
     await owner.put('good', content(1000, 1));
@@ -173,7 +191,10 @@ test('whatever a client sends, the store keeps its sense', () =>
     ];
     for (const message of bad) {
       const refused = await code(() => peer.call('mooncake-store', message));
-      assert.ok(['ERR_PROTOCOL', 'ERR_INVALID_ARGUMENT', 'ERR_NOT_SUPPORTED'].includes(refused), refused);
+      assert.ok(
+        ['ERR_PROTOCOL', 'ERR_INVALID_ARGUMENT', 'ERR_NOT_SUPPORTED', 'ERR_NOT_OWNER'].includes(refused),
+        refused,
+      );
     }
     // A client cannot end or take back what it did not start.
     const sums = { sums: new Uint8Array(8), given: new Uint8Array(1) };
@@ -203,6 +224,11 @@ test('a store may be served over another transfer than its own', async () => {
   assert.is(await client.get('large'), undefined);
   stop();
   assert.is(await code(() => client.put('b', content(1, 1))), 'ERR_NOT_SUPPORTED');
+  assert.is(await client.get('a'), undefined);
+  owner.serve(door);
+  // The owner knows the client no more; the call after this one introduces it anew.
+  assert.is(await code(() => client.put('b', content(1, 1))), 'ERR_NOT_OWNER');
+  assert.is(await client.put('b', content(1, 1)), true);
   await client.close();
   await owner.close();
   await door.close();
@@ -220,6 +246,23 @@ test('attaching where nothing is served, or nobody is, says so', async () => {
   const none = { address: 'tcp://127.0.0.1:1' } as never;
   assert.is(await code(() => MooncakeStore.attach(none)), 'ERR_INVALID_ARGUMENT');
   await transfer.close();
+});
+
+test('an object that is corrupt where it lies goes when an attached reader finds it', async () => {
+  const memory = new Uint8Array(4 * MiB);
+  await over(
+    async ({ owner, client }) => {
+      await owner.put('a', content(MiB, 1));
+      const info = await owner.getReplicas('a');
+      memory[(info?.replicas[0].offset ?? 0) + 1000] ^= 1;
+      assert.is(await client.get('a'), undefined);
+      assert.is((await client.stats()).misses.corrupt, 1);
+      assert.is(await owner.isExist('a'), false);
+      assert.is(await client.put('a', content(MiB, 1)), true);
+      assert.ok(same(await client.get('a'), content(MiB, 1)));
+    },
+    { segments: [{ memory }] },
+  );
 });
 
 test('what only an owner can do is refused by name', () =>

@@ -8,16 +8,16 @@ const KEYS = 12;
 const MAX_VALUE = 40_000;
 
 /** Every value says its key and a number in its first bytes, and is a function of them: nothing can be mistaken. */
-function valueOf(key: number, number: number): Uint8Array {
+function makeValue(key: number, number: number): Uint8Array {
   const value = content(16 + ((key * 7919 + number * 104729) % MAX_VALUE), key * 1000 + number);
   new DataView(value.buffer).setUint32(0, key);
   new DataView(value.buffer).setUint32(4, number);
   return value;
 }
 
-function isValueOf(key: number, got: Uint8Array): boolean {
+function isValue(key: number, got: Uint8Array): boolean {
   const view = new DataView(got.buffer, got.byteOffset, got.byteLength);
-  return view.getUint32(0) === key && same(got, valueOf(key, view.getUint32(4)));
+  return view.getUint32(0) === key && same(got, makeValue(key, view.getUint32(4)));
 }
 
 /** One worker's random work; every get that finds something finds what some put of that key gave. */
@@ -33,38 +33,38 @@ async function work(store: MooncakeStore, worker: number, seed: number, operatio
         case 0:
         case 1:
         case 2:
-          await store.put(name, valueOf(key, number));
+          await store.put(name, makeValue(key, number));
           break;
         case 3:
-          await store.upsert(name, valueOf(key, number));
+          await store.upsert(name, makeValue(key, number));
           break;
         case 4:
           await store.remove(name, { force: next(2) === 0 });
           break;
         case 5: {
           const [got, other] = await store.batchGet([name, `key-${(key + 1) % KEYS}`]);
-          assert.ok(got === undefined || isValueOf(key, got), name);
-          assert.ok(other === undefined || isValueOf((key + 1) % KEYS, other));
+          assert.ok(got === undefined || isValue(key, got), name);
+          assert.ok(other === undefined || isValue((key + 1) % KEYS, other));
           break;
         }
         case 6: {
           const view = await store.getView(name);
           // Others work while the view is held.
           if (view) await new Promise((resolve) => setImmediate(resolve));
-          const right = view !== undefined && isValueOf(key, view.bytes);
+          const right = view !== undefined && isValue(key, view.bytes);
           if (view?.release()) assert.ok(right, `view of ${name}`);
           break;
         }
         case 7: {
           const into = new Uint8Array(MAX_VALUE + 16);
           const size = await store.getInto(name, into);
-          if (size !== undefined) assert.ok(isValueOf(key, into.subarray(0, size)), name);
+          if (size !== undefined) assert.ok(isValue(key, into.subarray(0, size)), name);
           break;
         }
         default: {
           const got = await store.get(name);
           if (got !== undefined) {
-            assert.ok(isValueOf(key, got), name);
+            assert.ok(isValue(key, got), name);
             checked++;
           }
         }

@@ -1,0 +1,171 @@
+// Segments: mounting, placement of copies, and what goes with a segment that is unmounted.
+import type { AllocationStrategy, MooncakeError, ReplicateConfig } from 'mooncake-ts';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { ALICE, BOB, segment, start, uuid } from './support.js';
+
+test('mounting again what is mounted is fine; another segment of that id, name or range is not', () => {
+  const { service } = start(1000);
+  const own = segment(1, 1000);
+  assert.is(service.mountSegment(own, ALICE), 0);
+  assert.is(service.mountSegment(own, BOB), -102);
+  assert.is(service.mountSegment({ ...own, length: 2000 }, ALICE), -102);
+  assert.is(service.mountSegment({ ...own, id: uuid(7) }, BOB), -102, 'the name is taken');
+  const second = { ...own, id: uuid(7), name: 'other' };
+  assert.is(service.mountSegment({ ...second, base: own.base + 999 }, ALICE), -102, 'they overlap');
+  assert.is(service.mountSegment({ ...second, base: own.base + 1000 }, ALICE), 0);
+  assert.is(service.mountSegment({ ...own, id: uuid(8), name: 'foreign' }, BOB), 0, 'the memory of another process');
+  assert.is(service.stats().capacityBytes, 3000);
+});
+
+test('segments of no bytes, of no name, or beyond 2^47 are -600', () => {
+  const { service } = start(1000);
+  for (const more of [
+    { length: 0 },
+    { length: -5 },
+    { length: 1.5 },
+    { length: Number.NaN },
+    { base: -1 },
+    { base: 0.5 },
+    { base: 2 ** 47 - 999 },
+    { name: '' },
+  ]) {
+    assert.is(service.mountSegment({ ...segment(2, 1000), ...more }, ALICE), -600, JSON.stringify(more));
+  }
+  for (const [argument, call] of [
+    ['segment', () => service.mountSegment(null as never, ALICE)],
+    ['segment.id', () => service.mountSegment({ ...segment(2, 10), id: 'x' }, ALICE)],
+    ['segment.endpoint', () => service.mountSegment({ ...segment(2, 10), endpoint: 5 as never }, ALICE)],
+    ['client', () => service.mountSegment(segment(2, 10), '')],
+    ['segment', () => service.unmountSegment('x', ALICE)],
+  ] as const) {
+    try {
+      call();
+      assert.unreachable(argument);
+    } catch (error) {
+      assert.is((error as MooncakeError).argument, argument);
+    }
+  }
+  assert.is(service.segments().length, 1);
+});
+
+test('copies go to different segments, as many as there are', () => {
+  const { service, put, place, begin } = start(1000);
+  for (const number of [2, 3]) service.mountSegment(segment(number, 1000), BOB);
+  put('a', 100, { replicas: 3 });
+  assert.is(new Set(place('a').map(({ segment }) => segment)).size, 3);
+  put('b', 100, { replicas: 5 });
+  assert.is(place('b').length, 3, 'fewer than asked is success');
+  put('large', 900, { replicas: 3 });
+  const outcome = begin('c', 150, { replicas: 3 });
+  assert.ok(outcome.ok);
+});
+
+test('preferred segments come first, in their order, then the rest', () => {
+  for (const allocationStrategy of ['random', 'free_ratio_first', 'local_first'] as AllocationStrategy[]) {
+    const { service, put, place } = start(300, { allocationStrategy });
+    for (const number of [2, 3, 4]) service.mountSegment(segment(number, 300), BOB);
+    const preferredSegments = ['segment-3', 'none', 'segment-2'];
+    const wanted = [3, 3, 3, 2, 2, 2].map((number) => segment(number, 0).id);
+    for (const [i, id] of wanted.entries()) {
+      put(`key-${i}`, 100, { preferredSegments });
+      assert.is(place(`key-${i}`)[0].segment, id, `${allocationStrategy} ${i}`);
+    }
+    assert.is(put('key-6', 100, { preferredSegments }), 0);
+  }
+});
+
+test("the writer's host comes first where that is asked for, or is the strategy", () => {
+  const spread = (allocationStrategy: AllocationStrategy, config: ReplicateConfig) => {
+    const { service, put, place } = start(10_000, { allocationStrategy });
+    service.mountSegment(segment(2, 1000, { hostId: 'here' }), BOB);
+    service.mountSegment(segment(3, 10_000, { hostId: 'there' }), uuid(9));
+    for (let i = 0; i < 10; i++) put(`key-${i}`, 100, config);
+    return Array.from({ length: 10 }, (_, i) => place(`key-${i}`)[0].segment);
+  };
+  const here = Array(10).fill(segment(2, 0).id);
+  assert.equal(spread('local_first', { hostId: 'here' }), here);
+  assert.equal(spread('random', { hostId: 'here', preferSameNode: true }), here);
+  assert.not.equal(spread('random', { hostId: 'here' }), here);
+});
+
+test('a writer that names no host is on that of its own segments', () => {
+  const { service, keys, place } = start(10_000, { allocationStrategy: 'local_first' });
+  service.mountSegment(segment(2, 10_000, { hostId: 'here' }), BOB);
+  for (let i = 0; i < 10; i++) {
+    service.putStart(BOB, keys(`key-${i}`), Float64Array.of(100), {}, 'default');
+    service.putEnd(BOB, keys(`key-${i}`), [undefined], 'default');
+    assert.is(place(`key-${i}`)[0].segment, segment(2, 0).id);
+  }
+});
+
+test('free_ratio_first takes the emptiest; random spreads', () => {
+  const { service, put, place } = start(1000, { allocationStrategy: 'free_ratio_first' });
+  put('a', 500);
+  service.mountSegment(segment(2, 2000), BOB);
+  put('b', 900);
+  assert.is(place('b')[0].segment, segment(2, 0).id);
+  put('c', 100);
+  assert.is(place('c')[0].segment, segment(2, 0).id, '55 % are free there, 50 % here');
+  put('d', 100);
+  assert.is(place('d')[0].segment, segment(1, 0).id);
+  const random = start(1e6);
+  for (const number of [2, 3]) random.service.mountSegment(segment(number, 1e6), BOB);
+  for (let i = 0; i < 100; i++) random.put(`key-${i}`, 1);
+  for (const { objects } of random.service.segments()) assert.ok(objects > 5, `${objects} of 100`);
+});
+
+test('what lay in an unmounted segment alone is gone at once; copies elsewhere are served', () => {
+  const { service, put, read, has, begin, end, place } = start(1000);
+  service.mountSegment(segment(2, 1000), BOB);
+  put('both', 100, { replicas: 2 });
+  put('here', 100, { preferredSegments: ['segment-1'] });
+  put('there', 100, { preferredSegments: ['segment-2'] });
+  begin('open', 100, { preferredSegments: ['segment-2'] });
+  read('there');
+  assert.is(service.unmountSegment(segment(2, 0).id, ALICE), -601);
+  assert.is(service.unmountSegment(segment(2, 0).id, BOB), 0);
+  assert.is(service.unmountSegment(segment(2, 0).id, BOB), 0, 'one that is not there is no error');
+  assert.equal([has('both'), has('here'), has('there'), end('open')], [1, 1, 0, -704]);
+  assert.equal(
+    place('both').map(({ segment }) => segment),
+    [segment(1, 0).id],
+  );
+  const { usedBytes, capacityBytes, keptBackBytes, tenants } = service.stats();
+  assert.equal({ usedBytes, capacityBytes, keptBackBytes }, { usedBytes: 200, capacityBytes: 1000, keptBackBytes: 0 });
+  assert.is(tenants.default.usedBytes, 200);
+});
+
+test('space that is kept back goes with its segment, and the segment that comes next is whole', () => {
+  const { service, clock, put, read, remove } = start(1000);
+  put('a', 600);
+  read('a');
+  remove('a', true);
+  assert.is(service.stats().keptBackBytes, 600);
+  service.unmountSegment(segment(1, 0).id, ALICE);
+  assert.is(service.stats().keptBackBytes, 0);
+  service.mountSegment(segment(1, 1000), ALICE);
+  assert.is(put('b', 1000), 0);
+  clock.now += 1000;
+  service.tick();
+  assert.equal([service.stats().usedBytes, service.stats().objects], [1000, 1]);
+});
+
+test('figures of segments', () => {
+  const { service, put, read, remove, begin } = start(1000, { alignment: 64 });
+  put('a', 100);
+  put('b', 100);
+  begin('c', 1);
+  read('b');
+  remove('b', true);
+  const [figures] = service.segments();
+  assert.equal(figures, {
+    ...segment(1, 1000),
+    client: ALICE,
+    usedBytes: 128 + 128 + 64,
+    capacityBytes: 960,
+    objects: 2,
+  });
+});
+
+test.run();
