@@ -5,6 +5,9 @@ import { useSharedCore } from './core/wasm.js';
 useSharedCore(() => readFileSync(new URL('../core.shared.wasm', import.meta.url)));
 
 export type * from './connector/api.js';
+export type { LoadName } from './connector/decode.js';
+export { MooncakeConnector, type MooncakeConnectorOptions } from './connector/mooncake.js';
+export { MultiConnector } from './connector/multi.js';
 export { MooncakeStoreConnector, type StoreConnectorOptions } from './connector/store.js';
 export {
   type Allocation,
@@ -62,11 +65,7 @@ export type {
 export type { AllocationStrategy, MetadataOptions, TenantPolicy } from './master/options.js';
 export { MetadataService } from './master/service.js';
 export { STATUS } from './master/status.js';
-export {
-  MooncakeConnector,
-  MultiConnector,
-  TransferEngine,
-} from './planned.js';
+export { TransferEngine } from './planned.js';
 export { WorkerPool, type WorkerPoolOptions } from './pool/piscina.js';
 export type {
   CallOptions,

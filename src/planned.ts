@@ -12,10 +12,6 @@ abstract class Planned {
   }
 }
 
-/** Prefill to decode transfer of KV blocks. */
-export class MooncakeConnector extends Planned {}
-/** Several connectors as one. */
-export class MultiConnector extends Planned {}
 /** Transfers between registered memories. */
 export class TransferEngine extends Planned {}
 /** The metadata service of the store. */
