@@ -14,6 +14,7 @@ export {
   type SegmentOptions,
 } from './core/alloc.js';
 export { Crc64, crc64Combine, crc64Into } from './core/checksum.js';
+export type * from './connector/api.js';
 export { type Descriptor, Descriptors } from './core/descriptors.js';
 export { KvLayout, type KvLayoutOptions } from './core/layout.js';
 export {

@@ -1,0 +1,3 @@
+export { DEFAULT_MODEL, type ModelConfig } from './config.js';
+export { KvCache } from './kv-cache.js';
+export { Model } from './model.js';
