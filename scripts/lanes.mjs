@@ -19,7 +19,7 @@ export const LANES = {
   lint: { ci: true, check: ['run', 'lint'] },
   unit: {
     ci: true,
-    folders: ['test/core', 'test/cli', 'test/workers', 'test/replay'],
+    folders: ['test/core', 'test/cli', 'test/workers', 'test/replay', 'test/engine'],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
   },
   edge: {

@@ -1,16 +1,21 @@
 /**
  * Attention of one query head over a paged context: positions 0 to `position`, found through the request's block ids, in
  * the order of the positions. So the sums do not depend on which blocks hold the context, nor on who wrote them.
+ *
+ * Keys are cached as they were projected, and turned to their position (RoPE) when they are read. Attention does not mind
+ * the order of its keys: were they cached turned, a context whose blocks are all there but in the wrong order would pass.
  */
-import { dot } from './kernels.js';
 import type { KvCache } from './kv-cache.js';
+import type { Rope } from './rope.js';
 
 export class Attention {
   readonly #headDim: number;
+  readonly #rope: Rope;
   readonly #scores: Float64Array;
 
-  constructor(headDim: number, maxPositions: number) {
+  constructor(headDim: number, maxPositions: number, rope: Rope) {
     this.#headDim = headDim;
+    this.#rope = rope;
     this.#scores = new Float64Array(maxPositions);
   }
 
@@ -26,14 +31,16 @@ export class Attention {
   ): void {
     const headDim = this.#headDim;
     const scores = this.#scores;
+    const rope = this.#rope;
     const { values, blockSize } = cache;
+    rope.rotate(x, at, position);
     const scale = 1 / Math.sqrt(headDim);
     let largest = Number.NEGATIVE_INFINITY;
     for (let first = 0, b = 0; first <= position; first += blockSize, b++) {
       const end = Math.min(position + 1, first + blockSize);
       let key = cache.at(layer, blocks[b], kvHead);
       for (let p = first; p < end; p++, key += 2 * headDim) {
-        const score = dot(x, at, values, key, headDim) * scale;
+        const score = rope.score(x, at, values, key, p) * scale;
         scores[p] = score;
         if (score > largest) largest = score;
       }

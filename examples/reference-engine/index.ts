@@ -6,3 +6,4 @@ export { KvCache, type KvCacheOptions } from './kv-cache.js';
 export { MAX_ROWS, Model, type Rows } from './model.js';
 export type { EngineOptions, GenerateOptions } from './options.js';
 export { BOS, decode, EOS, encode, GENERATED, VOCABULARY } from './tokenizer.js';
+export { type LayerWeights, makeWeights, type Weights } from './weights.js';

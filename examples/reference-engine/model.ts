@@ -32,7 +32,6 @@ export class Model {
   /** Says which weights these are; part of every key under which their KV is shared. */
   readonly name: string;
   readonly #weights: Weights;
-  readonly #rope: Rope;
   readonly #attention: Attention;
   // Free between calls, so that engines of one process can share a model.
   readonly #normed: Float32Array;
@@ -49,8 +48,7 @@ export class Model {
     this.seed = seed;
     this.name = `reference-l${layers}-d${dim}-h${heads}.${kvHeads}x${headDim}-f${hidden}-seed${seed}`;
     this.#weights = makeWeights(this.config, seed);
-    this.#rope = new Rope(headDim, maxPositions);
-    this.#attention = new Attention(headDim, maxPositions);
+    this.#attention = new Attention(headDim, maxPositions, new Rope(headDim, maxPositions));
     this.#normed = new Float32Array(MAX_ROWS * dim);
     this.#query = new Float32Array(MAX_ROWS * heads * headDim);
     this.#key = new Float32Array(MAX_ROWS * kvHeads * headDim);
@@ -104,7 +102,6 @@ export class Model {
       }
       for (let head = own.from; head < own.to; head++) {
         const at = (r * heads + head) * headDim;
-        this.#rope.rotate(this.#query, at, position);
         this.#attention.attend(this.#query, at, cache, index, Math.floor(head / shared), blocks, position);
       }
     }
@@ -113,7 +110,6 @@ export class Model {
   #store(layer: number, cache: KvCache, head: number, at: number, blocks: readonly number[], position: number): void {
     const { headDim } = this.config;
     const { blockSize, values } = cache;
-    this.#rope.rotate(this.#key, at, position);
     const block = blocks[Math.floor(position / blockSize)];
     const cell = cache.at(layer, block, head) + (position % blockSize) * 2 * headDim;
     for (let i = 0; i < headDim; i++) {

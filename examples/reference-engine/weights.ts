@@ -26,7 +26,7 @@ export interface Weights {
 }
 
 /** Gains over the usual 1 / sqrt(columns): what makes the weights strong. */
-const GAIN = { embedding: 0.6, queryKey: 1.8, value: 1.4, output: 1.6, feedForward: 1.2, head: 1 };
+const GAIN = { embedding: 0.5, queryKey: 3, value: 1.6, output: 1.6, feedForward: 1.4, head: 1 };
 
 /** Uniform numbers from 0 to 1 (mulberry32, public domain). */
 function uniform(seed: number): () => number {
