@@ -39,6 +39,8 @@ export class Request implements KvRequest {
   blocks: number[] = [];
   /** Tokens whose KV is in the blocks: computed, found, or (while loading) expected. */
   numComputed = 0;
+  /** Blocks, from the first on, that other requests may find by their hash. */
+  shared = 0;
   /** Its blocks were taken from it; when it starts again it resumes. */
   preempted = false;
   /** Connectors may be asked for its KV; not again once they failed it. */

@@ -198,6 +198,7 @@ export class Scheduler {
     if (blocks === null) return false;
     request.blocks = blocks;
     request.numComputed = computed;
+    request.shared = matched.length;
     if (!request.preempted) Object.assign(request.cached, { local, external: computed - local });
     connector?.updateStateAfterAlloc(request, [[...blocks]], external);
     if (async) {
@@ -219,6 +220,7 @@ export class Scheduler {
   /** Only the first `tokens` tokens of the request's KV can be relied on, and nothing more is loaded for it. */
   #distrust(request: Request, tokens: number): void {
     request.numComputed = tokens;
+    request.shared = Math.min(request.shared, Math.floor(tokens / this.#options.blockSize));
     request.mayLoad = false;
     const { local, external } = request.cached;
     Object.assign(request.cached, {
@@ -236,7 +238,7 @@ export class Scheduler {
     for (const [i, { request, from, count }] of batch.entries()) {
       if (tokens === null || failed.has(request)) continue;
       request.numComputed = from + count;
-      this.#remember(request, from);
+      this.#share(request);
       const token = tokens[i];
       if (token === null) continue;
       request.append(token);
@@ -254,30 +256,32 @@ export class Scheduler {
     const failed = new Set<Request>();
     if (blocks.size === 0) return failed;
     this.counters.failedBlocks += blocks.size;
-    for (const block of blocks) this.#options.pool.forget(block);
     for (const request of this.#requests.values()) {
       const first = request.blocks.findIndex((block) => blocks.has(block));
       const tokens = first * this.#options.blockSize;
       if (first < 0 || tokens >= request.numComputed) continue;
       failed.add(request);
+      // What was computed behind a wrong block is wrong too.
+      for (const block of request.blocks.slice(first)) this.#options.pool.forget(block);
       this.#distrust(request, tokens);
     }
     return failed;
   }
 
-  /** Full blocks from token `from` on hold what their hashes say: others may use them. */
-  #remember(request: Request, from: number): void {
+  /** Full blocks hold what their hashes say: others may use them. */
+  #share(request: Request): void {
     const { pool, blockSize } = this.#options;
     const { hashes, blocks, numComputed } = request;
-    for (let i = Math.floor(from / blockSize); (i + 1) * blockSize <= numComputed; i++)
-      pool.remember(blocks[i], hashes[i]);
+    for (; (request.shared + 1) * blockSize <= numComputed; request.shared++) {
+      pool.remember(blocks[request.shared], hashes[request.shared]);
+    }
   }
 
   #received(requestId: string): void {
     const request = this.#requests.get(requestId);
     if (request?.state === 'loading') {
       request.state = 'waiting';
-      this.#remember(request, 0);
+      this.#share(request);
     } else {
       this.#delayed.end(requestId, 'receiving');
     }
