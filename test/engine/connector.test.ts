@@ -183,6 +183,18 @@ test('a request aborted while it loads leaves its blocks to the load', async () 
   });
 });
 
+test('a load that starts in a step that is nearly full has blocks for what comes after it', async () => {
+  const saved = await savedBy(1);
+  const longer = [...prompt, ...encode(text('more', 40), { start: false })];
+  await withEngine({ saved, async: true, loadSteps: 0 }, { maxBatchedTokens: 32 }, async (engine) => {
+    // 31 tokens, so that one is left for the other request's first step.
+    const [first, second] = [engine.generate(text('fills the step', 30), ask), engine.generate(longer, ask)];
+    await first.result;
+    const { tokens, cached } = await second.result;
+    assert.equal([tokens, cached.external], [expected(longer, 12), 96]);
+  });
+});
+
 test('a load that does not end is given up, and its blocks stay away from others', async () => {
   const saved = await savedBy(1);
   await withEngine({ saved, async: true, loadSteps: 200 }, { loadTimeoutMs: 20 }, async (engine) => {
