@@ -75,8 +75,8 @@ export class ReferenceEngine {
   /**
    * Starts a request: a text, or tokens of the byte tokenizer.
    *
-   * @throws ERR_INVALID_ARGUMENT, naming the argument, for a request that the engine could never run; ERR_CLOSED after
-   *   `close`; why the engine failed, if it did.
+   * @throws ERR_INVALID_ARGUMENT, naming the argument, for a request that the engine could never run; ERR_ABORTED by the
+   *   signal; ERR_CLOSED after `close`; why the engine failed, if it did.
    */
   generate(prompt: string | ArrayLike<number>, options: GenerateOptions = {}): Generation {
     if (this.#refusal) throw this.#refusal;
@@ -90,7 +90,12 @@ export class ReferenceEngine {
     if (typeof requestId !== 'string' || this.#scheduler.has(requestId)) {
       throw invalid('requestId', requestId, 'a string that no other request has');
     }
-    signal?.throwIfAborted();
+    if (options.cacheSalt !== undefined && typeof options.cacheSalt !== 'string') {
+      throw invalid('cacheSalt', options.cacheSalt, 'a string');
+    }
+    if (signal?.aborted) {
+      throw new MooncakeError('ERR_ABORTED', `request ${requestId} was aborted`, { cause: signal.reason });
+    }
     this.#scheduler.add(new Request({ ...options, requestId, prompt: tokens, maxTokens, hash }));
     this.#requests++;
     const generation = new Generation(requestId, () => this.#abort(requestId));

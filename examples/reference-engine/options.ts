@@ -1,5 +1,5 @@
 /** What an engine is made from, and what a request may ask for. */
-import type { HashOptions, KvConnector, KvRole, KvTransferParams } from 'mooncake-ts';
+import { blockHashes, type HashOptions, type KvConnector, type KvRole, type KvTransferParams } from 'mooncake-ts';
 import { integer, invalid } from './checks.js';
 import { type ModelConfig, modelConfig } from './config.js';
 import { Model } from './model.js';
@@ -51,12 +51,19 @@ export interface GenerateOptions {
 const MAX_BLOCKS = 1 << 20;
 const MAX_TIMEOUT_MS = 86_400_000;
 
-/** The options, whole. Throws ERR_INVALID_ARGUMENT naming the first that does not fit. */
+const ROLES: readonly KvRole[] = ['producer', 'consumer', 'both'];
+
+/** The options, whole. Throws ERR_INVALID_ARGUMENT naming the first that does not fit, ERR_UNDEFINED_HASH. */
 export function engineOptions(options: EngineOptions) {
-  const { model, seed = 1, hash, connector } = options;
+  const { model, seed = 1, connector, role = 'both', engineId = `engine-${crypto.randomUUID()}` } = options;
   const blockSize = integer('blockSize', options.blockSize ?? 16, 1, 4096);
   const timeout = (name: 'lookupTimeoutMs' | 'loadTimeoutMs' | 'stepTimeoutMs', usual: number) =>
     integer(name, options[name] ?? usual, 1, MAX_TIMEOUT_MS);
+  if (!ROLES.includes(role)) throw invalid('role', role, `one of ${ROLES.join(', ')}`);
+  if (typeof engineId !== 'string') throw invalid('engineId', engineId, 'a string');
+  const hash: HashOptions = { algorithm: 'sha256_cbor', seed: '0', ...options.hash, blockSize };
+  // Options that cannot hash are refused now, not in the middle of a step.
+  blockHashes([], hash);
   return {
     model: model instanceof Model ? model : new Model(modelConfig(model), integer('seed', seed, 0, 2 ** 31 - 1)),
     blocks: integer('blocks', options.blocks ?? 256, 1, MAX_BLOCKS),
@@ -65,9 +72,9 @@ export function engineOptions(options: EngineOptions) {
     maxBatchedTokens: integer('maxBatchedTokens', options.maxBatchedTokens ?? 256, 1, 65_536),
     maxRequests: integer('maxRequests', options.maxRequests ?? 32, 1, 65_536),
     connector,
-    engineId: options.engineId ?? `engine-${crypto.randomUUID()}`,
-    role: options.role ?? 'both',
-    hash: { algorithm: 'sha256_cbor', seed: '0', ...hash, blockSize } as const satisfies HashOptions,
+    engineId,
+    role,
+    hash,
     lookupTimeoutMs: timeout('lookupTimeoutMs', 5_000),
     loadTimeoutMs: timeout('loadTimeoutMs', 30_000),
     stepTimeoutMs: timeout('stepTimeoutMs', 60_000),

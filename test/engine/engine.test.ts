@@ -157,7 +157,10 @@ test('tokens stream as they come, and leaving the loop aborts the request', asyn
 
 test('a signal aborts: before, while waiting, and while running', async () => {
   await withEngine({ maxRequests: 1 }, async (engine) => {
-    assert.throws(() => engine.generate('never', { signal: AbortSignal.abort() }));
+    assert.throws(
+      () => engine.generate('never', { signal: AbortSignal.abort() }),
+      (error: MooncakeError) => error.code === 'ERR_ABORTED',
+    );
     const [running, waiting] = [new AbortController(), new AbortController()];
     const first = engine.generate('first', { maxTokens: 500, ignoreEos: true, signal: running.signal });
     const second = engine.generate('second', { ...ask, signal: waiting.signal });
@@ -197,6 +200,8 @@ test('bad input is refused by name, and the engine goes on', async () => {
     ['model.heads / model.kvHeads', () => new ReferenceEngine({ model: { heads: 6 } })],
     ['model.headDim / 4', () => new ReferenceEngine({ model: { headDim: 6 } })],
     ['heads', () => new ReferenceEngine({ model, tensorParallelSize: 3 })],
+    ['role', () => new ReferenceEngine({ model, role: 'neither' as 'both' })],
+    ['algorithm', () => new ReferenceEngine({ model, hash: { algorithm: 'md5' as 'sha256' } })],
   ];
   await withEngine({ blocks: 4 }, async (engine) => {
     const generate = (prompt: unknown, options?: GenerateOptions) => () => engine.generate(prompt as string, options);
@@ -209,6 +214,7 @@ test('bad input is refused by name, and the engine goes on', async () => {
       ['prompt.length', generate('x'.repeat(63))],
       ['maxTokens', generate('x', { maxTokens: 63 })],
       ['maxTokens', generate('x', { maxTokens: 0 })],
+      ['cacheSalt', generate('x', { cacheSalt: 5 as unknown as string })],
       ['requestId', generate('x', { requestId: 'taken' })],
     );
     for (const [argument, call] of refusals) {
