@@ -19,7 +19,7 @@ export const LANES = {
   lint: { ci: true, check: ['run', 'lint'] },
   unit: {
     ci: true,
-    folders: ['test/core', 'test/cli', 'test/workers', 'test/replay', 'test/engine'],
+    folders: ['test/core', 'test/cli', 'test/workers', 'test/replay', 'test/engine', 'test/transfer'],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
   },
   edge: {

@@ -55,3 +55,18 @@ export { parseTrace, readTrace } from './replay/read.js';
 export { type ReplayOptions, type ReplayResult, replay } from './replay/replay.js';
 export { type Trace, TraceBuilder, type TraceRequest } from './replay/trace.js';
 export { generateTrace, type WorkloadOptions } from './replay/workload.js';
+export type { TransferOptions } from './transfer/base.js';
+export { LocalTransfer, type LocalTransferOptions } from './transfer/local.js';
+export { TcpTransfer, type TcpTransferOptions } from './transfer/tcp/transfer.js';
+export type {
+  CallLimits,
+  MoveOptions,
+  MoveReport,
+  Peer,
+  RegisterOptions,
+  RemoteSegment,
+  RequestContext,
+  RequestHandler,
+  Transfer,
+  Verify,
+} from './transfer/transfer.js';

@@ -77,16 +77,21 @@ export interface Peer {
   /**
    * Copies from the peer's segments (source) into ours (destination). Resolves when every byte has arrived and its
    * checksum agrees; after a rejection (ERR_CORRUPT, ERR_SEGMENT, …) the destination bytes are undefined, and none of them is
-   * written any more.
+   * written any more. The destination ranges of a batch must not overlap each other, nor what the batch reads: a verified
+   * move of such a batch may fail with ERR_CORRUPT.
    */
   read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport>;
 
-  /** Copies from our segments (source) into the peer's (destination); resolves when the peer has applied and checked it. */
+  /**
+   * Copies from our segments (source) into the peer's (destination); resolves when the peer has applied and checked it. A
+   * rejection comes when the peer has stopped writing or is lost.
+   */
   write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport>;
 
   /** Sends a request to the handler that the peer serves under `service`. ERR_NOT_SUPPORTED where it serves none. */
   call(service: string, message: unknown, limits?: CallLimits): Promise<unknown>;
 
+  /** Closes the connection, for everybody on both sides who uses it: what is under way ends with ERR_CLOSED. */
   close(): Promise<void>;
 }
 
@@ -97,7 +102,9 @@ export interface Transfer {
 
   /**
    * Registers memory; the segment's number (u32) for descriptors. The same bytes registered twice are two segments. Throws
-   * ERR_INVALID_ARGUMENT for memory that may be detached.
+   * ERR_INVALID_ARGUMENT for an empty array and for memory that is detached or over a resizable ArrayBuffer. That memory
+   * will be detached cannot be seen (a WebAssembly.Memory that grows, a transfer to a worker): moves that touch it then
+   * throw ERR_SEGMENT. Shared memory is allowed.
    */
   register(memory: Uint8Array, options?: RegisterOptions): number;
 

@@ -1,0 +1,26 @@
+/** Addresses of TCP transfers: `tcp://host:port`, IPv6 hosts in brackets. */
+import { isIPv6 } from 'node:net';
+import { string } from '../../core/check.js';
+import { errors } from '../../core/errors.js';
+
+export interface Place {
+  host: string;
+  port: number;
+}
+
+const ADDRESS = /^tcp:\/\/(?:\[([0-9a-fA-F:.%\w]+)\]|([^\s:/[\]]+)):(\d{1,5})$/;
+const MAX_LENGTH = 300;
+
+/** Throws ERR_INVALID_ARGUMENT. */
+export function parseAddress(address: string): Place {
+  const match = string('address', address).length <= MAX_LENGTH ? ADDRESS.exec(address) : null;
+  const port = Number(match?.[3]);
+  if (!match || port < 1 || port > 65535 || (match[1] !== undefined && !isIPv6(match[1]))) {
+    throw errors.invalidArgument('address', address, '"tcp://host:port", an IPv6 host in brackets');
+  }
+  return { host: (match[1] ?? match[2]).toLowerCase(), port };
+}
+
+export function formatAddress({ host, port }: Place): string {
+  return isIPv6(host) ? `tcp://[${host}]:${port}` : `tcp://${host}:${port}`;
+}

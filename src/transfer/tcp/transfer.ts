@@ -1,0 +1,132 @@
+/**
+ * Transfer between processes over TCP, in TypeScript alone. It listens on one port; each peer is one connection, over which
+ * both sides serve and call. `connect` opens a connection of its own and keeps it for later calls: an address is never taken
+ * from what a stranger claims in its hello.
+ */
+import { createServer, connect as dial, type Server } from 'node:net';
+import { integer, options as optionsOf, string } from '../../core/check.js';
+import { errors, type MooncakeError } from '../../core/errors.js';
+import { TransferBase, TransferCore, type TransferOptions } from '../base.js';
+import type { CallLimits, Peer } from '../transfer.js';
+import { formatAddress, parseAddress } from './address.js';
+import { type Hello, MAX_FRAME_BYTES, MAX_HEARTBEAT_MS, MIN_FRAME_BYTES } from './hello.js';
+import { type PeerSettings, TcpPeer } from './peer.js';
+
+export interface TcpTransferOptions extends TransferOptions {
+  /** Address or name of the interface to listen on. Default 127.0.0.1. */
+  host?: string;
+  /** Default 0: one that is free. */
+  port?: number;
+  /** The host that peers are told, where it is not the one listened on. */
+  advertise?: string;
+  /** Something is sent to each peer at least so often, in milliseconds. Default 250. */
+  heartbeatMs?: number;
+  /** A peer that was silent for so long is dead. Default 900. */
+  deadAfterMs?: number;
+  /** The largest message taken, in bytes. Default 16 MiB. */
+  maxFrameBytes?: number;
+  /** Told why a connection ended that did not end by a goodbye; `address` as far as it is known. */
+  onLost?: (reason: MooncakeError, address: string) => void;
+}
+
+/** Bytes taken from a socket that we opened in one go. */
+const RECEIVE_BYTES = 512 * 1024;
+/** How often silence is measured; so much later than `deadAfterMs` is it seen. */
+const TICK_MS = 50;
+
+export class TcpTransfer extends TransferBase {
+  readonly address: string;
+  readonly #server: Server;
+  readonly #settings: PeerSettings;
+  /** All connections. */
+  readonly #peers = new Set<TcpPeer>();
+  /** Those that we opened, by address. */
+  readonly #opened = new Map<string, TcpPeer>();
+  readonly #timer: NodeJS.Timeout;
+
+  private constructor(server: Server, core: TransferCore, hello: Hello, options: TcpTransferOptions) {
+    super(core);
+    this.address = hello.address;
+    this.#server = server;
+    this.#settings = {
+      core,
+      hello,
+      deadAfterMs: options.deadAfterMs ?? 900,
+      onEnd: (peer, reason) => {
+        this.#peers.delete(peer);
+        if (this.#opened.get(peer.address) === peer) this.#opened.delete(peer.address);
+        if (reason.code !== 'ERR_CLOSED') options.onLost?.(reason, peer.address);
+      },
+    };
+    server.on('connection', (socket) => {
+      const peer = new TcpPeer(this.#settings, socket);
+      socket.on('data', (bytes) => peer.receive(bytes as Uint8Array));
+      this.#peers.add(peer);
+    });
+    let last = performance.now();
+    this.#timer = setInterval(() => {
+      const now = performance.now();
+      const elapsed = Math.min(now - last, 2 * TICK_MS);
+      last = now;
+      for (const peer of this.#peers) peer.tick(elapsed);
+    }, TICK_MS).unref();
+  }
+
+  /**
+   * Listens, and resolves when peers may connect.
+   * @throws ERR_INVALID_ARGUMENT, and ERR_PEER where the port cannot be had
+   */
+  static async listen(options?: TcpTransferOptions): Promise<TcpTransfer> {
+    const given = optionsOf('options', options);
+    const host = string('options.host', given.host ?? '127.0.0.1');
+    const port = integer('options.port', given.port ?? 0, 0, 65535);
+    const advertise = string('options.advertise', given.advertise ?? host);
+    const heartbeatMs = integer('options.heartbeatMs', given.heartbeatMs ?? 250, 10, MAX_HEARTBEAT_MS);
+    integer('options.deadAfterMs', given.deadAfterMs ?? 900, 2 * heartbeatMs, 2 ** 31 - 1);
+    const maxFrameBytes = given.maxFrameBytes ?? 16 * 2 ** 20;
+    integer('options.maxFrameBytes', maxFrameBytes, MIN_FRAME_BYTES, MAX_FRAME_BYTES);
+    if (given.onLost !== undefined && typeof given.onLost !== 'function') {
+      throw errors.invalidArgument('options.onLost', given.onLost, 'a function');
+    }
+    const core = new TransferCore(given);
+    const server = createServer();
+    const actual = await new Promise<number>((resolve, reject) => {
+      server.on('error', (error) => reject(errors.peer(formatAddress({ host, port }), error.message, error)));
+      server.listen(port, host, () => resolve((server.address() as { port: number }).port));
+    });
+    const address = formatAddress({ host: advertise, port: actual });
+    return new TcpTransfer(server, core, { generation: core.generation, address, maxFrameBytes, heartbeatMs }, given);
+  }
+
+  async connect(address: string, limits?: CallLimits): Promise<Peer> {
+    this.checkOpen();
+    const place = parseAddress(address);
+    const checked = this.core.limits(limits);
+    const key = formatAddress(place);
+    let peer = this.#opened.get(key);
+    if (!peer) {
+      const socket = dial({
+        ...place,
+        onread: {
+          buffer: new Uint8Array(RECEIVE_BYTES),
+          callback: (length, bytes) => {
+            opening.receive(bytes.length === length ? bytes : bytes.subarray(0, length));
+            return true;
+          },
+        },
+      });
+      const opening = new TcpPeer(this.#settings, socket, key);
+      peer = opening;
+      this.#opened.set(key, peer);
+      this.#peers.add(peer);
+    }
+    return peer.opened(checked);
+  }
+
+  protected async disconnect(): Promise<void> {
+    clearInterval(this.#timer);
+    const stopped = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    await Promise.all([...this.#peers].map((peer) => peer.close()));
+    await stopped;
+  }
+}
