@@ -4,6 +4,7 @@ import { useSharedCore } from './core/wasm.js';
 
 useSharedCore(() => readFileSync(new URL('../core.shared.wasm', import.meta.url)));
 
+export type * from './connector/api.js';
 export {
   type Allocation,
   type Allocations,
@@ -14,7 +15,6 @@ export {
   type SegmentOptions,
 } from './core/alloc.js';
 export { Crc64, crc64Combine, crc64Into } from './core/checksum.js';
-export type * from './connector/api.js';
 export { type Descriptor, Descriptors } from './core/descriptors.js';
 export { KvLayout, type KvLayoutOptions } from './core/layout.js';
 export {
