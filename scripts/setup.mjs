@@ -67,6 +67,7 @@ const SOURCES = [
   'assembly',
   'src',
   'workers',
+  'examples/reference-engine',
   'tsconfig.json',
   'tsconfig.portable.json',
   'scripts/build.mjs',
