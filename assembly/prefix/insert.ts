@@ -1,8 +1,8 @@
-// Insertion and use. New blocks are written and entered in the table first, where no reader can reach them yet: their
-// node has no holder, or ends before them. The change that readers must not see halfway, cutting, linking and holding,
-// is short.
+// Insertion and use. New blocks are written first, and what the table must have of them is entered, where no reader can
+// reach them yet: their node has no holder, or ends before them. The change that readers must not see halfway, cutting,
+// linking and holding, is short.
 import { HEADER } from '../memory';
-import { block, copyKey, freeBlock, KEY, nodeOf, previous, reserveBlocks } from './blocks';
+import { block, freeBlock, nodeOf, previous, reserveBlocks, writeBlock } from './blocks';
 import {
   add,
   addHeld,
@@ -10,7 +10,6 @@ import {
   BLOCK_NEXT,
   BLOCKS,
   barrier,
-  CONFLICT,
   change,
   FENCE,
   GROWN_BY,
@@ -18,12 +17,12 @@ import {
   get,
   NO_MEMORY,
   ORPHAN,
+  PENDING,
   publish,
   set,
   WALK_NODE,
   WALK_OFFSET,
   WALK_TAIL,
-  WARMED,
   WIDTH,
 } from './header';
 import { addEntry, entryLength, findEntry, setEntryLength } from './holders';
@@ -32,39 +31,40 @@ import {
   CHILDREN,
   FIRST,
   freeNode,
+  isDense,
   LAST,
   lengthOf,
   MAX_RUN,
   newNode,
   node,
+  offsetOf,
   parentOf,
   reserveNodes,
+  SHORT_RUN,
   START,
+  setDense,
   setLength,
 } from './nodes';
+import { enterRun, firstPlace, MOST_PENDING, nextPlace, wait } from './pending';
 import { refresh } from './recency';
 import { cut, join, trim } from './shape';
-import { erase, find, put, warm } from './table';
+import { erase } from './table';
 import { startAt, walk } from './walk';
-
-// New keys whose table slots are brought into the cache together.
-const BATCH: u32 = 32;
 
 /**
  * Records that a holder has `count` blocks that follow the block with key `parent` (0: from the start), and that the
- * whole path to them was used. Returns how many it did not have before, or NO_MEMORY, CONFLICT, ORPHAN; after the last
- * two nothing has changed.
+ * whole path to them was used. Returns how many it did not have before, or NO_MEMORY, ORPHAN; after the last nothing has
+ * changed.
  */
 export function insert(holder: u32, hashes: usize, count: u32, parent: usize): i32 {
-  const above = parent ? find(parent) : 0;
+  const above = parent ? parentOfHolder(parent, holder) : 0;
   if (parent && !above) return ORPHAN;
   if (count == 0) return 0;
   startAt(above);
   const depth = load<u32>(node(get(WALK_NODE)), START) + get(WALK_OFFSET);
   const known = walk(hashes, count);
-  if (known < 0) return known;
   let last = get(WALK_TAIL);
-  if (<u32>known < count) {
+  if (known < count) {
     const status = append(hashes + known * get(WIDTH), count - known, depth + known);
     if (status < 0) return status;
     last = status;
@@ -80,11 +80,30 @@ export function insert(holder: u32, hashes: usize, count: u32, parent: usize): i
   return added;
 }
 
-/** Records a use of the leading blocks that the index has. Returns how many, or NO_MEMORY, CONFLICT. */
+// The block that a holder means by a key: where it stands at several places the one it holds, or 0 in doubt.
+function parentOfHolder(key: usize, holder: u32): u32 {
+  let id = firstPlace(key);
+  if (!id) return 0;
+  const first = id;
+  let held: u32 = 0;
+  let places: u32 = 0;
+  let holds: u32 = 0;
+  for (; id; id = nextPlace(key, id)) {
+    places++;
+    const entry = findEntry(node(nodeOf(block(id))), holder);
+    if (!entry || offsetOf(id) >= entryLength(entry)) continue;
+    held = id;
+    holds++;
+  }
+  if (holds) return holds == 1 ? held : 0;
+  return places == 1 ? first : 0;
+}
+
+/** Records a use of the leading blocks that the index has. Returns how many, or NO_MEMORY. */
 export function touch(hashes: usize, count: u32): i32 {
   startAt(0);
   const known = walk(hashes, count);
-  if (known <= 0) return known;
+  if (!known) return 0;
   change();
   set(GROWN_BY, 0);
   const attached = attach(get(WALK_TAIL));
@@ -96,77 +115,108 @@ export function touch(hashes: usize, count: u32): i32 {
   return attached ? known : NO_MEMORY;
 }
 
-// Writes new blocks behind the walk's end: into its node when that is a leaf that ends there, else into new nodes.
+// Writes new blocks behind the walk's end: into its node when that is a leaf that ends there and stays dense, or is so
+// short or scattered already that a few more entries in the table cost less than a node; else into new nodes. Where ids
+// are not consecutive, because blocks that were freed are used again, a new node starts, unless its run is short yet.
 // Returns the last block's id.
 function append(hashes: usize, count: u32, depth: u32): i32 {
   const width = get(WIDTH);
   const tail = get(WALK_TAIL);
-  let owner = get(WALK_NODE);
-  const grows = owner != 0 && get(WALK_OFFSET) == lengthOf(node(owner)) && load<u32>(node(owner), CHILDREN) == 0;
-  let room = grows ? MAX_RUN - lengthOf(node(owner)) : 0;
-  const grown = min(room, count);
-  if (!reserveBlocks(count) || !reserveNodes(count / MAX_RUN + 1)) return NO_MEMORY;
-  set(GROWN_BY, grown);
-  let above = tail;
-  let record: usize = node(owner);
   let free = get(BLOCK_FREE);
   let fresh = get(BLOCK_NEXT);
+  let owner = get(WALK_NODE);
+  let record = node(owner);
+  let size = lengthOf(record);
+  const leaf = owner != 0 && get(WALK_OFFSET) == size && load<u32>(record, CHILDREN) == 0;
+  let dense = isDense(record);
+  const follows = dense && (free || fresh) == tail + 1;
+  const grows = leaf && (follows || (count < SHORT_RUN && (!dense || size < SHORT_RUN)));
+  let room = grows ? MAX_RUN - size : 0;
+  set(GROWN_BY, 0);
+  add(PENDING, count);
+  if (!reserveBlocks(count) || !reserveNodes(count / (free ? SHORT_RUN : MAX_RUN) + 2)) return abandon(count);
+  if (grows && dense && !follows) {
+    if (!enterRun(tail, size)) return abandon(count);
+    setDense(record, false);
+    dense = false;
+  }
+  let above = tail;
+  let grown: u32 = grows ? min(room, count) : 0;
   for (let k: u32 = 0; k < count; k++) {
     const reused = free != 0;
     const id = reused ? free : fresh++;
     if (reused) free = previous(block(id));
+    if (id != above + 1 && room) {
+      if (dense && (k < grown || size >= SHORT_RUN)) room = 0;
+      else dense = false;
+    }
     if (room == 0) {
-      if (k > grown) store<u32>(record, 1, CHILDREN);
+      if (k < grown) grown = k;
+      if (k > grown) close(record, above, size, dense, 1);
       owner = newNode();
       record = node(owner);
-      room = MAX_RUN;
       store<u32>(record, id, FIRST);
       store<u32>(record, depth + k, START);
+      room = MAX_RUN;
+      size = 0;
+      dense = true;
     }
+    writeBlock(id, owner, above, hashes + k * width);
     room--;
-    const at = block(id);
-    store<u32>(at, owner);
-    store<u32>(at, above, 4);
-    copyKey(at + KEY, hashes + k * width);
-    if (k >= grown) {
-      store<u32>(record, id, LAST);
-      setLength(record, MAX_RUN - room);
-    } else {
-      set(GROWN_TO, id);
-    }
+    size++;
     above = id;
+    if (k < grown) set(GROWN_TO, id);
   }
+  set(GROWN_BY, grown);
+  if (grown < count) close(record, above, size, dense, 0);
   set(BLOCK_FREE, free);
   set(BLOCK_NEXT, fresh);
   add(BLOCKS, count);
   barrier(HEADER + FENCE);
-  let id = above;
-  for (let k = count; k > 0; k--) {
-    if (k % BATCH == 0 || k == count) {
-      const batch = k % BATCH || BATCH;
-      set(WARMED, warm(hashes + (k - batch) * width, batch));
-    }
-    const other = put(hashes + (k - 1) * width, id);
-    if (other) {
-      change();
-      discard(above, id, tail);
-      publish();
-      return other < 0 ? other : CONFLICT;
-    }
-    id = previous(block(id));
-  }
-  return above;
+  if (enterNew(above, count, grown)) return above;
+  change();
+  discard(above, tail);
+  publish();
+  return NO_MEMORY;
 }
 
-// Takes back the blocks from `last` up to `tail`; those up from `refused` never entered the table. A part of a change.
-function discard(last: u32, refused: u32, tail: u32): void {
-  let entered = true;
+function abandon(count: u32): i32 {
+  add(PENDING, -(<i32>count));
+  return NO_MEMORY;
+}
+
+function close(record: usize, last: u32, length: u32, dense: bool, children: u32): void {
+  store<u32>(record, last, LAST);
+  store<u32>(record, children, CHILDREN);
+  setLength(record, length);
+  setDense(record, dense);
+}
+
+// Enters of the new blocks up from `last` what the table must have, the last `grown` of them behind the node in which
+// the walk ended; the others wait.
+function enterNew(last: u32, count: u32, grown: u32): bool {
+  const all = get(PENDING) > MOST_PENDING;
+  for (let left = count - grown; left > 0; ) {
+    const record = node(nodeOf(block(last)));
+    const first = load<u32>(record, FIRST);
+    const length = lengthOf(record);
+    const waits = !all && isDense(record);
+    if (waits ? !(wait(first, length) && enterRun(first, 1)) : !enterRun(last, length)) return false;
+    left -= length;
+    last = previous(block(first));
+  }
+  if (!grown) return true;
+  const waits = !all && isDense(node(get(WALK_NODE)));
+  return waits ? wait(last - grown + 1, grown) : enterRun(last, grown);
+}
+
+// Takes back the blocks from `last` up to `tail`.
+function discard(last: u32, tail: u32): void {
   while (last != tail) {
     const record = block(last);
     const above = previous(record);
     const owner = nodeOf(record);
-    if (last == refused) entered = false;
-    if (entered) erase(last);
+    erase(last);
     if (load<u32>(node(owner), FIRST) == last) freeNode(owner);
     freeBlock(last);
     last = above;
@@ -179,7 +229,7 @@ function attach(last: u32): bool {
   const under = get(WALK_NODE);
   const offset = get(WALK_OFFSET);
   if (offset < lengthOf(node(under)) && !cut(under, offset, tail)) {
-    discard(last, 0, tail);
+    discard(last, tail);
     return false;
   }
   if (last == tail) return true;

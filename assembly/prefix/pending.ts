@@ -1,0 +1,137 @@
+// Blocks that the table does not have yet. A walk counts its way through a dense run, so a new block of one is entered
+// only when a block is asked for by its key alone (`has`, a removal, a parent); then all that wait are entered, which
+// is the work that each insertion would have had, and no search has to know that some waited.
+//
+// What waits is noted as ranges of ids. The record of a block says whether it still does: a range may name blocks that
+// were freed meanwhile, or entered because a run was cut before them.
+import { HEADER } from '../memory';
+import { block, entered, KEY, nodeOf, previous, sameKey } from './blocks';
+import { get, PENDING, QUEUE, RANGE_COUNT, RANGES, set, TWINS, takeForTable, WARMED } from './header';
+import { find, findNext, put, warm } from './table';
+
+// New keys whose table slots are brought into the cache together.
+const BATCH: u32 = 32;
+const MOST_RANGES: u32 = 1024;
+/** More blocks than this do not wait, so that entering them is a matter of milliseconds. */
+export const MOST_PENDING: u32 = 1 << 21;
+
+export function initPending(): bool {
+  const ranges = takeForTable(MOST_RANGES << 3);
+  set(RANGES, <u32>ranges);
+  return ranges != 0;
+}
+
+/** Notes `count` blocks with consecutive ids. False where there is no room and no memory to make some. */
+export function wait(first: u32, count: u32): bool {
+  let ranges = get(RANGE_COUNT);
+  if (ranges) {
+    const last: usize = get(RANGES) + ((ranges - 1) << 3);
+    if (load<u32>(last) + load<u32>(last, 4) == first) {
+      store<u32>(last, load<u32>(last, 4) + count, 4);
+      return true;
+    }
+    if (ranges == MOST_RANGES) {
+      enterAll();
+      ranges = get(RANGE_COUNT);
+      if (ranges == MOST_RANGES) return false;
+    }
+  }
+  const range: usize = get(RANGES) + (ranges << 3);
+  store<u32>(range, first);
+  store<u32>(range, count, 4);
+  set(RANGE_COUNT, ranges + 1);
+  return true;
+}
+
+/** Enters those of `count` blocks, from `last` upwards, that the table does not have. False without memory. */
+export function enterRun(last: u32, count: u32): bool {
+  let queued: u32 = 0;
+  for (; count > 0; count--) {
+    const record = block(last);
+    if (!entered(record)) queued = queue(last, queued);
+    if (queued == BATCH) {
+      if (!enterQueued(queued)) return false;
+      queued = 0;
+    }
+    last = previous(record);
+  }
+  return enterQueued(queued);
+}
+
+/** Enters all blocks that wait. Those for which there is no memory go on waiting. */
+export function enterAll(): void {
+  const ranges: usize = get(RANGES);
+  const count = get(RANGE_COUNT);
+  let kept: u32 = 0;
+  for (let k: u32 = 0; k < count && get(PENDING) > 0; k++) {
+    const range = load<u64>(ranges + (k << 3));
+    if (enterRange(<u32>range, <u32>(range >>> 32))) continue;
+    store<u64>(ranges + (kept << 3), range);
+    kept++;
+  }
+  set(RANGE_COUNT, kept);
+}
+
+function enterRange(id: u32, count: u32): bool {
+  let queued: u32 = 0;
+  let all = true;
+  for (const end = id + count; id < end; id++) {
+    if (waits(block(id))) queued = queue(id, queued);
+    if (queued < BATCH && id + 1 < end) continue;
+    all = enterQueued(queued) && all;
+    queued = 0;
+  }
+  return all;
+}
+
+// @ts-ignore: decorator
+@inline
+function waits(record: usize): bool {
+  return nodeOf(record) != 0 && !entered(record);
+}
+
+// @ts-ignore: decorator
+@inline
+function queue(id: u32, queued: u32): u32 {
+  store<u32>(HEADER + QUEUE + (queued << 2), id);
+  return queued + 1;
+}
+
+function enterQueued(count: u32): bool {
+  const queued: usize = HEADER + QUEUE;
+  const end = queued + (count << 2);
+  let seen: u32 = 0;
+  for (let at = queued; at < end; at += 4) seen |= warm(load<u32>(at));
+  set(WARMED, seen);
+  let all = true;
+  for (let at = queued; at < end; at += 4) all = put(load<u32>(at)) && all;
+  return all;
+}
+
+/** The first of the blocks with this key, 0 when there is none. A key that is no chain's may stand at several places. */
+export function firstPlace(key: usize): u32 {
+  if (get(PENDING)) enterAll();
+  return find(key) || (get(PENDING) ? findPending(key, 0) : 0);
+}
+
+/** The next one after `id`, or 0. */
+export function nextPlace(key: usize, id: u32): u32 {
+  if (!get(TWINS) && !get(PENDING)) return 0;
+  const next = entered(block(id)) ? findNext(key, id) : 0;
+  if (next || !get(PENDING)) return next;
+  return findPending(key, entered(block(id)) ? 0 : id);
+}
+
+// Looks through what had to go on waiting: the lowest id after `after`.
+function findPending(key: usize, after: u32): u32 {
+  const count = get(RANGE_COUNT);
+  let found: u32 = 0;
+  for (let k: u32 = 0; k < count; k++) {
+    const range: usize = get(RANGES) + (k << 3);
+    const end = load<u32>(range) + load<u32>(range, 4);
+    for (let id = max(load<u32>(range), after + 1); id < end && (!found || id < found); id++) {
+      if (waits(block(id)) && sameKey(block(id) + KEY, key)) found = id;
+    }
+  }
+  return found;
+}
