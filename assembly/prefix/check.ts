@@ -4,7 +4,7 @@ import { block, entered, KEY, nodeOf, previous } from './blocks';
 import { BLOCKS, get, HELD, NEWEST, NODE_NEXT, NODES, OLDEST, PENDING, RANGE_COUNT, RANGES, TWINS } from './header';
 import { entriesOf, entryHolder, entryLength, heldLength, holdersOf } from './holders';
 import { CHILDREN, FIRST, isDense, LAST, lengthOf, NEWER, node, OLDER, parentOf, START } from './nodes';
-import { find, findNext } from './table';
+import { find, hasBlock } from './table';
 
 /**
  * 0 when all hold, else which does not: 1 a broken recency list, 2 an empty run, 3 a run whose blocks are not its own,
@@ -33,7 +33,8 @@ export function check(marks: usize): i32 {
       if (dense && at != load<u32>(record, FIRST) + k - 1) return 3;
       const waits = !entered(block(at));
       if (waits && (!dense || first || !noted(at))) return 4;
-      if (inTable(at) == waits) return 4;
+      if (hasBlock(at) == waits) return 4;
+      if (!waits && find(block(at) + KEY) != at && !get(TWINS)) return 4;
       if (waits) pending++;
       at = previous(block(at));
     }
@@ -66,15 +67,6 @@ export function check(marks: usize): i32 {
   if (nodes != get(NODES) || blocks != get(BLOCKS) || held != load<u64>(HEADER + HELD)) return 10;
   if (pending != get(PENDING)) return 10;
   return get(NODE_NEXT) > nodes ? 0 : 10;
-}
-
-// Whether the table has this block; where it has several of one key, they must be known as twins.
-function inTable(id: u32): bool {
-  const key = block(id) + KEY;
-  let at = find(key);
-  if (at != id && !get(TWINS)) return false;
-  while (at && at != id) at = findNext(key, at);
-  return at == id;
 }
 
 function noted(id: u32): bool {

@@ -12,6 +12,7 @@ import { find, findNext, put, warm } from './table';
 // New keys whose table slots are brought into the cache together.
 const BATCH: u32 = 32;
 const MOST_RANGES: u32 = 1024;
+const PIECE: u32 = 512;
 /** More blocks than this do not wait, so that entering them is a matter of milliseconds. */
 export const MOST_PENDING: u32 = 1 << 21;
 
@@ -61,27 +62,30 @@ export function enterRun(last: u32, count: u32): bool {
 /** Enters all blocks that wait. Those for which there is no memory go on waiting. */
 export function enterAll(): void {
   const ranges: usize = get(RANGES);
-  const count = get(RANGE_COUNT);
-  let kept: u32 = 0;
-  for (let k: u32 = 0; k < count && get(PENDING) > 0; k++) {
-    const range = load<u64>(ranges + (k << 3));
-    if (enterRange(<u32>range, <u32>(range >>> 32))) continue;
-    store<u64>(ranges + (kept << 3), range);
-    kept++;
+  const end = ranges + (get(RANGE_COUNT) << 3);
+  for (let range = ranges; range < end; range += 8) {
+    // By pieces: a function that is called often is soon compiled well, a loop that runs for long is not.
+    let id = load<u32>(range);
+    for (let left = load<u32>(range, 4); left > 0; ) {
+      const count = min(left, PIECE);
+      enterPiece(id, count);
+      id += count;
+      left -= count;
+    }
   }
-  set(RANGE_COUNT, kept);
+  if (!get(PENDING)) set(RANGE_COUNT, 0);
 }
 
-function enterRange(id: u32, count: u32): bool {
+function enterPiece(id: u32, count: u32): void {
   let queued: u32 = 0;
-  let all = true;
   for (const end = id + count; id < end; id++) {
-    if (waits(block(id))) queued = queue(id, queued);
-    if (queued < BATCH && id + 1 < end) continue;
-    all = enterQueued(queued) && all;
+    if (!waits(block(id))) continue;
+    queued = queue(id, queued);
+    if (queued < BATCH) continue;
+    enterQueued(queued);
     queued = 0;
   }
-  return all;
+  enterQueued(queued);
 }
 
 // @ts-ignore: decorator

@@ -104,6 +104,15 @@ export function findNext(key: usize, id: u32): u32 {
   return search(key, AFTER, id);
 }
 
+/** Whether the table has this very block: its record should know. */
+export function hasBlock(id: u32): bool {
+  const h = hash(block(id) + KEY);
+  const segment = segmentOf(h);
+  let slot = h;
+  while (load<u32>(slotAt(segment, slot)) != id && load<u32>(slotAt(segment, slot))) slot++;
+  return load<u32>(slotAt(segment, slot)) == id;
+}
+
 /** Enters a block. False without memory. */
 export function put(id: u32): bool {
   const record = block(id);
