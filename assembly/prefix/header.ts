@@ -49,7 +49,7 @@ export const FENCE: usize = 240; // the writer's barrier cell
 export const TABLE_MOVES: usize = 244; // where a segment's entries wait while it is divided
 export const WARMED: usize = 248; // takes what `warm` returns, so that it is not optimized away
 export const CURSOR: usize = 252; // where a listing or a snapshot goes on
-export const QUEUE: usize = 256; // 32 x u32: blocks about to be entered in the table
+export const QUEUE: usize = 256; // 32 x 12 bytes: blocks about to be entered in the table
 
 // Status codes of the writer's functions.
 export const NO_MEMORY: i32 = -1;

@@ -83,20 +83,15 @@ export function insert(holder: u32, hashes: usize, count: u32, parent: usize): i
 // The block that a holder means by a key: where it stands at several places the one it holds, or 0 in doubt.
 function parentOfHolder(key: usize, holder: u32): u32 {
   let id = firstPlace(key);
-  if (!id) return 0;
-  const first = id;
+  if (!id || !nextPlace(key, id)) return id;
   let held: u32 = 0;
-  let places: u32 = 0;
-  let holds: u32 = 0;
   for (; id; id = nextPlace(key, id)) {
-    places++;
     const entry = findEntry(node(nodeOf(block(id))), holder);
     if (!entry || offsetOf(id) >= entryLength(entry)) continue;
+    if (held) return 0;
     held = id;
-    holds++;
   }
-  if (holds) return holds == 1 ? held : 0;
-  return places == 1 ? first : 0;
+  return held;
 }
 
 /** Records a use of the leading blocks that the index has. Returns how many, or NO_MEMORY. */

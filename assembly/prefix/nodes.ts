@@ -29,7 +29,7 @@ export const NODE: u32 = 40;
 /** Longer runs continue in a child, so that a length fits 16 bits and a snapshot's record a small window. */
 export const MAX_RUN: u32 = 16383;
 /** Shorter runs are rather entered in the table whole than kept in nodes of their own. */
-export const SHORT_RUN: u32 = 32;
+export const SHORT_RUN: u32 = 64;
 
 export const FIRST: usize = 0;
 export const LAST: usize = 4;

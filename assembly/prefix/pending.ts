@@ -6,11 +6,14 @@
 // were freed meanwhile, or entered because a run was cut before them.
 import { HEADER } from '../memory';
 import { block, entered, KEY, nodeOf, previous, sameKey } from './blocks';
-import { get, PENDING, QUEUE, RANGE_COUNT, RANGES, set, TWINS, takeForTable, WARMED } from './header';
-import { find, findNext, put, warm } from './table';
+import { add, get, PENDING, QUEUE, RANGE_COUNT, RANGES, set, TWINS, takeForTable, WARMED } from './header';
+import { find, findNext, hash, put, warm } from './table';
 
 // New keys whose table slots are brought into the cache together.
-const BATCH: u32 = 32;
+const BATCH: usize = 32;
+const QUEUED: usize = HEADER + QUEUE;
+const QUEUED_SIZE: usize = 12;
+const QUEUE_END: usize = QUEUED + BATCH * QUEUED_SIZE;
 const MOST_RANGES: u32 = 1024;
 const PIECE: u32 = 512;
 /** More blocks than this do not wait, so that entering them is a matter of milliseconds. */
@@ -46,17 +49,21 @@ export function wait(first: u32, count: u32): bool {
 
 /** Enters those of `count` blocks, from `last` upwards, that the table does not have. False without memory. */
 export function enterRun(last: u32, count: u32): bool {
-  let queued: u32 = 0;
+  let at: usize = QUEUED;
+  let seen: u32 = 0;
   for (; count > 0; count--) {
     const record = block(last);
-    if (!entered(record)) queued = queue(last, queued);
-    if (queued == BATCH) {
-      if (!enterQueued(queued)) return false;
-      queued = 0;
+    if (!entered(record)) {
+      seen |= queue(at, last, record);
+      at += QUEUED_SIZE;
+    }
+    if (at == QUEUE_END) {
+      if (!enterQueued(at, seen)) return false;
+      at = QUEUED;
     }
     last = previous(record);
   }
-  return enterQueued(queued);
+  return at == QUEUED || enterQueued(at, seen);
 }
 
 /** Enters all blocks that wait. Those for which there is no memory go on waiting. */
@@ -77,15 +84,18 @@ export function enterAll(): void {
 }
 
 function enterPiece(id: u32, count: u32): void {
-  let queued: u32 = 0;
+  let at: usize = QUEUED;
+  let seen: u32 = 0;
   for (const end = id + count; id < end; id++) {
-    if (!waits(block(id))) continue;
-    queued = queue(id, queued);
-    if (queued < BATCH) continue;
-    enterQueued(queued);
-    queued = 0;
+    const record = block(id);
+    if (!waits(record)) continue;
+    seen |= queue(at, id, record);
+    at += QUEUED_SIZE;
+    if (at < QUEUE_END) continue;
+    enterQueued(at, seen);
+    at = QUEUED;
   }
-  enterQueued(queued);
+  enterQueued(at, seen);
 }
 
 // @ts-ignore: decorator
@@ -94,22 +104,25 @@ function waits(record: usize): bool {
   return nodeOf(record) != 0 && !entered(record);
 }
 
+// Notes a block to be entered, and what `put` will want.
 // @ts-ignore: decorator
 @inline
-function queue(id: u32, queued: u32): u32 {
-  store<u32>(HEADER + QUEUE + (queued << 2), id);
-  return queued + 1;
+function queue(at: usize, id: u32, record: usize): u32 {
+  const h = hash(record + KEY);
+  store<u32>(at, id);
+  store<u32>(at, <u32>record, 4);
+  store<u32>(at, h, 8);
+  return warm(h);
 }
 
-function enterQueued(count: u32): bool {
-  const queued: usize = HEADER + QUEUE;
-  const end = queued + (count << 2);
-  let seen: u32 = 0;
-  for (let at = queued; at < end; at += 4) seen |= warm(load<u32>(at));
+function enterQueued(end: usize, seen: u32): bool {
   set(WARMED, seen);
-  let all = true;
-  for (let at = queued; at < end; at += 4) all = put(load<u32>(at)) && all;
-  return all;
+  let failed: u32 = 0;
+  for (let at: usize = QUEUED; at < end; at += QUEUED_SIZE) {
+    if (!put(load<u32>(at), load<u32>(at, 4), load<u32>(at, 8))) failed++;
+  }
+  add(PENDING, <i32>failed - <i32>((end - QUEUED) / QUEUED_SIZE));
+  return failed == 0;
 }
 
 /** The first of the blocks with this key, 0 when there is none. A key that is no chain's may stand at several places. */

@@ -1,6 +1,6 @@
 // Changes of the tree's shape: cutting a run in two, joining two again, trimming what nobody holds. Both parts of a
 // cut stand together in the recency list, and only neighbours there are joined, so neither changes the order.
-import { block, entered, freeBlock, previous } from './blocks';
+import { block, freeBlock, previous } from './blocks';
 import {
   dropEntries,
   entriesOf,
@@ -36,7 +36,7 @@ import {
 } from './nodes';
 import { enterRun } from './pending';
 import { linkBefore, unlink } from './recency';
-import { erase, put } from './table';
+import { erase } from './table';
 
 /**
  * Cuts a node after its first `offset` blocks (neither none nor all), the last of which is `last`. Returns the id of
@@ -53,7 +53,7 @@ export function cut(id: u32, offset: u32, last: u32): u32 {
   if (!reserveNodes(1)) return 0;
   // The lower part starts a run now: a walk looks for it in the table.
   const next = successor(id, last);
-  if (!entered(block(next)) && !put(next)) return 0;
+  if (!enterRun(next, 1)) return 0;
   const fresh = newNode();
   const record = node(fresh);
   if (!initEntries(record, upperIsNew ? holders : reaching)) {

@@ -9,13 +9,11 @@
 import { HEADER } from '../memory';
 import { block, entered, KEY, nodeOf, previous, sameKey, setEntered } from './blocks';
 import {
-  add,
   change,
   changing,
   get,
   inside,
   MULTIPLIER,
-  PENDING,
   publish,
   SEGMENT_FREE,
   SHARED,
@@ -38,9 +36,10 @@ const DEPTH: usize = COUNT + 4;
 const SEGMENT: u32 = <u32>COUNT + 16;
 // A slot: the block's id in its low half, 0 when it is empty, and the hash in the other. It is read and written whole.
 
+/** The hash of a key that `put` and `warm` want. */
 // @ts-ignore: decorator
 @inline
-function hash(key: usize): u32 {
+export function hash(key: usize): u32 {
   const low = load<u64>(key + get(WIDTH) - 8);
   return <u32>(((low ^ (low >>> 32)) * load<u64>(HEADER + MULTIPLIER)) >>> 32);
 }
@@ -113,10 +112,8 @@ export function hasBlock(id: u32): bool {
   return load<u32>(slotAt(segment, slot)) == id;
 }
 
-/** Enters a block. False without memory. */
-export function put(id: u32): bool {
-  const record = block(id);
-  const h = hash(record + KEY);
+/** Enters a block whose key has the hash `h`. False without memory. */
+export function put(id: u32, record: usize, h: u32): bool {
   let segment = segmentOf(h);
   while (load<u32>(segment, COUNT) >= FULL) {
     const divided = divide(segment, h);
@@ -137,18 +134,16 @@ export function put(id: u32): bool {
   }
   store<u32>(segment, count + 1, COUNT);
   setEntered(record);
-  add(PENDING, -1);
   return true;
 }
 
 /**
- * Brings a block's slot into the cache, and the line behind, which most searches of a full segment reach: looks that
- * overlap, where `put` would wait for each.
+ * Brings the slot for a hash into the cache, and the line behind, which most searches of a full segment reach: looks
+ * that overlap, where `put` would wait for each.
  */
 // @ts-ignore: decorator
 @inline
-export function warm(id: u32): u32 {
-  const h = hash(block(id) + KEY);
+export function warm(h: u32): u32 {
   const segment = segmentOf(h);
   return load<u32>(slotAt(segment, h)) | load<u32>(slotAt(segment, h + 8));
 }

@@ -44,8 +44,9 @@ export function walk(hashes: usize, count: u32): u32 {
     } else if (wanted > agreed) {
       // Where the query ends inside the run, its own end is where it most likely still agrees.
       const high = wanted == left ? wanted - 1 : wanted;
+      set(WALK_TAIL, tail);
       agreed = bisect(id, offset, from, agreed, high, wanted == left ? (agreed + high) >>> 1 : high - 1);
-      if (agreed) tail = blockAt(record, offset + agreed - 1);
+      tail = get(WALK_TAIL);
     }
     done += agreed;
     offset += agreed;
@@ -58,7 +59,7 @@ export function walk(hashes: usize, count: u32): u32 {
 }
 
 // How many of the hashes agree with a node's blocks from `offset` on: `low` do, the one at `high` does not or is not
-// asked for. `probe` is looked at first.
+// asked for. `probe` is looked at first. WALK_TAIL, the block before the one at `low`, moves with what is found.
 function bisect(id: u32, offset: u32, hashes: usize, low: u32, high: u32, probe: u32): u32 {
   const width = get(WIDTH);
   const record = node(id);
@@ -76,8 +77,15 @@ function bisect(id: u32, offset: u32, hashes: usize, low: u32, high: u32, probe:
       high = probe;
     }
   }
-  // The table told where a key is, not whether it is where it should be.
-  return dense || !found || offsetOf(found) == offset + low - 1 ? low : compare(record, offset, hashes, end);
+  if (!found) return low;
+  // The table told which node a key is in, not whether it is where it should be.
+  if (!dense && offsetOf(found) != offset + low - 1) {
+    low = compare(record, offset, hashes, end);
+    if (!low) return 0;
+    found = blockAt(record, offset + low - 1);
+  }
+  set(WALK_TAIL, found);
+  return low;
 }
 
 // The same by looking at every block.
