@@ -132,7 +132,9 @@ function append(hashes: usize, count: u32, depth: u32): i32 {
   if (!reserveBlocks(count) || !reserveNodes(count / (free ? SHORT_RUN : MAX_RUN) + 2)) return abandon(count);
   if (grows && dense && !follows) {
     if (!enterRun(tail, size)) return abandon(count);
+    change();
     setDense(record, false);
+    publish();
     dense = false;
   }
   let above = tail;
