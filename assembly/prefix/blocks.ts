@@ -1,7 +1,6 @@
 // Block records, by id from 1: {node u32, previous u32, key}. `previous` is the parent block, also across nodes, so a
 // run can be cut or joined by relabelling whichever part is smaller, and a node's parent is its first block's. Its top
 // bit says whether the table has the block.
-import { HEADER } from '../memory';
 import {
   add,
   addChunk,

@@ -16,7 +16,7 @@ const QUEUED_SIZE: usize = 12;
 const QUEUE_END: usize = QUEUED + BATCH * QUEUED_SIZE;
 const MOST_RANGES: u32 = 1024;
 const PIECE: u32 = 512;
-/** More blocks than this do not wait, so that entering them is a matter of milliseconds. */
+/** More blocks than this do not wait: to enter so many takes 0.15 s, which who first asks by key has to wait. */
 export const MOST_PENDING: u32 = 1 << 21;
 
 export function initPending(): bool {
@@ -69,33 +69,43 @@ export function enterRun(last: u32, count: u32): bool {
 /** Enters all blocks that wait. Those for which there is no memory go on waiting. */
 export function enterAll(): void {
   const ranges: usize = get(RANGES);
-  const end = ranges + (get(RANGE_COUNT) << 3);
-  for (let range = ranges; range < end; range += 8) {
-    // By pieces: a function that is called often is soon compiled well, a loop that runs for long is not.
-    let id = load<u32>(range);
-    for (let left = load<u32>(range, 4); left > 0; ) {
-      const count = min(left, PIECE);
-      enterPiece(id, count);
-      id += count;
-      left -= count;
-    }
+  const count = get(RANGE_COUNT);
+  let kept: u32 = 0;
+  for (let k: u32 = 0; k < count; k++) {
+    const range = load<u64>(ranges + (k << 3));
+    if (enterRange(<u32>range, <u32>(range >>> 32))) continue;
+    store<u64>(ranges + (kept << 3), range);
+    kept++;
   }
-  if (!get(PENDING)) set(RANGE_COUNT, 0);
+  set(RANGE_COUNT, kept);
 }
 
-function enterPiece(id: u32, count: u32): void {
+// By pieces: a function that is called often is soon compiled well, a loop that runs for long is not.
+function enterRange(id: u32, count: u32): bool {
+  let all = true;
+  while (count > 0) {
+    const piece = min(count, PIECE);
+    all = enterPiece(id, piece) && all;
+    id += piece;
+    count -= piece;
+  }
+  return all;
+}
+
+function enterPiece(id: u32, count: u32): bool {
   let at: usize = QUEUED;
   let seen: u32 = 0;
+  let all = true;
   for (const end = id + count; id < end; id++) {
     const record = block(id);
     if (!waits(record)) continue;
     seen |= queue(at, id, record);
     at += QUEUED_SIZE;
     if (at < QUEUE_END) continue;
-    enterQueued(at, seen);
+    all = enterQueued(at, seen) && all;
     at = QUEUED;
   }
-  enterQueued(at, seen);
+  return enterQueued(at, seen) && all;
 }
 
 // @ts-ignore: decorator
@@ -125,13 +135,13 @@ function enterQueued(end: usize, seen: u32): bool {
   return failed == 0;
 }
 
-/** The first of the blocks with this key, 0 when there is none. A key that is no chain's may stand at several places. */
+/** The first of the blocks with this key, 0 when there is none. All that wait have been entered then. */
 export function firstPlace(key: usize): u32 {
   if (get(PENDING)) enterAll();
   return find(key) || (get(PENDING) ? findPending(key, 0) : 0);
 }
 
-/** The next one after `id`, or 0. */
+/** The next one after `id`, or 0: a key may stand under several parents. */
 export function nextPlace(key: usize, id: u32): u32 {
   if (!get(TWINS) && !get(PENDING)) return 0;
   const next = entered(block(id)) ? findNext(key, id) : 0;

@@ -5,7 +5,22 @@
 import { block, copyKey, KEY, newBlock, previous, reserveBlocks, writeBlock } from './blocks';
 import { addHeld, BLOCKS, CURSOR, get, MALFORMED, NEWEST, NO_MEMORY, NODES, OLDEST, PENDING, set, WIDTH } from './header';
 import { entriesOf, entryHolder, entryLength, heldLength, holdersOf, initEntries } from './holders';
-import { CHILDREN, FIRST, LAST, lengthOf, MAX_RUN, NEWER, newNode, node, OLDER, parentOf, reserveNodes, START, setDense, setLength } from './nodes';
+import {
+  CHILDREN,
+  FIRST,
+  LAST,
+  lengthOf,
+  MAX_RUN,
+  NEWER,
+  newNode,
+  node,
+  OLDER,
+  parentOf,
+  reserveNodes,
+  START,
+  setDense,
+  setLength,
+} from './nodes';
 import { enterRun, MOST_PENDING, wait } from './pending';
 import { linkBefore } from './recency';
 import { findAfter } from './table';

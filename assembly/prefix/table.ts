@@ -1,7 +1,7 @@
-// The table that finds a block by its key, at least the first of each run: extendible hashing. The top bits of a key's hash choose, through a
-// directory, a segment of 4,096 slots; within it, linear probing from the place that the low bits say. A segment that
-// fills up is replaced by two, so the table grows without ever stalling for a rehash of everything, and removal shifts
-// back, so there are no tombstones.
+// The table that finds a block by its key, at least the first of each run (pending.ts): extendible hashing. The top bits
+// of a key's hash choose, through a directory, a segment of 4,096 slots; within it, linear probing from the place that
+// the low bits say. A segment that fills up is replaced by two, so the table grows without ever stalling for a rehash of
+// everything, and removal shifts back, so there are no tombstones. A key has a slot for each place where it stands.
 //
 // A slot is a block id and 32 bits of its key's hash, all that dividing and shifting back need: only a search looks at
 // the keys, which are scattered, and then hardly ever at a wrong one. Keys are hashes already; the multiplication by a
