@@ -58,8 +58,8 @@ export interface PrefixIndexOptions {
 }
 
 /**
- * Whose blocks: a tier (default gpu) and a KV-cache group (0 to 15, default 0). The groups of an index have one block
- * size: where vLLM gives a group larger blocks, their keys are keys of the small ones, under other parents.
+ * Whose blocks: a tier (default gpu) and a KV-cache group (0 to 15, default 0). Where vLLM gives a group larger blocks,
+ * their hashes are those of small ones under other parents: the index keeps both apart.
  */
 export interface HolderOptions {
   tier?: Tier;
@@ -67,7 +67,10 @@ export interface HolderOptions {
 }
 
 export interface InsertOptions extends HolderOptions {
-  /** Hash of the block before the first; without it the first block is the first of a prompt. */
+  /**
+   * Hash of the block before the first; without it the first block is the first of a prompt. Where the index has it
+   * under several parents, the one is meant that this instance, tier and group has.
+   */
   parent?: Hash;
 }
 
@@ -81,14 +84,14 @@ export interface OrderOptions {
 }
 
 export interface PrefixStats {
-  /** Distinct blocks. */
+  /** Distinct blocks; one under two parents counts twice. */
   blocks: number;
   /** Runs of blocks, the nodes of the tree. */
   nodes: number;
   /** Pairs of a block and a holder (instance, tier and group). */
   held: number;
   instances: number;
-  /** Insertions whose parent the index did not know: nothing was recorded, so their blocks are misses. */
+  /** Insertions whose parent the index did not know, or not which one: nothing was recorded, their blocks are misses. */
   orphans: number;
   /** Bytes in use, and bytes of memory they lie in. */
   bytesUsed: number;
@@ -196,9 +199,9 @@ export class PrefixIndex {
 
   /**
    * Records that an instance has these consecutive blocks, and that the path to them was used just now. Returns how many
-   * it did not have before. Without `parent` the first block starts a prompt. Where the index does not know `parent`,
-   * nothing is recorded and 0 returned: the position of the blocks is in doubt, and doubt is a miss (`stats().orphans`
-   * counts them).
+   * it did not have before. Without `parent` the first block starts a prompt. Where the index does not know `parent`, or
+   * not which one is meant, nothing is recorded and 0 returned: the position of the blocks is in doubt, and doubt is a
+   * miss (`stats().orphans` counts them).
    * @throws ERR_OUT_OF_MEMORY when the index may not grow; a part of the blocks may be recorded
    */
   insert(instance: number | string, hashes: Hashes, options?: InsertOptions): number {
