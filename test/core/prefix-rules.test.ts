@@ -174,6 +174,20 @@ test('hashes that are no chain make a tree of their own, and leave others alone'
   assert.is(index.check(), 0);
 });
 
+test('more keys that end in the same 64 bits than a segment of the table has room for', () => {
+  const index = new PrefixIndex({ keyWidth: 16 });
+  index.addInstance('a');
+  const key = (high: number, low: number) => new Uint8Array(new BigUint64Array([BigInt(high), BigInt(low)]).buffer);
+  const pair = (i: number) => Uint8Array.from([...key(0, i), ...key(i, 1 << 20)]);
+  for (let i = 1; i <= 5000; i++) assert.is(index.insert('a', pair(i)), 2);
+  for (let i = 1; i <= 5000; i += 7) assert.ok(index.has(key(i, 1 << 20)), `${i}`);
+  assert.not(index.has(key(5001, 1 << 20)));
+  assert.is(index.check(), 0);
+  for (let i = 5000; i > 0; i -= 50) assert.is(index.remove('a', pair(i)), 2);
+  for (let i = 1; i <= 5000; i += 7) assert.is(index.match(pair(i)).length('a'), i % 50 ? 2 : 0);
+  assert.is(index.check(), 0);
+});
+
 test('a hash at more places than a segment of the table has room for', () => {
   const index = new PrefixIndex({ keyWidth: 8 });
   index.addInstance('a');
