@@ -174,6 +174,22 @@ test('hashes that are no chain make a tree of their own, and leave others alone'
   assert.is(index.check(), 0);
 });
 
+test('a hash at another place of a run that grew block by block is no step', () => {
+  const index = index3();
+  for (let end = 1; end <= 12; end++) {
+    for (const letter of 'xy') {
+      const path = letter.repeat(end);
+      index.insert('a', chain(path, end - 1), end > 1 ? { parent: hashOf(path.slice(1), 32) } : {});
+    }
+  }
+  const at = (end: number) => hashOf('x'.repeat(end), 32);
+  const jumps = [at(1), at(6), hashOf('z', 32)];
+  assert.is(index.insert('b', Uint8Array.from(jumps.flatMap((hash) => [...hash]))), 3);
+  assert.is(index.check(), 0);
+  assert.is(index.match(chain('x'.repeat(12))).length('b'), 1);
+  assert.is(index.match(chain('x'.repeat(12))).length('a'), 12);
+});
+
 test('more keys that end in the same 64 bits than a segment of the table has room for', () => {
   const index = new PrefixIndex({ keyWidth: 16 });
   index.addInstance('a');
@@ -416,6 +432,8 @@ test('an index that may not grow says so, and goes on with what it has', () => {
   refuses(fill, 'ERR_OUT_OF_MEMORY');
   assert.is(index.check(), 0);
   assert.ok(chains.length > 50);
+  // A record and a slot of the table for each, also of those that the table does not have yet.
+  assert.ok(index.stats().blocks * (16 + 8) < 1 << 20);
   for (const hashes of chains) assert.is(index.match(hashes).length('a'), 50);
   for (const hashes of chains) assert.is(index.remove('a', hashes), 50);
   assert.is(index.check(), 0);
