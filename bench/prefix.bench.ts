@@ -29,7 +29,9 @@ const REPS = Number(flag('reps') ?? 5);
 
 // The peers are compiled ahead of time; V8 compiles WASM well only after many calls, and ties calls to each instance anew.
 const WARM_CALLS = 300_000;
-const WARM_PASSES = 3;
+const WARM_PASSES = 10;
+// A pass of finds takes a millisecond or two, too short a time to measure alone.
+const PASSES = 10;
 
 /** Rates are per second; `bytes` is for one distinct block. */
 type Figures = Map<string, number>;
@@ -93,7 +95,7 @@ function runConversation(make: Make, work: Work, half: boolean): Figures {
   figures.set('store blocks', blocks / store);
   figures.set('bytes', index.bytes() / unique);
   const lengths = new Uint32Array(instances);
-  const passes = work.name === 'conv512' ? 3 : 10;
+  const passes = work.name === 'conv512' ? 3 : PASSES;
   for (let pass = 0; pass < WARM_PASSES; pass++) for (const request of requests) index.find(request, lengths);
   const find = seconds(() => {
     for (let pass = 0; pass < passes; pass++) for (const request of requests) index.find(request, lengths);
@@ -117,20 +119,20 @@ function runSynthetic(make: Make, work: Work): Figures {
   for (let k = 0; k < WARM_PASSES * queries; k++) index.find(requests[k % requests.length], lengths);
   let matched = 0;
   const find = seconds(() => {
-    for (let k = 0; k < queries; k++) {
+    for (let k = 0; k < PASSES * queries; k++) {
       index.find(requests[(k * 617) % requests.length], lengths);
       let best = 0;
       for (let i = 0; i < instances; i++) if (lengths[i] > best) best = lengths[i];
       matched += best;
     }
   });
-  if (matched !== queries * 1000) throw new Error(`${work.name}: ${matched} blocks matched`);
-  figures.set('find', queries / find);
+  if (matched !== PASSES * queries * 1000) throw new Error(`${work.name}: ${matched} blocks matched`);
+  figures.set('find', (PASSES * queries) / find);
   figures.set(
     'find miss',
-    queries /
+    (PASSES * queries) /
       seconds(() => {
-        for (let k = 0; k < queries; k++) index.find(misses![k % misses!.length], lengths);
+        for (let k = 0; k < PASSES * queries; k++) index.find(misses![k % misses!.length], lengths);
       }),
   );
   return figures;

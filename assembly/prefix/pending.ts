@@ -16,7 +16,7 @@ const QUEUED_SIZE: usize = 12;
 const QUEUE_END: usize = QUEUED + BATCH * QUEUED_SIZE;
 const MOST_RANGES: u32 = 1024;
 const PIECE: u32 = 512;
-/** More blocks than this do not wait: to enter so many takes 0.15 s, which who first asks by key has to wait. */
+/** More blocks than this do not wait: to enter so many takes 0.2 s, which who first asks by key has to wait. */
 export const MOST_PENDING: u32 = 1 << 21;
 
 export function initPending(): bool {
