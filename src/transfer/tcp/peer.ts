@@ -151,9 +151,10 @@ export class TcpPeer implements Peer {
 
   /**
    * Time has passed in which the event loop ran: `elapsedMs` is what the clock says, but never more than the timer's
-   * period or two, so that a peer is not called dead for what waits unread because we were busy or stopped.
+   * period or two, so that a peer is not called dead for what waits unread because we were busy or stopped. The next tick
+   * comes after `periodMs`.
    */
-  tick(elapsedMs: number): void {
+  tick(elapsedMs: number, periodMs: number): void {
     if (this.#ended || !this.#connected) return;
     const { hello, deadAfterMs } = this.#settings;
     this.#silentMs += elapsedMs;
@@ -163,7 +164,7 @@ export class TcpPeer implements Peer {
       this.#end(errors.peer(this.address, `silent for ${Math.round(this.#silentMs)} ms`));
     } else if (!this.#hello && this.#ageMs >= HELLO_MS) {
       this.#end(errors.peer(this.address, 'no hello'));
-    } else if (performance.now() - this.#output.sentAt >= hello.heartbeatMs) {
+    } else if (performance.now() + periodMs - this.#output.sentAt > hello.heartbeatMs) {
       this.#output.send(FRAME.heartbeat);
     }
   }
@@ -265,14 +266,15 @@ export class TcpPeer implements Peer {
   }
 
   async close(): Promise<void> {
-    if (!this.#ended && this.#connected) {
+    const reason = errors.closed(`the connection to ${this.address}`);
+    if (!this.#connected) this.#end(reason);
+    if (!this.#ended) {
       this.#output.send(FRAME.goodbye);
-      this.#finish(errors.closed(`the connection to ${this.address}`));
+      this.#finish(reason);
       this.#socket.end();
       const timer = setTimeout(() => this.#socket.destroy(), CLOSE_MS);
-      await this.#gone;
-      clearTimeout(timer);
-    } else this.#end(errors.closed(`the connection to ${this.address}`));
+      this.#socket.once('close', () => clearTimeout(timer));
+    }
     await this.#gone;
   }
 

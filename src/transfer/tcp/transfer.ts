@@ -8,7 +8,7 @@ import { integer, options as optionsOf, string } from '../../core/check.js';
 import { errors, type MooncakeError } from '../../core/errors.js';
 import { TransferBase, TransferCore, type TransferOptions } from '../base.js';
 import type { CallLimits, Peer } from '../transfer.js';
-import { formatAddress, parseAddress } from './address.js';
+import { formatAddress, isAddress, parseAddress } from './address.js';
 import { type Hello, MAX_FRAME_BYTES, MAX_HEARTBEAT_MS, MIN_FRAME_BYTES } from './hello.js';
 import { type PeerSettings, TcpPeer } from './peer.js';
 
@@ -31,8 +31,10 @@ export interface TcpTransferOptions extends TransferOptions {
 
 /** Bytes taken from a socket that we opened in one go. */
 const RECEIVE_BYTES = 512 * 1024;
-/** How often silence is measured; so much later than `deadAfterMs` is it seen. */
+/** How often silence is measured, at most; so much later than `deadAfterMs` is it seen. */
 const TICK_MS = 50;
+/** Looks between two heartbeats, at least: where a peer is given little time, a look takes little of it. */
+const TICKS_PER_BEAT = 4;
 
 export class TcpTransfer extends TransferBase {
   readonly address: string;
@@ -64,12 +66,13 @@ export class TcpTransfer extends TransferBase {
       this.#peers.add(peer);
     });
     let last = performance.now();
+    const tickMs = Math.min(TICK_MS, Math.floor(hello.heartbeatMs / TICKS_PER_BEAT));
     this.#timer = setInterval(() => {
       const now = performance.now();
-      const elapsed = Math.min(now - last, 2 * TICK_MS);
+      const elapsed = Math.min(now - last, 2 * tickMs);
       last = now;
-      for (const peer of this.#peers) peer.tick(elapsed);
-    }, TICK_MS).unref();
+      for (const peer of this.#peers) peer.tick(elapsed, tickMs);
+    }, tickMs).unref();
   }
 
   /**
@@ -81,6 +84,9 @@ export class TcpTransfer extends TransferBase {
     const host = string('options.host', given.host ?? '127.0.0.1');
     const port = integer('options.port', given.port ?? 0, 0, 65535);
     const advertise = string('options.advertise', given.advertise ?? host);
+    if (!isAddress(formatAddress({ host: advertise, port: 1 }))) {
+      throw errors.invalidArgument('options.advertise', advertise, 'the name or address of a host');
+    }
     const heartbeatMs = integer('options.heartbeatMs', given.heartbeatMs ?? 250, 10, MAX_HEARTBEAT_MS);
     integer('options.deadAfterMs', given.deadAfterMs ?? 900, 2 * heartbeatMs, 2 ** 31 - 1);
     const maxFrameBytes = given.maxFrameBytes ?? 16 * 2 ** 20;
