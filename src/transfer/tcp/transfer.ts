@@ -3,7 +3,7 @@
  * both sides serve and call. `connect` opens a connection of its own and keeps it for later calls: an address is never taken
  * from what a stranger claims in its hello.
  */
-import { createServer, connect as dial, type Server } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import { integer, options as optionsOf, string } from '../../core/check.js';
 import { errors, type MooncakeError } from '../../core/errors.js';
 import { TransferBase, TransferCore, type TransferOptions } from '../base.js';
@@ -11,6 +11,7 @@ import type { CallLimits, Peer } from '../transfer.js';
 import { formatAddress, isAddress, parseAddress } from './address.js';
 import { type Hello, MAX_FRAME_BYTES, MAX_HEARTBEAT_MS, MIN_FRAME_BYTES } from './hello.js';
 import { type PeerSettings, TcpPeer } from './peer.js';
+import { acceptSocket, openSocket } from './receiving.js';
 
 export interface TcpTransferOptions extends TransferOptions {
   /** Address or name of the interface to listen on. Default 127.0.0.1. */
@@ -29,8 +30,6 @@ export interface TcpTransferOptions extends TransferOptions {
   onLost?: (reason: MooncakeError, address: string) => void;
 }
 
-/** Bytes taken from a socket that we opened in one go. */
-const RECEIVE_BYTES = 512 * 1024;
 /** How often silence is measured, at most; so much later than `deadAfterMs` is it seen. */
 const TICK_MS = 50;
 /** Looks between two heartbeats, at least: where a peer is given little time, a look takes little of it. */
@@ -60,9 +59,9 @@ export class TcpTransfer extends TransferBase {
         if (reason.code !== 'ERR_CLOSED') options.onLost?.(reason, peer.address);
       },
     };
-    server.on('connection', (socket) => {
+    server.on('connection', (accepted) => {
+      const socket = acceptSocket(accepted, (bytes) => peer.receive(bytes));
       const peer = new TcpPeer(this.#settings, socket);
-      socket.on('data', (bytes) => peer.receive(bytes as Uint8Array));
       this.#peers.add(peer);
     });
     let last = performance.now();
@@ -95,7 +94,7 @@ export class TcpTransfer extends TransferBase {
       throw errors.invalidArgument('options.onLost', given.onLost, 'a function');
     }
     const core = new TransferCore(given);
-    const server = createServer();
+    const server = createServer({ pauseOnConnect: true });
     const actual = await new Promise<number>((resolve, reject) => {
       server.on('error', (error) => reject(errors.peer(formatAddress({ host, port }), error.message, error)));
       server.listen(port, host, () => resolve((server.address() as { port: number }).port));
@@ -111,16 +110,7 @@ export class TcpTransfer extends TransferBase {
     const key = formatAddress(place);
     let peer = this.#opened.get(key);
     if (!peer) {
-      const socket = dial({
-        ...place,
-        onread: {
-          buffer: new Uint8Array(RECEIVE_BYTES),
-          callback: (length, bytes) => {
-            opening.receive(bytes.length === length ? bytes : bytes.subarray(0, length));
-            return true;
-          },
-        },
-      });
+      const socket = openSocket(place, (bytes) => opening.receive(bytes));
       const opening = new TcpPeer(this.#settings, socket, key);
       peer = opening;
       this.#opened.set(key, peer);
