@@ -17,8 +17,10 @@ const packr = new Packr({ useRecords: false, int64AsType: 'bigint', variableMapS
 // ES2024; in every Node since 20.
 const isWellFormed = (text: string) => (text as string & { isWellFormed(): boolean }).isWellFormed();
 
-function checkPlain(path: string, value: unknown, depth: number): void {
+/** `room` counts down the values that a message may still have. */
+function checkPlain(path: string, value: unknown, depth: number, room: { values: number }): void {
   const refuse = (expected: string) => errors.invalidArgument(path, value, expected);
+  if (--room.values < 0) throw refuse('the end of a message: it has too many values');
   if (value === null || value === undefined) return;
   switch (typeof value) {
     case 'boolean':
@@ -42,7 +44,7 @@ function checkPlain(path: string, value: unknown, depth: number): void {
     return;
   }
   if (Array.isArray(value)) {
-    for (let i = 0; i < value.length; i++) checkPlain(`${path}[${i}]`, value[i], depth + 1);
+    for (let i = 0; i < value.length; i++) checkPlain(`${path}[${i}]`, value[i], depth + 1, room);
     return;
   }
   const prototype = Object.getPrototypeOf(value);
@@ -53,13 +55,14 @@ function checkPlain(path: string, value: unknown, depth: number): void {
     // The decoder renames that key, so that nobody's prototype is set.
     if (key === '__proto__' || !isWellFormed(key))
       throw refuse('an object without __proto__ and lone surrogates as keys');
-    checkPlain(`${path}.${key}`, entry, depth + 1);
+    checkPlain(`${path}.${key}`, entry, depth + 1, room);
   }
 }
 
 /** Throws ERR_INVALID_ARGUMENT, naming the value that is no plain data, or the whole where it is too large. */
 export function pack(argument: string, value: unknown, maxBytes: number): Uint8Array {
-  checkPlain(argument, value, 0);
+  // A value takes a byte at least. Few objects that hold each other many times over are more values than can be packed.
+  checkPlain(argument, value, 0, { values: maxBytes });
   // The packer's own buffer is shared and short-lived; what is sent later must be a copy.
   const packed = Uint8Array.from(packr.pack(value));
   if (packed.length > maxBytes) {

@@ -89,6 +89,9 @@ for (const kind of KINDS) {
       await rejects(peer.call('odd', 1), 'ERR_INVALID_ARGUMENT', 'answer');
       await rejects(peer.call(5 as never, 1), 'ERR_INVALID_ARGUMENT', 'service');
       assert.is(await peer.call('echo', 'still'), 'still');
+      let doubled: unknown = 1;
+      for (let i = 0; i < 60; i++) doubled = [doubled, doubled];
+      await rejects(peer.call('echo', doubled), 'ERR_INVALID_ARGUMENT');
       const wide = Object.fromEntries(Array.from({ length: 70_000 }, (_, i) => [`${i}`, i]));
       assert.equal(await peer.call('echo', wide), wide, 'more keys than 16 bits count');
     }));
