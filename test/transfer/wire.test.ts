@@ -254,6 +254,25 @@ test('memory is held until the socket is done with it, also after the reader has
   await transfer.close();
 });
 
+test('memory is held no longer than a reader lives, or may take to read what is left', async () => {
+  for (const leaves of [true, false]) {
+    const transfer = await TcpTransfer.listen({ heartbeatMs: 10, deadAfterMs: 20 });
+    const memory = new Uint8Array(32 * 2 ** 20);
+    const id = transfer.register(memory);
+    const socket = connect(Number(transfer.address.split(':').pop()), '127.0.0.1');
+    const asked = new Promise<void>((resolve) => transfer.serve('asked', () => resolve()));
+    const read = frame(READ, one(id, 0, 0, 0, memory.length).bytes, { id: 1, flags: 3, value: leaves ? 60_000 : 100 });
+    socket.on('error', () => {});
+    socket.write(after(read, frame(CALL, call(Buffer.from([1]), 'asked'))));
+    await asked;
+    const unregistered = transfer.unregister(id);
+    if (leaves) setTimeout(() => socket.destroy(), 100);
+    await unregistered;
+    socket.destroy();
+    await transfer.close();
+  }
+});
+
 test('random bytes, and random changes to a good conversation', () =>
   besieged(async (port, reasons) => {
     const conversation = after(

@@ -32,6 +32,8 @@ export interface OutStream {
   next: number;
   /** Pieces that the socket still looks at. */
   queued: number;
+  /** How long it may do so once nothing is added. */
+  stuck?: NodeJS.Timeout;
   /** All was given to the socket: frames sent from here on come after it. */
   handed(): void;
   /** The stream is handed or dropped, and the socket done with it: the memory is no longer looked at. */
@@ -42,7 +44,8 @@ export interface OutStream {
 
 export class Output {
   readonly #socket: Socket;
-  readonly #overflow: (error: Error) => void;
+  readonly #fail: (error: Error) => void;
+  readonly #stuckMs: number;
   #streams: OutStream[] = [];
   /** Buffers for headers and gathered ranges that the socket is done with. */
   readonly #spare: Uint8Array[] = [];
@@ -52,9 +55,11 @@ export class Output {
   /** When something was sent last (performance.now). */
   sentAt = performance.now();
 
-  constructor(socket: Socket, overflow: (error: Error) => void) {
+  /** `fail` ends the connection: where too much is left unread, or what is left of a stream for longer than `stuckMs`. */
+  constructor(socket: Socket, stuckMs: number, fail: (error: Error) => void) {
     this.#socket = socket;
-    this.#overflow = overflow;
+    this.#stuckMs = stuckMs;
+    this.#fail = fail;
     // Control frames may have filled the socket while no piece was there whose end would bring the next.
     socket.on('drain', () => this.#pump());
   }
@@ -77,7 +82,7 @@ export class Output {
     if (this.#ended) return;
     const socket = this.#socket;
     if (socket.writableLength > 2 * MAX_QUEUED_BYTES) {
-      this.#overflow(errors.protocol(`the peer leaves ${socket.writableLength} bytes unread`));
+      this.#fail(errors.protocol(`the peer leaves ${socket.writableLength} bytes unread`));
       return;
     }
     const sum = payload.length > 0 ? crc64(payload) : 0n;
@@ -101,14 +106,25 @@ export class Output {
       return;
     }
     stream.handed();
-    stream.flushed();
+    this.#over(stream);
   }
 
   /** Sends no more of a stream. */
   drop(stream: OutStream): void {
     this.#streams = this.#streams.filter((other) => other !== stream);
     stream.left = 0;
-    if (stream.queued === 0) stream.flushed();
+    this.#over(stream);
+  }
+
+  /** No piece of the stream will be added. */
+  #over(stream: OutStream): void {
+    if (stream.queued === 0) {
+      clearTimeout(stream.stuck);
+      stream.flushed();
+      return;
+    }
+    const why = 'the peer to read what is left of a move';
+    stream.stuck ??= setTimeout(() => this.#fail(errors.timeout(why, this.#stuckMs)), this.#stuckMs);
   }
 
   /** Ends all streams without a word. */
@@ -133,7 +149,10 @@ export class Output {
         continue;
       }
       if (stream.left > 0) this.#streams.push(stream);
-      else stream.handed();
+      else {
+        stream.handed();
+        this.#over(stream);
+      }
     }
     socket.uncork();
     if (this.#streams.length > 0 && this.#turnBytes >= TURN_BYTES) this.#turn ??= setImmediate(this.#nextTurn);
@@ -177,7 +196,7 @@ export class Output {
   #taken(buffer: Uint8Array, stream: OutStream): void {
     if (this.#spare.length < SPARE_BUFFERS) this.#spare.push(buffer);
     stream.queued--;
-    if (stream.left === 0 && stream.queued === 0) stream.flushed();
+    if (stream.left === 0 && stream.queued === 0) this.#over(stream);
     this.#pump();
   }
 }

@@ -24,6 +24,8 @@ const CLOSE_MS = 500;
 const HELLO_MS = 5000;
 /** A silent peer is given so many of its own heartbeats, where it beats slower than we do. */
 const MISSED_BEATS = 3.6;
+/** A peer that beats but does not read: it may take so many times `deadAfterMs` for the last pieces of a move. */
+const STUCK_FACTOR = 20;
 
 export interface PeerSettings {
   readonly core: TransferCore;
@@ -73,7 +75,7 @@ export class TcpPeer implements Peer {
     });
     this.#input = new Input(this);
     const fail = (error: Error) => this.fail(error);
-    this.#output = new Output(socket, fail);
+    this.#output = new Output(socket, STUCK_FACTOR * settings.deadAfterMs, fail);
     const peer = this;
     const link: CallLink = {
       core: settings.core,
