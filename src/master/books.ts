@@ -16,7 +16,7 @@ import type { ResolvedOptions } from './options.js';
 import { EvictionOrder } from './order.js';
 import { Segments } from './segments.js';
 import { STATUS } from './status.js';
-import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, RECENT } from './table.js';
+import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, UNREAD } from './table.js';
 import { type Tenant, Tenants } from './tenants.js';
 
 /** A put or an upsert under way. Its record is PROCESSING, or has the content that is going to be replaced. */
@@ -58,7 +58,7 @@ export class Books {
   readonly losses: RecentLosses;
   /** By record, in order of their start. */
   readonly puts = new Map<number, Put>();
-  /** Objects that eviction has met and passed over; the others are in the table's list RECENT. */
+  /** Objects that eviction has met and passed over; the others are in the table's lists. */
   readonly order: EvictionOrder;
   readonly counters: Counters = {
     evictedObjects: 0,
@@ -79,7 +79,6 @@ export class Books {
   /** Handles of the further copies of objects that have them, by the number in the record; 0 is none. */
   readonly #more: (number[] | undefined)[] = [undefined];
   readonly #freeMore: number[] = [];
-  readonly #clients = new Map<Uuid, number>();
   #now = Number.NEGATIVE_INFINITY;
 
   constructor(options: ResolvedOptions) {
@@ -161,18 +160,18 @@ export class Books {
     table.setSize(id, put.size);
     table.setLeaseUntil(id, 0);
     table.setPinUntil(id, put.pinForMs > 0 ? now + put.pinForMs : put.pinUntil);
-    table.setOwner(id, this.#clientNumber(put.client));
+    table.setOwner(id, ownerOf(put.client));
     table.setHandle(id, put.handles[0]);
     table.setExtra(id, this.#keepMore(put.handles.slice(1)));
     this.objects++;
     tenant.objects++;
-    table.link(id, RECENT);
+    table.link(id, UNREAD);
     if (!pinned) tenant.order?.add(id, now);
   }
 
-  /** Who put a readable object. */
+  /** Whether the last put of a readable object was this client's, and ended. */
   isOwner(id: number, client: Uuid): boolean {
-    return this.table.owner(id) === this.#clients.get(client);
+    return this.table.owner(id) === ownerOf(client);
   }
 
   /** Takes a put back; its space is free when nobody can be writing to it, at `safeAt`. */
@@ -181,7 +180,7 @@ export class Books {
     const tenant = this.#tenantOf(id);
     tenant.usedBytes -= put.size * put.handles.length;
     this.keptBack.free(put.handles, safeAt, now);
-    if (!this.isReadable(id)) this.#strike(id);
+    this.#lose(id, put);
   }
 
   /** A put that did not end in time: its writer may still be writing. */
@@ -219,7 +218,13 @@ export class Books {
     put.handles = staying;
     if (staying.length > 0) return;
     this.puts.delete(id);
+    this.#lose(id, put);
+  }
+
+  /** After a put that came to nothing. Its end, should it still come, must not be taken for that of the client's last. */
+  #lose(id: number, put: Put): void {
     if (!this.isReadable(id)) this.#strike(id);
+    else if (this.isOwner(id, put.client)) this.table.setOwner(id, NOBODY);
   }
 
   #loseCopies(id: number, gone: (handle: number) => boolean): void {
@@ -270,12 +275,6 @@ export class Books {
     return this.tenants.at(this.table.tenant(id));
   }
 
-  #clientNumber(client: Uuid): number {
-    let number = this.#clients.get(client);
-    if (number === undefined) this.#clients.set(client, (number = this.#clients.size + 1));
-    return number;
-  }
-
   #keepMore(handles: number[]): number {
     if (handles.length === 0) return 0;
     const at = this.#freeMore.pop() ?? this.#more.length;
@@ -289,6 +288,15 @@ export class Books {
     this.#more[at] = undefined;
     this.#freeMore.push(at);
   }
+}
+
+const NOBODY = 0;
+
+/** A client as a record names it: its id folded to 32 bits, so that clients that are gone leave nothing behind. */
+function ownerOf(client: Uuid): number {
+  let folded = 0;
+  for (let at = 0; at < client.length; at += 8) folded ^= Number.parseInt(client.slice(at, at + 8), 16);
+  return folded >>> 0 || 1;
 }
 
 /** The refusal of a key, as outcomes say it. */

@@ -8,6 +8,8 @@ import type { AllocationStrategy, ResolvedOptions } from './options.js';
 import { STATUS } from './status.js';
 
 const MAX_ADDRESS = 2 ** 47;
+/** All that a segment is: one that differs in any of them is another, whose readers would be sent to the wrong place. */
+const FIELDS = ['name', 'base', 'length', 'endpoint', 'protocol', 'hostId'] as const;
 /** How many segments `free_ratio_first` compares. */
 const SAMPLE = 6;
 
@@ -85,8 +87,8 @@ export class Segments {
     if (base + length > MAX_ADDRESS || name === '') return STATUS.invalidParams;
     const known = this.#byId.get(id);
     if (known) {
-      const same = known.client === client && known.info.base === base && known.info.length === length;
-      return same && known.info.name === name ? STATUS.ok : STATUS.segmentExists;
+      const same = known.client === client && FIELDS.every((field) => known.info[field] === info[field]);
+      return same ? STATUS.ok : STATUS.segmentExists;
     }
     for (const other of this.#list) {
       if (other.client !== client) {

@@ -144,4 +144,28 @@ test('many protected objects, many runs: the order stays exact and entries do no
   assert.ok(service.stats().metadataBytes < 60_000_000);
 });
 
+test('a run walks over no object that is being read', () => {
+  const { service, keys, put } = start(5000);
+  const names = Array.from({ length: 5000 }, (_, i) => `key-${i}`);
+  for (const name of names) put(name, 1);
+  service.getReplicas(keys(...names));
+  const { metadataBytes } = service.stats();
+  assert.is(put('one more', 1), -200);
+  assert.is(service.stats().metadataBytes, metadataBytes, 'nothing was set aside');
+});
+
+test('protection that is renewed again and again leaves no entries behind', () => {
+  const { service, clock, keys, put } = start(5000, { evictionRatio: 0.0001 });
+  const names = Array.from({ length: 5000 }, (_, i) => `key-${i}`);
+  for (const name of names) put(name, 1);
+  let most = 0;
+  for (let round = 0; round < 40; round++) {
+    service.exist(keys(...names));
+    assert.is(put(`new-${round}`, 1), 0);
+    clock.now += 101;
+    if (round === 10) most = service.stats().metadataBytes;
+  }
+  assert.is(service.stats().metadataBytes, most);
+});
+
 test.run();

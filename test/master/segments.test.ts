@@ -9,7 +9,9 @@ test('mounting again what is mounted is fine; another segment of that id, name o
   const own = segment(1, 1000);
   assert.is(service.mountSegment(own, ALICE), 0);
   assert.is(service.mountSegment(own, BOB), -102);
-  assert.is(service.mountSegment({ ...own, length: 2000 }, ALICE), -102);
+  for (const more of [{ length: 2000 }, { endpoint: 'local:other' }, { protocol: 'tcp' }, { hostId: 'other' }]) {
+    assert.is(service.mountSegment({ ...own, ...more }, ALICE), -102, JSON.stringify(more));
+  }
   assert.is(service.mountSegment({ ...own, id: uuid(7) }, BOB), -102, 'the name is taken');
   const second = { ...own, id: uuid(7), name: 'other' };
   assert.is(service.mountSegment({ ...second, base: own.base + 999 }, ALICE), -102, 'they overlap');
