@@ -9,6 +9,7 @@
  */
 import { errors } from '../core/errors.js';
 import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
+import { type Claim, DepartedSegments } from './departed.js';
 import { Groups } from './groups.js';
 import { KeptBack } from './kept-back.js';
 import { type LossReason, RecentLosses } from './losses.js';
@@ -33,6 +34,9 @@ export interface Put {
   readonly hardPin: boolean;
 }
 
+/** Whether a copy goes with a segment; it may be read or written until then. */
+type Loses = (handle: number, until: number) => boolean;
+
 export interface Counters {
   evictedObjects: number;
   evictedBytes: number;
@@ -53,6 +57,7 @@ export class Books {
   readonly table: ObjectTable;
   readonly segments: Segments;
   readonly keptBack: KeptBack;
+  readonly departed = new DepartedSegments();
   readonly tenants: Tenants;
   readonly groups = new Groups();
   readonly losses: RecentLosses;
@@ -195,23 +200,53 @@ export class Books {
     if (!this.puts.has(id)) this.#strike(id);
   }
 
-  /** Strikes out every copy that lies in a segment, and the segment. Objects without another copy are gone. */
-  unmount(number: number): void {
-    const segment = this.segments.at(number);
-    const gone = (handle: number) => this.segments.locate(handle).segment === number;
-    for (const [id, put] of this.puts) this.#losePutCopies(id, put, gone);
-    let cursor = 0;
-    do {
-      const slice = this.table.scan(cursor);
-      for (const id of slice.ids) if (this.isReadable(id)) this.#loseCopies(id, gone);
-      cursor = slice.cursor;
-    } while (cursor !== 0);
-    this.keptBack.forget(number);
-    this.segments.unmount(segment);
+  /** Mounts a segment; what somebody may still be using of memory that comes back is kept back. */
+  mount(info: SegmentInfo, client: Uuid, now: number): Status {
+    const { segments, keptBack } = this;
+    const again = segments.byId(info.id) !== undefined;
+    const status = segments.mount(info, client);
+    const segment = segments.byId(info.id);
+    if (status !== STATUS.ok || again || !segment) return status;
+    for (const { offset, size, until } of this.departed.claims(info, client, this.options.alignment, now)) {
+      const handle = segments.placeAt(segment, offset, size);
+      if (handle !== undefined) {
+        keptBack.free([handle], until, now);
+        continue;
+      }
+      // The allocator's memory is full: without this piece the segment is of no use.
+      keptBack.forget(segment.number);
+      segments.unmount(segment);
+      return STATUS.noSpace;
+    }
+    return status;
   }
 
-  #losePutCopies(id: number, put: Put, gone: (handle: number) => boolean): void {
-    const staying = put.handles.filter((handle) => !gone(handle));
+  /** Strikes out every copy that lies in a segment, and the segment. Objects without another copy are gone. */
+  unmount(number: number, now: number): void {
+    const { segments, table, options } = this;
+    const segment = segments.at(number);
+    const claims: Claim[] = [];
+    let left = segment.replicas;
+    const loses: Loses = (handle, until) => {
+      const { segment: place, offset, size } = segments.locate(handle);
+      if (place !== number) return false;
+      left--;
+      if (until > now) claims.push({ offset, size, until });
+      return true;
+    };
+    for (const [id, put] of this.puts) this.#losePutCopies(id, put, loses, put.startedAt + options.putReleaseMs);
+    for (let cursor = 0; left > 0; ) {
+      const slice = table.scan(cursor);
+      for (const id of slice.ids) if (this.isReadable(id)) this.#loseCopies(id, loses);
+      cursor = slice.cursor;
+      if (cursor === 0) break;
+    }
+    this.departed.note(segment.info, segment.client, [...claims, ...this.keptBack.forget(number)], now);
+    segments.unmount(segment);
+  }
+
+  #losePutCopies(id: number, put: Put, loses: Loses, until: number): void {
+    const staying = put.handles.filter((handle) => !loses(handle, until));
     const lost = put.handles.length - staying.length;
     if (lost === 0) return;
     this.#tenantOf(id).usedBytes -= lost * put.size;
@@ -227,22 +262,30 @@ export class Books {
     else if (this.isOwner(id, put.client)) this.table.setOwner(id, NOBODY);
   }
 
-  #loseCopies(id: number, gone: (handle: number) => boolean): void {
-    // Most objects have one copy, and most segments stay.
-    if (this.table.extra(id) === 0 && !gone(this.table.handle(id))) return;
+  #loseCopies(id: number, loses: Loses): void {
+    const until = this.table.leaseUntil(id);
+    // Most objects have one copy: no array for them.
+    if (this.table.extra(id) === 0) {
+      if (loses(this.table.handle(id), until)) this.#loseContent(id);
+      return;
+    }
     const handles = this.handles(id);
-    const staying = handles.filter((handle) => !gone(handle));
+    const staying = handles.filter((handle) => !loses(handle, until));
     const lost = handles.length - staying.length;
     if (lost === 0) return;
     if (staying.length === 0) {
-      this.#closeContent(id, 'removed');
-      if (!this.puts.has(id)) this.#strike(id);
+      this.#loseContent(id);
       return;
     }
     this.#tenantOf(id).usedBytes -= lost * this.table.size(id);
     this.#forgetMore(id);
     this.table.setHandle(id, staying[0]);
     this.table.setExtra(id, this.#keepMore(staying.slice(1)));
+  }
+
+  #loseContent(id: number): void {
+    this.#closeContent(id, 'removed');
+    if (!this.puts.has(id)) this.#strike(id);
   }
 
   /** Readable content ends; its space stays as it is until nobody reads it under a lease. */

@@ -154,6 +154,14 @@ export class Segments {
     return handles;
   }
 
+  /** Handle of these very bytes of a segment; undefined where one is in use, or there is no memory to enter them. */
+  placeAt(segment: Segment, offset: number, size: number): number | undefined {
+    const allocation = this.#allocator.allocateAt(segment.number, offset, size);
+    if (!allocation) return undefined;
+    this.#count(segment, size);
+    return allocation.handle;
+  }
+
   free(handle: number): void {
     const { segment, size } = this.locate(handle);
     this.#allocator.free(handle);
@@ -174,12 +182,16 @@ export class Segments {
     if (taken.includes(segment)) return false;
     const allocation = this.#allocator.allocate(segment.number, size);
     if (!allocation) return false;
+    this.#count(segment, size);
+    handles.push(allocation.handle);
+    return true;
+  }
+
+  #count(segment: Segment, size: number): void {
     const bytes = Math.ceil(size / this.#alignment) * this.#alignment;
     segment.used += bytes;
     segment.replicas++;
     this.used += bytes;
-    handles.push(allocation.handle);
-    return true;
   }
 
   #placePreferred(size: number, names: readonly string[], taken: readonly Segment[], handles: number[]) {

@@ -64,11 +64,18 @@ export interface Wish {
 
 export type Expected = { status: number } | { copies: number } | { same: Place[] };
 
+interface Kept {
+  place: Place;
+  until: number;
+}
+
 export class Model {
   now = 0;
   readonly entries = new Map<string, Entry>();
   readonly segments = new Map<string, { client: string; length: number }>();
-  kept: { place: Place; until: number }[] = [];
+  kept: Kept[] = [];
+  /** What somebody may still use of segments that are not mounted. */
+  #departed: Kept[] = [];
   readonly counts = {
     evictedObjects: 0,
     evictedBytes: 0,
@@ -198,8 +205,20 @@ export class Model {
     return 0;
   }
 
+  mount(segment: string, client: string, length: number): void {
+    this.segments.set(segment, { client, length });
+    this.kept.push(...this.#departed.filter(({ place, until }) => place.segment === segment && until > this.now));
+    this.#departed = this.#departed.filter(({ place }) => place.segment !== segment);
+  }
+
   unmount(segment: string): void {
     const staying = (places: Place[]) => places.filter((place) => place.segment !== segment);
+    const claim = (places: Place[], until: number) => places.map((place) => ({ place, until }));
+    const claims = [...this.entries.values()].flatMap(({ put, content }) => [
+      ...claim(put?.places ?? [], (put?.startedAt ?? 0) + this.#settings.putReleaseMs),
+      ...claim(content?.places ?? [], content?.leaseUntil ?? 0),
+    ]);
+    this.#departed.push(...[...claims, ...this.kept].filter(({ place }) => place.segment === segment));
     this.segments.delete(segment);
     this.kept = this.kept.filter(({ place }) => place.segment !== segment);
     for (const entry of [...this.entries.values()]) {
