@@ -52,7 +52,8 @@ const MODES = { lookup: 1, read: 2 } as const;
 /** Cells that one slice of a scan looks at, beyond those it lists. */
 const SCAN_LOOK = 65536;
 
-const decoder = new TextDecoder();
+// A byte order mark is part of a key like any other character.
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 type Call = (shard: ObjectShard, count: number, stamp: number) => number;
 

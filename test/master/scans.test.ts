@@ -6,7 +6,7 @@ import { ALICE, calls, segment, start } from './support.js';
 
 test('a pattern is searched in the whole key', async () => {
   const { service, put, peek } = start(1000);
-  const names = ['llama@tp0@00ff', 'llama@tp1@00ff', 'qwen@tp0@ff00', 'ключ'];
+  const names = ['llama@tp0@00ff', 'llama@tp1@00ff', 'qwen@tp0@ff00', 'ключ', '\ufeffmark'];
   for (const name of names) put(name, 10);
   const removed = async (pattern: string) => {
     const before = names.filter((name) => peek(name));
@@ -20,6 +20,7 @@ test('a pattern is searched in the whole key', async () => {
   assert.equal(await removed('^llama.*ff$'), ['llama@tp0@00ff', 'llama@tp1@00ff']);
   assert.equal(await removed('^tp0'), []);
   assert.equal(await removed('к.ю'), ['ключ']);
+  assert.equal(await removed('^.mark'), ['\ufeffmark']);
   assert.equal(await removed('^(llama|qwen)@tp[1-9]@[0-9a-f]{4}$'), ['llama@tp1@00ff']);
 });
 
