@@ -3,6 +3,7 @@
  * would fill the store above the watermark, when nothing fits, and when a tenant reaches its quota (then among the
  * tenant's own). Of each grade of protection (order.ts) the next is looked at only when the one below has nothing left.
  */
+import { evictionBatch } from '../eviction/store.js';
 import type { Books } from './books.js';
 import { FREE, gradeOf, LOOKED_UP, SOFT_PINNED } from './order.js';
 import type { Preferences } from './segments.js';
@@ -46,7 +47,7 @@ export class Eviction {
   /** One run: gives up a share of the objects (of the tenant's, where one is given), at least one; how many went. */
   run(now: number, tenant?: Tenant): number {
     const { counters, options, objects } = this.#books;
-    const wanted = Math.ceil((tenant?.objects ?? objects) * options.evictionRatio);
+    const wanted = evictionBatch(tenant?.objects ?? objects, options.evictionRatio);
     let gone = 0;
     for (const grade of this.#grades) {
       while (gone < wanted) {

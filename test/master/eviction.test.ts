@@ -26,6 +26,15 @@ test('a put that would pass the watermark evicts a share of the objects first', 
   );
 });
 
+test('one run gives up 4,096 objects at most, so that no put waits for more', () => {
+  const { service, put, peek } = start(5000, { evictionRatio: 1 });
+  for (const name of names(5000)) put(name, 1);
+  put('one more', 1);
+  assert.is(service.stats().evictedObjects, 4096);
+  assert.is(put('large', 5000), 0, 'runs go on until it fits');
+  assert.is(peek('large'), true);
+});
+
 test('exactly the least recently used go, reads and puts counted as use', () => {
   const { clock, keys, service, put, read, peek } = start(500);
   for (const name of names(5)) put(name, 100);
