@@ -12,7 +12,7 @@ import type { KvGroup } from '../core/layout-group.js';
 import type { CallLimits, Transfer, Verify } from '../transfer/transfer.js';
 import { type PrefillEngine, PrefillEngines, type SourceRank } from './decode-engines.js';
 import type { HandoverSource, Load, RankInfo } from './handover.js';
-import { move } from './handover-move.js';
+import { isHole, move } from './handover-move.js';
 import type { Slots } from './handover-slots.js';
 import { readGrant, record, send, type Wanted } from './handover-wire.js';
 
@@ -44,6 +44,8 @@ export interface DecodeCounters {
   loadsDone: number;
   loadsFailed: number;
   loadsCancelled: number;
+  /** Blocks of all groups that the done loads filled. */
+  blocksLoaded: number;
   bytesLoaded: number;
   bytesVerified: number;
 }
@@ -69,6 +71,7 @@ export class DecodeRank {
     loadsDone: 0,
     loadsFailed: 0,
     loadsCancelled: 0,
+    blocksLoaded: 0,
     bytesLoaded: 0,
     bytesVerified: 0,
   };
@@ -152,6 +155,7 @@ export class DecodeRank {
       this.#release(engine, unread, this.#wanted(load.request, load.source), 'no rank of the decode reads from it');
       await all(sources, (source) => this.#fetch(source, load, limits), stop);
       this.counters.loadsDone++;
+      this.counters.blocksLoaded += blocksOf(this.#self.layout.groups, load).length;
       this.#finished.push(load.request);
     } catch (error) {
       await this.#fail(load, engine, sources, stop.signal.aborted ? stop.signal.reason : error);
@@ -268,11 +272,11 @@ async function stopWriting(sources: readonly SourceRank[], by: Wanted, why: stri
 const isGone = ({ code, argument }: MooncakeError) =>
   code === 'ERR_PEER' || code === 'ERR_CLOSED' || (code === 'ERR_NOT_FOUND' && argument !== 'transfer');
 
-/** The own blocks that the load would have filled. */
+/** The own blocks that the load fills. */
 function blocksOf(groups: readonly KvGroup[], { blocks, from, to }: Load): number[] {
-  return groups.flatMap(({ blockSize, nullBlock }, index) =>
+  return groups.flatMap((group, index) =>
     (blocks[index] ?? [])
-      .slice(Math.floor(from / blockSize), Math.ceil(to / blockSize))
-      .filter((id) => id >= 0 && id !== nullBlock),
+      .slice(Math.floor(from / group.blockSize), Math.ceil(to / group.blockSize))
+      .filter((id) => !isHole(group, id)),
   );
 }
