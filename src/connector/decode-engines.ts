@@ -96,12 +96,13 @@ export class PrefillEngines {
     const fits = (engine: PrefillEngine) => generation === undefined || engine.ranks[0].generation === generation;
     const known = this.#known.get(key);
     if (known !== undefined && fits(known)) return known;
-    const asked = await this.#ask(source, limits);
+    const [asked, peer] = await this.#ask(source, limits);
     if (!fits(asked)) throw unknown('generation', generation, `engine ${id} was restarted since`);
     // Another load may have asked at the same time: one of the answers is enough.
     const engine = this.#known.get(key);
     if (engine !== undefined && fits(engine) && engine !== known) return engine;
     this.#known.set(key, asked);
+    void peer.closed.then(() => this.forget(asked));
     return asked;
   }
 
@@ -113,13 +114,11 @@ export class PrefillEngines {
   async #ask(
     { engine, address }: HandoverSource,
     limits: CallLimits & { signal: AbortSignal },
-  ): Promise<PrefillEngine> {
+  ): Promise<[PrefillEngine, Peer]> {
     const peer = await this.#transfer.connect(address, limits);
     const ranks = readRoster(await peer.call(HANDOVER_SERVICE, { op: 'roster', engine }, limits));
     if (ranks[0].engine !== engine) throw unknown('engine', engine, `is ${ranks[0].engine} at ${address}`);
     const own = await this.#own(limits.signal);
-    const known = new PrefillEngine(this.#transfer, ranks, own, this.#rank);
-    void peer.closed.then(() => this.forget(known));
-    return known;
+    return [new PrefillEngine(this.#transfer, ranks, own, this.#rank), peer];
   }
 }

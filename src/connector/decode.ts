@@ -4,8 +4,6 @@
  * whole load: its blocks are reported, the engine computes them itself, and the prefill is told that nobody wants them.
  * A load is reported only when nothing of it writes into its blocks any more.
  */
-
-import { integer } from '../core/check.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import type { KvLayout } from '../core/layout.js';
 import type { KvGroup } from '../core/layout-group.js';
@@ -14,7 +12,7 @@ import { type PrefillEngine, PrefillEngines, type SourceRank } from './decode-en
 import type { HandoverSource, Load, RankInfo } from './handover.js';
 import { isHole, move } from './handover-move.js';
 import type { Slots } from './handover-slots.js';
-import { readGrant, record, send, type Wanted } from './handover-wire.js';
+import { readGrant, readPushed, send, type Wanted } from './handover-wire.js';
 
 export interface DecodeOptions {
   readonly mode: 'pull' | 'push';
@@ -51,7 +49,6 @@ export interface DecodeCounters {
 }
 
 interface Running {
-  readonly load: Load;
   readonly stop: AbortController;
   readonly ended: Promise<void>;
 }
@@ -101,7 +98,7 @@ export class DecodeRank {
     const stop = new AbortController();
     this.counters.loadsStarted++;
     const ended = this.#run(load, stop).finally(() => this.#running.delete(load.request));
-    this.#running.set(load.request, { load, stop, ended });
+    this.#running.set(load.request, { stop, ended });
   }
 
   /** Ends a load whose request was aborted; it is reported as finished, without failed blocks. */
@@ -173,12 +170,9 @@ export class DecodeRank {
     const tokens = { from: load.from, to: load.to };
     const take = { by, prompt: load.prompt, reader: { engine, rank, generation }, readers, timeoutMs };
     if (mode === 'push') {
-      const answer = await send(peer, 'push', info, { ...take, tokens, blocks: load.blocks }, limits());
-      const { bytes, verifiedBytes } = record('report', answer);
-      this.#count(
-        integer('bytes', bytes, 0, Number.MAX_SAFE_INTEGER),
-        integer('verifiedBytes', verifiedBytes, 0, Number.MAX_SAFE_INTEGER),
-      );
+      const push = { ...take, tokens, blocks: load.blocks, verify: verify ?? null };
+      const { bytes, verifiedBytes } = readPushed(await send(peer, 'push', info, push, limits()), verify);
+      this.#count(bytes, verifiedBytes);
       return;
     }
     const grant = readGrant(await send(peer, 'take', info, take, limits()));

@@ -3,10 +3,10 @@
  * with it. One service, so that all ranks and engines of a process can share one transfer; `op`, engine, rank and
  * generation say whom a message is for.
  */
-import { integer, string } from '../core/check.js';
+import { integer, oneOf, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import type { KvRange } from '../core/layout-group.js';
-import type { CallLimits, Peer } from '../transfer/transfer.js';
+import type { CallLimits, MoveReport, Peer, Verify } from '../transfer/transfer.js';
 import type { GroupBlocks } from './api.js';
 import type { PromptName, RankInfo } from './handover.js';
 
@@ -45,7 +45,12 @@ export interface Grant {
 export interface Push extends Take {
   readonly tokens: KvRange;
   readonly blocks: GroupBlocks;
+  /** What the reader wants compared; undefined where it leaves that to the prefill. */
+  readonly verify: Verify | undefined;
 }
+
+/** What a push has written. */
+export type Pushed = Pick<MoveReport, 'bytes' | 'verifiedBytes'>;
 
 export interface Done {
   readonly transfer: string;
@@ -124,7 +129,22 @@ export function readPush(message: Message): Push {
   const tokens = record('tokens', message.tokens);
   const from = integer('tokens.from', tokens.from, 0, take.prompt.tokens);
   const to = integer('tokens.to', tokens.to, from, take.prompt.tokens);
-  return { ...take, tokens: { from, to }, blocks: readBlocks(message.blocks) };
+  return { ...take, tokens: { from, to }, blocks: readBlocks(message.blocks), verify: readVerify(message.verify) };
+}
+
+/** Which bytes to compare; undefined where nothing is said. */
+export function readVerify(value: unknown): Verify | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (typeof value !== 'object') return oneOf('verify', value, ['full', 'off'] as const);
+  return { sampled: integer('verify.sampled', record('verify', value).sampled, 1, Number.MAX_SAFE_INTEGER) };
+}
+
+/** Whoever reads from a rank lacks something of it: a push that wrote nothing, or unverified, is not the one asked for. */
+export function readPushed(answer: unknown, verify: Verify | undefined): Pushed {
+  const report = record('report', answer);
+  const bytes = integer('report.bytes', report.bytes, 1, Number.MAX_SAFE_INTEGER);
+  const least = verify === 'full' ? bytes : 0;
+  return { bytes, verifiedBytes: integer('report.verifiedBytes', report.verifiedBytes, least, bytes) };
 }
 
 export function readDone(message: Message): Done {

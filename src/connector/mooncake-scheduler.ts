@@ -48,8 +48,8 @@ export class MooncakeScheduler implements SchedulerConnector {
   readonly #engine: EngineInfo;
   readonly #prefills = new Map<string, Prefill>();
   readonly #decodes = new Map<string, Decode>();
-  /** Request by transfer id, from its begin until its blocks are free. */
-  readonly #transfers = new Map<string, string>();
+  /** Transfer ids of prefills, from their begin until their blocks are free. */
+  readonly #transfers = new Set<string>();
   /** Transfer by request whose blocks the workers keep. */
   readonly #held = new Map<string, string>();
   /** Requests whose load the workers have not reported yet. */
@@ -68,26 +68,24 @@ export class MooncakeScheduler implements SchedulerConnector {
     this.#next.roster = this.#roster;
   }
 
-  /** Throws ERR_INVALID_ARGUMENT for a prompt to hand over that cannot be named: tokens that are none. */
   onNewRequest(request: KvRequest): void {
     const { requestId, kvTransferParams: params } = request;
     const { role, hash } = this.#engine;
     if (params?.do_remote_prefill) {
       const source = role === 'producer' ? null : handoverSource(params);
-      if (source === null) this.#stats.handoversRefused++;
-      else {
-        const prompt = promptName(request, hash.blockSize);
-        this.#decodes.set(requestId, { source, prompt, state: 'waiting', computed: 0 });
-      }
+      const prompt = source && namePrompt(request, hash.blockSize);
+      if (source && prompt) this.#decodes.set(requestId, { source, prompt, state: 'waiting', computed: 0 });
+      else this.#stats.handoversRefused++;
     } else if (params?.do_remote_decode) {
       const { transfer_id: transfer } = params;
       // Without an id nobody can ask for it, and a second one of the same id could be taken for the first.
-      if (typeof transfer !== 'string' || transfer === '' || this.#transfers.has(transfer) || role === 'consumer') {
+      const named = typeof transfer === 'string' && transfer !== '' && !this.#transfers.has(transfer);
+      const prompt = named && role !== 'consumer' && namePrompt(request, hash.blockSize);
+      if (!named || !prompt) {
         this.#stats.handoversRefused++;
         return;
       }
-      const prompt = promptName(request, hash.blockSize);
-      this.#transfers.set(transfer, requestId);
+      this.#transfers.add(transfer);
       this.#prefills.set(requestId, { request, transfer, prompt, startTokens: Number.POSITIVE_INFINITY });
     }
   }
@@ -122,7 +120,8 @@ export class MooncakeScheduler implements SchedulerConnector {
       this.#loading.delete(requestId);
       const [prefill, decode] = [this.#prefills.get(requestId), this.#decodes.get(requestId)];
       if (prefill) prefill.startTokens = Number.POSITIVE_INFINITY;
-      if (decode) decode.state = 'settled';
+      if (decode?.state === 'waiting') this.#unwanted(requestId, decode);
+      else if (decode) decode.state = 'settled';
     }
     for (const { requestId } of output.newRequests) {
       const prefill = this.#prefills.get(requestId);
@@ -208,4 +207,13 @@ type Pending = {
 
 function emptyMetadata(): Pending {
   return { offers: [], withdrawn: [], loads: [], cancelled: [], unwanted: [] };
+}
+
+/** Null for a prompt that cannot be named, as its tokens or extra keys are none: it is not handed over. */
+function namePrompt(request: KvRequest, blockSize: number): PromptName | null {
+  try {
+    return promptName(request, blockSize);
+  } catch {
+    return null;
+  }
 }

@@ -55,24 +55,25 @@ export class MooncakeWorker implements WorkerConnector {
     const generation = newGeneration();
     // Peers write into this memory only where it asks them to.
     const access = this.#options.mode === 'push' && role !== 'producer' ? 'read-write' : 'read';
-    const segments = caches.memories.map((memory, index) => {
-      const name = `kv ${engineId} ${this.#rank} ${generation} ${index}`;
-      return { id: this.#transfer.register(memory, { name, access }), name };
-    });
-    const layout = caches.layout(segments.map(({ id }) => id));
-    const info: RankInfo = {
-      engine: engineId,
-      rank: this.#rank,
-      size,
-      generation,
-      address: this.#transfer.address,
-      model,
-      hash: hashOptions(hash),
-      segments,
-      // Plain data without undefined values, as it crosses to other processes.
-      layout: JSON.parse(JSON.stringify(layout)),
-    };
+    const segments: { id: number; name: string }[] = [];
     try {
+      for (const [index, memory] of caches.memories.entries()) {
+        const name = `kv ${engineId} ${this.#rank} ${generation} ${index}`;
+        segments.push({ id: this.#transfer.register(memory, { name, access }), name });
+      }
+      const layout = caches.layout(segments.map(({ id }) => id));
+      const info: RankInfo = {
+        engine: engineId,
+        rank: this.#rank,
+        size,
+        generation,
+        address: this.#transfer.address,
+        model,
+        hash: hashOptions(hash),
+        segments,
+        // Plain data without undefined values, as it crosses to other processes.
+        layout: JSON.parse(JSON.stringify(layout)),
+      };
       this.#join(info, layout);
     } catch (error) {
       for (const { id } of segments) void this.#transfer.unregister(id);

@@ -9,6 +9,7 @@ import type { Transfer, Verify } from '../transfer/transfer.js';
 import type { EngineInfo, KvConnector, SchedulerConnector, WorkerConnector } from './api.js';
 import type { LoadName } from './decode.js';
 import { Slots } from './handover-slots.js';
+import { readVerify } from './handover-wire.js';
 import { MooncakeScheduler } from './mooncake-scheduler.js';
 import { MooncakeWorker } from './mooncake-worker.js';
 
@@ -17,7 +18,7 @@ export interface MooncakeConnectorOptions {
   transfer: Transfer | ((rank: number) => Transfer);
   /** Whether a decode reads the blocks, or has the prefill write them. The decode's choice alone. Default `pull`. */
   mode?: 'pull' | 'push';
-  /** Which bytes are compared with the sender's checksums. Default: the transfer's, which is `full`. */
+  /** Which bytes of its loads a decode has compared with the sender's checksums. Default: the transfer's, which is `full`. */
   verify?: Verify;
   /** How long a prefill keeps blocks that no decode has fetched, in milliseconds. Default 480,000, as vLLM. */
   abortTimeoutMs?: number;
@@ -40,19 +41,16 @@ export class MooncakeConnector implements KvConnector {
   /** Throws ERR_INVALID_ARGUMENT, naming the option. */
   constructor(options: MooncakeConnectorOptions) {
     const given = object('options', options);
-    const { transfer, mode = 'pull', verify, onLoadError } = given;
+    const { transfer, mode = 'pull', onLoadError } = given;
     if (typeof transfer !== 'function' && (typeof transfer !== 'object' || transfer === null)) {
       throw errors.invalidArgument('transfer', transfer, 'a Transfer, or a function from rank to Transfer');
-    }
-    if (verify !== undefined && verify !== 'full' && verify !== 'off') {
-      integer('verify.sampled', object('verify', verify).sampled, 1, Number.MAX_SAFE_INTEGER);
     }
     this.#transfer = typeof transfer === 'function' ? transfer : () => transfer;
     const milliseconds = (name: 'abortTimeoutMs' | 'loadTimeoutMs', otherwise: number) =>
       integer(name, given[name] ?? otherwise, 1, MAX_TIMEOUT_MS);
     this.#options = {
       mode: oneOf('mode', mode, ['pull', 'push']),
-      verify,
+      verify: readVerify(given.verify),
       abortTimeoutMs: milliseconds('abortTimeoutMs', 480_000),
       loadTimeoutMs: milliseconds('loadTimeoutMs', 120_000),
       onLoadError,

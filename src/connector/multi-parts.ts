@@ -15,9 +15,21 @@ export function mergeStats(parts: readonly Part<{ stats(): Readonly<Record<strin
   );
 }
 
-/** Shuts all down, whatever the others say; then throws the first error. */
-export async function shutdownAll(parts: readonly Part<{ shutdown(): Promise<void> }>[]): Promise<void> {
-  // A half that throws at once must not keep the others open either.
-  const results = await Promise.allSettled(parts.map(async ({ half }) => half.shutdown()));
+/** Calls each half, whatever the others say; then throws the first error. */
+export function forAll<T>(parts: readonly Part<T>[], call: (half: T, index: number) => void): void {
+  const failures: unknown[] = [];
+  for (const [index, { half }] of parts.entries()) {
+    try {
+      call(half, index);
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+/** The same, and settles when all have: until then one of them may still use the blocks. */
+export async function settleAll<T>(parts: readonly Part<T>[], call: (half: T) => Promise<void>): Promise<void> {
+  const results = await Promise.allSettled(parts.map(async ({ half }) => call(half)));
   for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

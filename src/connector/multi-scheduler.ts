@@ -1,6 +1,6 @@
 /**
- * The scheduler half of MultiConnector. What the workers of each connector report goes to all of them merged; as several may keep the
- * blocks of one request, the workers are told how many have to be done before it counts as sent.
+ * The scheduler half of MultiConnector. What the workers of each connector report goes to all of them merged; as several
+ * may keep the blocks of one request, the workers are told how many have to be done before it counts as sent.
  */
 import type {
   ConnectorMetadata,
@@ -12,7 +12,7 @@ import type {
   SchedulerConnector,
   SchedulerOutput,
 } from './api.js';
-import { mergeStats, type Part, shutdownAll } from './multi-parts.js';
+import { forAll, mergeStats, type Part, settleAll } from './multi-parts.js';
 
 /** A step's work of every connector, in their order. */
 export interface MultiMetadata {
@@ -56,13 +56,14 @@ export class MultiScheduler implements SchedulerConnector {
   }
 
   buildConnectorMeta(output: SchedulerOutput): MultiMetadata {
+    const parts = this.#parts.map(({ half }) => half.buildConnectorMeta(output));
     const senders = this.#senders;
     this.#senders = [];
-    return { parts: this.#parts.map(({ half }) => half.buildConnectorMeta(output)), senders };
+    return { parts, senders };
   }
 
   updateConnectorOutput(output: ConnectorOutput): void {
-    for (const { half } of this.#parts) half.updateConnectorOutput(output);
+    forAll(this.#parts, (half) => half.updateConnectorOutput(output));
   }
 
   requestFinished(request: KvRequest, blockIds: GroupBlocks): [delayFree: boolean, params: KvTransferParams | null] {
@@ -83,9 +84,9 @@ export class MultiScheduler implements SchedulerConnector {
   }
 
   setHandshakeMetadata(metadata: readonly unknown[]): void {
-    for (const [index, { half }] of this.#parts.entries()) {
-      half.setHandshakeMetadata(metadata.map((ofRank) => (ofRank as readonly unknown[])[index]));
-    }
+    // A rank that has nothing to say may be a null on its way here.
+    const of = (rank: unknown, index: number): unknown => (Array.isArray(rank) ? (rank[index] ?? null) : null);
+    forAll(this.#parts, (half, index) => half.setHandshakeMetadata(metadata.map((rank) => of(rank, index))));
   }
 
   stats(): ConnectorStats {
@@ -93,6 +94,6 @@ export class MultiScheduler implements SchedulerConnector {
   }
 
   shutdown(): Promise<void> {
-    return shutdownAll(this.#parts);
+    return settleAll(this.#parts, (half) => half.shutdown());
   }
 }

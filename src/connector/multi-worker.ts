@@ -3,13 +3,16 @@
  * received merges as it is; a request is sent when all connectors that keep its blocks have said so.
  */
 import type { ConnectorMetadata, ConnectorStats, KvCaches, WorkerConnector } from './api.js';
-import { mergeStats, type Part, shutdownAll } from './multi-parts.js';
+import { forAll, mergeStats, type Part, settleAll } from './multi-parts.js';
 import type { MultiMetadata } from './multi-scheduler.js';
 
 export class MultiWorker implements WorkerConnector {
   readonly #parts: readonly Part<WorkerConnector>[];
   /** Connectors that still have to be done with a request's blocks, where there was more than one. */
   readonly #senders = new Map<string, number>();
+  /** Reported by some connectors, but not yet handed on: another one's error must not lose it. */
+  #finished: { sending: string[]; receiving: string[] } = { sending: [], receiving: [] };
+  readonly #failedBlocks = new Set<number>();
 
   constructor(parts: readonly Part<WorkerConnector>[]) {
     this.#parts = parts;
@@ -26,46 +29,51 @@ export class MultiWorker implements WorkerConnector {
   bindConnectorMetadata(metadata: ConnectorMetadata): void {
     const { parts, senders } = metadata as MultiMetadata;
     for (const [request, count] of senders) this.#senders.set(request, count);
-    for (const [index, { half }] of this.#parts.entries()) half.bindConnectorMetadata(parts[index]);
+    forAll(this.#parts, (half, index) => half.bindConnectorMetadata(parts[index]));
   }
 
   clearConnectorMetadata(): void {
-    for (const { half } of this.#parts) half.clearConnectorMetadata();
+    forAll(this.#parts, (half) => half.clearConnectorMetadata());
   }
 
-  async handlePreemptions(requestIds: readonly string[]): Promise<void> {
-    await Promise.all(this.#parts.map(({ half }) => half.handlePreemptions(requestIds)));
+  handlePreemptions(requestIds: readonly string[]): Promise<void> {
+    return settleAll(this.#parts, (half) => half.handlePreemptions(requestIds));
   }
 
   startLoadKv(): void {
-    for (const { half } of this.#parts) half.startLoadKv();
+    forAll(this.#parts, (half) => half.startLoadKv());
   }
 
-  async waitForLayerLoad(layer: number): Promise<void> {
-    await Promise.all(this.#parts.map(({ half }) => half.waitForLayerLoad(layer)));
+  waitForLayerLoad(layer: number): Promise<void> {
+    return settleAll(this.#parts, (half) => half.waitForLayerLoad(layer));
   }
 
   saveKvLayer(layer: number): void {
-    for (const { half } of this.#parts) half.saveKvLayer(layer);
+    forAll(this.#parts, (half) => half.saveKvLayer(layer));
   }
 
-  async waitForSave(): Promise<void> {
-    await Promise.all(this.#parts.map(({ half }) => half.waitForSave()));
+  waitForSave(): Promise<void> {
+    return settleAll(this.#parts, (half) => half.waitForSave());
   }
 
   getFinished(finished: readonly string[]): { sending: string[]; receiving: string[] } {
-    const sending: string[] = [];
-    const receiving: string[] = [];
-    for (const { half } of this.#parts) {
-      const own = half.getFinished(finished);
-      receiving.push(...own.receiving);
-      sending.push(...own.sending.filter((request) => this.#wasLast(request)));
-    }
-    return { sending, receiving };
+    forAll(this.#parts, (half) => {
+      const { sending, receiving } = half.getFinished(finished);
+      this.#finished.receiving.push(...receiving);
+      this.#finished.sending.push(...sending.filter((request) => this.#wasLast(request)));
+    });
+    const finishedNow = this.#finished;
+    this.#finished = { sending: [], receiving: [] };
+    return finishedNow;
   }
 
   getBlockIdsWithLoadErrors(): number[] {
-    return [...new Set(this.#parts.flatMap(({ half }) => half.getBlockIdsWithLoadErrors()))];
+    forAll(this.#parts, (half) => {
+      for (const block of half.getBlockIdsWithLoadErrors()) this.#failedBlocks.add(block);
+    });
+    const failed = [...this.#failedBlocks];
+    this.#failedBlocks.clear();
+    return failed;
   }
 
   stats(): ConnectorStats {
@@ -73,7 +81,7 @@ export class MultiWorker implements WorkerConnector {
   }
 
   shutdown(): Promise<void> {
-    return shutdownAll(this.#parts);
+    return settleAll(this.#parts, (half) => half.shutdown());
   }
 
   #wasLast(request: string): boolean {

@@ -5,12 +5,12 @@
  */
 import { KvLayout } from '../core/layout.js';
 import { transferSources } from '../core/layout-sources.js';
-import type { CallLimits, MoveReport, Peer, RequestContext, Verify } from '../transfer/transfer.js';
+import type { CallLimits, Peer, RequestContext, Verify } from '../transfer/transfer.js';
 import type { RankInfo } from './handover.js';
 import { move, type RankPlan, rankPlans } from './handover-move.js';
 import { checkSame, remoteLayout } from './handover-plan.js';
 import type { Slots } from './handover-slots.js';
-import { type Addressee, type Message, type Push, readPush, readRank, send } from './handover-wire.js';
+import { type Addressee, type Message, type Push, type Pushed, readPush, readRank, send } from './handover-wire.js';
 import type { Handover, PrefillRank } from './prefill.js';
 
 /** This rank, as pushing needs it. */
@@ -38,10 +38,7 @@ export class PrefillPush {
   }
 
   /** Answers a `push`: waits for the prefill as `take` does, writes, and is done with this reader. */
-  async answer(
-    message: Message,
-    { peer, signal }: RequestContext,
-  ): Promise<Pick<MoveReport, 'bytes' | 'verifiedBytes'>> {
+  async answer(message: Message, { peer, signal }: RequestContext): Promise<Pushed> {
     const push = readPush(message);
     const handover = await this.#prefill.take(push, peer, signal);
     const writing = this.#write(handover, push, peer, signal);
@@ -55,7 +52,7 @@ export class PrefillPush {
     }
   }
 
-  async #write(handover: Handover, push: Push, peer: Peer, given: AbortSignal) {
+  async #write(handover: Handover, push: Push, peer: Peer, given: AbortSignal): Promise<Pushed> {
     const stop = new AbortController();
     const onAbort = (event: Event) => stop.abort((event.target as AbortSignal).reason);
     const signals = [given, handover.stop.signal];
@@ -67,7 +64,8 @@ export class PrefillPush {
     try {
       const plans = await this.#plansFor(peer, push.reader, limits);
       const blocks = { source: handover.offer.blocks, destination: push.blocks, tokens: push.tokens };
-      const { slots, verify } = this.#options;
+      const { slots } = this.#options;
+      const verify = push.verify ?? this.#options.verify;
       const write = () => move(plans, blocks, (descriptors) => peer.write(descriptors, { ...limits, verify }));
       return await slots.run(write, stop.signal);
     } catch (error) {

@@ -29,6 +29,11 @@ class Scripted implements KvConnector {
   receiving: string[] = [];
   errors: number[] = [];
   throwing: 'now' | 'later' | null = null;
+  /** Calls of its worker half that throw. */
+  readonly failing = new Set<string>();
+  refusesSteps = false;
+  /** What its waits wait for. */
+  ready: Promise<unknown> = Promise.resolve();
   readonly calls: unknown[][] = [];
 
   constructor(name = 'scripted') {
@@ -40,7 +45,10 @@ class Scripted implements KvConnector {
       onNewRequest: () => {},
       getNumNewMatchedTokens: () => [this.offer, true],
       updateStateAfterAlloc: (_, __, tokens) => this.calls.push(['alloc', tokens]),
-      buildConnectorMeta: () => `work of ${this.name}`,
+      buildConnectorMeta: () => {
+        if (this.refusesSteps) throw new Error('no step');
+        return `work of ${this.name}`;
+      },
       updateConnectorOutput: (output: ConnectorOutput) => this.calls.push(['output', output]),
       requestFinished: () => [this.holds, this.params],
       hasPendingWork: () => false,
@@ -51,18 +59,37 @@ class Scripted implements KvConnector {
   }
 
   createWorker(): WorkerConnector {
+    const note = (name: string, what: unknown) => {
+      this.calls.push([name, what]);
+      if (this.failing.has(name)) throw new Error(`${name} of ${this.name}`);
+    };
     return {
       registerKvCaches: () => {},
       getHandshakeMetadata: () => `rank of ${this.name}`,
-      bindConnectorMetadata: (metadata) => this.calls.push(['bind', metadata]),
-      clearConnectorMetadata: () => {},
-      handlePreemptions: async (requests) => void this.calls.push(['preempt', requests]),
-      startLoadKv: () => {},
-      waitForLayerLoad: async (layer) => void this.calls.push(['wait', layer]),
-      saveKvLayer: (layer) => this.calls.push(['save', layer]),
-      waitForSave: async () => {},
-      getFinished: () => ({ sending: this.sending.splice(0), receiving: this.receiving.splice(0) }),
-      getBlockIdsWithLoadErrors: () => this.errors.splice(0),
+      bindConnectorMetadata: (metadata) => note('bind', metadata),
+      clearConnectorMetadata: () => note('clear', true),
+      handlePreemptions: async (requests) => {
+        note('preempt', requests);
+        await this.ready;
+      },
+      startLoadKv: () => note('load', true),
+      waitForLayerLoad: async (layer) => {
+        note('wait', layer);
+        await this.ready;
+      },
+      saveKvLayer: (layer) => note('save', layer),
+      waitForSave: async () => {
+        note('saved', true);
+        await this.ready;
+      },
+      getFinished: () => {
+        note('finished', true);
+        return { sending: this.sending.splice(0), receiving: this.receiving.splice(0) };
+      },
+      getBlockIdsWithLoadErrors: () => {
+        note('errors', true);
+        return this.errors.splice(0);
+      },
       stats: () => ({ moved: 2 }),
       shutdown: () => this.#shutdown(),
     };
@@ -169,6 +196,82 @@ test('parameters come from the first that has some; errors and finished loads ar
   const worker = multi.createWorker(ENGINE, 0);
   assert.equal(worker.getFinished([]), { sending: [], receiving: ['x', 'y'] });
   assert.equal(worker.getBlockIdsWithLoadErrors(), [1, 2, 3]);
+});
+
+test('a connector that throws keeps no other from its work, and loses none of its reports', () => {
+  const [bad, good] = [new Scripted('bad'), new Scripted('good')];
+  const multi = new MultiConnector([bad, good]);
+  const [scheduler, worker] = [multi.createScheduler(ENGINE), multi.createWorker(ENGINE, 0)];
+  const metadata = scheduler.buildConnectorMeta(STEP);
+  for (const [name, call] of Object.entries({
+    bind: () => worker.bindConnectorMetadata(metadata),
+    load: () => worker.startLoadKv(),
+    save: () => worker.saveKvLayer(1),
+    clear: () => worker.clearConnectorMetadata(),
+  })) {
+    bad.failing.add(name);
+    assert.throws(call, `${name} of bad`);
+    assert.is(good.called(name).length, 1, name);
+  }
+  // The one that throws comes last: what the first has said is told by the next call.
+  const reversed = new MultiConnector([good, bad]).createWorker(ENGINE, 0);
+  bad.failing.add('finished').add('errors');
+  [good.sending, good.receiving, good.errors] = [['s'], ['r'], [7]];
+  assert.throws(() => reversed.getFinished([]), 'finished of bad');
+  assert.throws(() => reversed.getBlockIdsWithLoadErrors(), 'errors of bad');
+  bad.failing.clear();
+  assert.equal(reversed.getFinished([]), { sending: ['s'], receiving: ['r'] });
+  assert.equal(reversed.getBlockIdsWithLoadErrors(), [7]);
+  assert.equal(reversed.getFinished([]), { sending: [], receiving: [] });
+  assert.equal(reversed.getBlockIdsWithLoadErrors(), []);
+});
+
+test('a wait that fails ends when no other connector uses the blocks any more', async () => {
+  const [bad, slow] = [new Scripted('bad'), new Scripted('slow')];
+  const worker = new MultiConnector([bad, slow]).createWorker(ENGINE, 0);
+  for (const [name, call] of Object.entries({
+    preempt: () => worker.handlePreemptions(['r']),
+    wait: () => worker.waitForLayerLoad(0),
+    saved: () => worker.waitForSave(),
+  })) {
+    bad.failing.add(name);
+    let release!: () => void;
+    slow.ready = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    let ended = false;
+    const waiting = call().finally(() => {
+      ended = true;
+    });
+    waiting.catch(() => {});
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.is(ended, false, name);
+    release();
+    await waiting.then(
+      () => assert.unreachable(name),
+      (error) => assert.is(error.message, `${name} of bad`),
+    );
+  }
+});
+
+test('a rank without a handshake is none of each connector; counts of senders survive a step that fails', () => {
+  const [a, b] = [new Scripted('a'), new Scripted('b')];
+  const multi = new MultiConnector([a, b]);
+  const [scheduler, worker] = [multi.createScheduler(ENGINE), multi.createWorker(ENGINE, 0)];
+  scheduler.setHandshakeMetadata([worker.getHandshakeMetadata(), null, ['rank of a']]);
+  assert.equal(a.called('handshake'), [['rank of a', null, 'rank of a']]);
+  assert.equal(b.called('handshake'), [['rank of b', null, null]]);
+
+  [a.holds, b.holds] = [true, true];
+  scheduler.requestFinished(REQUEST, [[1]]);
+  b.refusesSteps = true;
+  assert.throws(() => scheduler.buildConnectorMeta(STEP), 'no step');
+  b.refusesSteps = false;
+  worker.bindConnectorMetadata(scheduler.buildConnectorMeta(STEP));
+  a.sending.push('r');
+  assert.equal(worker.getFinished([]).sending, []);
+  b.sending.push('r');
+  assert.equal(worker.getFinished([]).sending, ['r']);
 });
 
 test('counters carry their connector; the shutdown of one that fails does not keep the others open', async () => {
