@@ -25,17 +25,25 @@ export interface World {
   close(): Promise<void>;
 }
 
+export interface WorldOptions {
+  /** Without verification, for the control that shows what it is for. */
+  unchecked: boolean;
+  /** The scenario leaves hand-overs that nobody fetches: they are to expire soon. In any other none may, however slow it is. */
+  abandons: boolean;
+}
+
 export interface Subject {
   readonly name: string;
   readonly capabilities: readonly Capability[];
-  /** `unchecked`: without verification, for the control that shows what it is for. */
-  world(options: { unchecked: boolean }): Promise<World>;
+  world(options: WorldOptions): Promise<World>;
 }
 
 export interface Scenario {
   name: string;
   needs: readonly Capability[];
   run(bench: Bench): Promise<void>;
+  /** See WorldOptions. */
+  abandons?: boolean;
 }
 
 export type EngineOptions = Omit<HarnessOptions, 'connector'>;

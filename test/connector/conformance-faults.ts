@@ -6,10 +6,10 @@ import { tokensOf } from './harness.js';
 
 export const faults: Scenario[] = [];
 
-const scenario = (name: string, needs: readonly Capability[], run: Scenario['run']) =>
-  void faults.push({ name, needs, run });
+const scenario = (name: string, needs: readonly Capability[], run: Scenario['run'], abandons = false) =>
+  void faults.push({ name, needs, run, abandons });
 
-scenario('aborted while it computes, at every stage', [], async (bench) => {
+const abortedWhileComputing: Scenario['run'] = async (bench) => {
   for (let steps = 0; steps < 9; steps++) {
     const engine = await bench.engine({ maxTokensPerStep: 5 });
     const options = { tokens: tokensOf(80 + steps, 18), maxTokens: 3 };
@@ -22,7 +22,8 @@ scenario('aborted while it computes, at every stage', [], async (bench) => {
     await bench.pass(engine, await bench.engine(), { ...options });
   }
   bench.expectClean();
-});
+};
+scenario('aborted while it computes, at every stage', [], abortedWhileComputing, true);
 
 scenario('aborted while it loads, at every stage', [], async (bench) => {
   for (let steps = 0; steps < 9; steps++) {
@@ -135,7 +136,7 @@ scenario(
   },
 );
 
-scenario('killed while an engine computes and saves, at every stage', ['kill'], async (bench) => {
+const killedWhileComputing: Scenario['run'] = async (bench) => {
   for (let steps = 0; steps < 6; steps++) {
     const from = await bench.engine({ maxTokensPerStep: 5 });
     const request = from.add(bench.give({ tokens: tokensOf(120 + steps, 18), maxTokens: 2 }));
@@ -146,9 +147,10 @@ scenario('killed while an engine computes and saves, at every stage', ['kill'], 
     await bench.world.revive!();
   }
   bench.expectClean();
-});
+};
+scenario('killed while an engine computes and saves, at every stage', ['kill'], killedWhileComputing, true);
 
-scenario('killed while an engine loads, at every stage', ['kill'], async (bench) => {
+const killedWhileLoading: Scenario['run'] = async (bench) => {
   for (let steps = 0; steps < 6; steps++) {
     const [from, to] = [await bench.engine(), await bench.engine()];
     const options = { tokens: tokensOf(130 + steps, 27), maxTokens: 3 };
@@ -165,7 +167,8 @@ scenario('killed while an engine loads, at every stage', ['kill'], async (bench)
     await bench.world.revive!();
   }
   bench.expectClean();
-});
+};
+scenario('killed while an engine loads, at every stage', ['kill'], killedWhileLoading, true);
 
 scenario('after a kill and a revival, engines share again', ['shared', 'kill'], async (bench) => {
   const [from, to] = [await bench.engine(), await bench.engine()];

@@ -10,14 +10,14 @@ import { Bench, type Subject } from './conformance-bench.js';
 import { crowds } from './conformance-crowds.js';
 import { faults } from './conformance-faults.js';
 
-export type { Capability, Subject, World } from './conformance-bench.js';
+export type { Capability, Subject, World, WorldOptions } from './conformance-bench.js';
 
 /** Runs every scenario that the subject has the capabilities for. */
 export function conformance(subject: Subject, test: (name: string, run: () => Promise<void>) => void): void {
-  for (const { name, needs, run } of [...arrival, ...crowds, ...faults]) {
+  for (const { name, needs, run, abandons = false } of [...arrival, ...crowds, ...faults]) {
     if (needs.some((capability) => !subject.capabilities.includes(capability))) continue;
     test(`${subject.name}: ${name}`, async () => {
-      const bench = new Bench(subject, await subject.world({ unchecked: needs.includes('unchecked') }));
+      const bench = new Bench(subject, await subject.world({ unchecked: needs.includes('unchecked'), abandons }));
       try {
         await run(bench);
       } finally {

@@ -1,12 +1,12 @@
-/** The suite for all connectors, over hand-overs: within a process and over TCP, pulled and pushed. */
+/** The suite for all connectors, over hand-overs: pushed within a process, pulled over TCP. */
 import { LocalTransfer, MooncakeConnector, TcpTransfer, type Transfer } from 'mooncake-ts';
 import { test } from 'uvu';
-import { conformance, type World } from './conformance.js';
+import { conformance, type World, type WorldOptions } from './conformance.js';
 
 /** Ranks that one engine of the suite has at most. */
 const RANKS = 4;
 
-function world(mode: 'pull' | 'push', open: () => Promise<Transfer>): World {
+function world(mode: 'pull' | 'push', open: () => Promise<Transfer>, abandons: boolean): World {
   const transfers: Transfer[] = [];
   const closeAll = async () => {
     await Promise.all(transfers.splice(0).map((transfer) => transfer.close()));
@@ -15,7 +15,7 @@ function world(mode: 'pull' | 'push', open: () => Promise<Transfer>): World {
     async connector() {
       const own = await Promise.all(Array.from({ length: RANKS }, open));
       transfers.push(...own);
-      return new MooncakeConnector({ transfer: (rank) => own[rank], mode, abortTimeoutMs: 300 });
+      return new MooncakeConnector({ transfer: (rank) => own[rank], mode, abortTimeoutMs: abandons ? 50 : 60_000 });
     },
     kill: closeAll,
     async revive() {},
@@ -23,13 +23,15 @@ function world(mode: 'pull' | 'push', open: () => Promise<Transfer>): World {
   };
 }
 
-for (const mode of ['pull', 'push'] as const) {
+// The other two pairs of mode and transport are in pd*.test.ts.
+const SUBJECTS = [
+  ['push', 'in process', async () => new LocalTransfer()],
+  ['pull', 'TCP', () => TcpTransfer.listen()],
+] as const;
+for (const [mode, where, open] of SUBJECTS) {
   const capabilities = ['handover', 'tensorParallel', 'kill'] as const;
-  conformance(
-    { name: `${mode}, in process`, capabilities, world: async () => world(mode, async () => new LocalTransfer()) },
-    test,
-  );
-  conformance({ name: `${mode}, TCP`, capabilities, world: async () => world(mode, () => TcpTransfer.listen()) }, test);
+  const subject = { capabilities, world: async ({ abandons }: WorldOptions) => world(mode, open, abandons) };
+  conformance({ name: `${mode}, ${where}`, ...subject }, test);
 }
 
 test.run();
