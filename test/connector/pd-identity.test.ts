@@ -1,5 +1,5 @@
 /** What a transfer id does not prove: the engine behind an address, its cache, the prompt, the request. */
-import { KvLayout, LocalTransfer, MooncakeConnector, MooncakeError } from 'mooncake-ts';
+import { KvLayout, LocalTransfer, MooncakeConnector, MooncakeError, TcpTransfer } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type HarnessRequest, tokensOf } from './harness.js';
@@ -205,6 +205,35 @@ test('two prefills of one transfer id: the second is not handed over while the f
   assert.is(again.externalTokens, 9);
   clean(prefill, decode);
   await Promise.all([prefill, decode].map(closeSide));
+});
+
+test('engines that share a transfer hand over to each other, and an engine to itself', async () => {
+  for (const open of [async () => new LocalTransfer(), () => TcpTransfer.listen()]) {
+    const transfer = await open();
+    for (const mode of ['pull', 'push'] as const) {
+      const shared = { transfer: () => transfer, connector: { mode } };
+      const [prefill, decode] = [side({ ...shared, tensorParallelSize: 2 }), side(shared)];
+      for (const to of [decode, prefill]) {
+        const { decoded } = await handOver(prefill, to, TOKENS);
+        assert.equal([decoded.externalTokens, to.failures], [TOKENS.length, []]);
+      }
+      clean(prefill, decode);
+      await Promise.all([prefill, decode].map(({ engine }) => engine.close()));
+    }
+    await transfer.close();
+  }
+});
+
+test('a decode whose blocks are taken before it asks for any lets the prefill go', async () => {
+  const transfer = new LocalTransfer();
+  const engine = { engineId: 'e', model: 'm', role: 'both', hash: { blockSize: 4 } } as const;
+  const scheduler = new MooncakeConnector({ transfer }).createScheduler(engine);
+  const kvTransferParams = decodeParams({ ...side(), transfers: [transfer] }, 't');
+  scheduler.onNewRequest({ requestId: 'r', tokens: TOKENS, numPromptTokens: TOKENS.length, kvTransferParams });
+  const none = { newRequests: [], cachedRequests: [], numScheduledTokens: {}, finishedRequestIds: [] };
+  scheduler.buildConnectorMeta({ ...none, preemptedRequestIds: ['r'] });
+  assert.is(scheduler.stats().handoversUnwanted, 1);
+  await transfer.close();
 });
 
 test('options out of range, a rank that the engine does not have and a state group are refused by name', () => {
