@@ -67,7 +67,8 @@ export class PrefillRank {
   readonly #held = new Map<string, Handover>();
   readonly #waiting = new Waiting<Handover>();
   readonly #ended = new Map<string, Ended>();
-  readonly #ending = new Set<Promise<void>>();
+  /** Hand-overs that end when their writes have: by what tells so, their transfers. */
+  readonly #ending = new Map<Promise<void>, string>();
   readonly #departures = new Departures();
   #finished: string[] = [];
   #leases = 0;
@@ -166,7 +167,7 @@ export class PrefillRank {
     }
     this.#waiting.fail(transfer, why, by);
     this.#endEarly(transfer, why);
-    await Promise.all(this.#ending);
+    await Promise.all([...this.#ending].flatMap(([ending, of]) => (of === transfer ? ending : [])));
   }
 
   /** Requests whose blocks need not be kept any longer, since the last call. */
@@ -183,7 +184,7 @@ export class PrefillRank {
     for (const handover of [...this.#held.values()]) {
       this.#end(handover, 'handoversReleased', 'the prefill engine shut down');
     }
-    await Promise.all(this.#ending);
+    await Promise.all(this.#ending.keys());
   }
 
   async #offered({ by, timeoutMs }: Take, signal: AbortSignal): Promise<Handover> {
@@ -219,7 +220,7 @@ export class PrefillRank {
       this.#ending.delete(ending);
       this.#finished.push(request);
     });
-    this.#ending.add(ending);
+    this.#ending.set(ending, transfer);
     return ending;
   }
 

@@ -218,4 +218,27 @@ test('push: neither side frees blocks under a write that cannot be stopped', asy
   }
 });
 
+test('push: a write that cannot be stopped keeps no other decode from giving up', async () => {
+  const { gates, prefill, decode, sides } = gatedPair('push');
+  const other = side({ connector: { mode: 'push' } });
+  gates.prefill.stubborn = true;
+  const kvTransferParams = { do_remote_decode: true, transfer_id: transferId() };
+  const prefilled = prefill.engine.add({ tokens: TOKENS, kvTransferParams });
+  await drive([prefill], () => prefilled.state === 'finished');
+  gates.prefill.shut('write');
+  const decoded = decode.engine.add({ tokens: TOKENS, kvTransferParams: prefilled.params! });
+  await drive(sides, () => gates.prefill.waiting('write') > 0);
+  decode.engine.abort(decoded);
+  const waiting = other.engine.add({ tokens: TOKENS, kvTransferParams: decodeParams(prefill, transferId()) });
+  await drive([...sides, other], () => counters(prefill).decodesWaiting === 1);
+  other.engine.abort(waiting);
+  // Less than a release waits for its answer.
+  await drive([...sides, other], idle([other]), 2500);
+  assert.is(gates.prefill.waiting('write'), 1);
+  gates.prefill.open('write');
+  await drive([...sides, other], idle([...sides, other]));
+  clean(...sides, other);
+  await Promise.all([...sides, other].map(closeSide));
+});
+
 test.run();
