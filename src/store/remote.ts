@@ -137,7 +137,7 @@ export class RemoteMetadata implements MetadataClient {
 
   async #start(call: string, keys: Keys, sizes: Float64Array, config: ReplicateConfig, tenant: string) {
     const fields = { ...packKeys(keys), sizes: packed(sizes), config: configOf(config), tenant };
-    return unpackPlaces(message('the answer', await this.#ask(call, fields)), keys.length);
+    return unpackPlaces(message('the answer', await this.#ask(call, fields)), sizes);
   }
 
   async #statuses(call: string, keys: Keys, tenant: string, fields: Message = {}): Promise<Status[]> {

@@ -67,10 +67,17 @@ export async function putValues(
   const writes = values.map((parts, i) => (puts.statuses[i] === 0 ? puts.fill(i, parts, limits) : undefined));
   const failed = (await Promise.allSettled(writes)).find((write) => write.status === 'rejected');
   if (failed !== undefined && keys.length === 1) {
-    await puts.abort();
+    // What went wrong with the write is the news, not what went wrong with taking it back.
+    await puts.abort(limits).catch(() => {});
     throw failed.reason;
   }
-  return { statuses: await puts.commit(), reasons: puts.reasons };
+  return { statuses: await puts.commit(limits), reasons: puts.reasons };
+}
+
+function checkGet(options: GetValueOptions): GetValueOptions {
+  const { size } = object('options', options);
+  if (size !== undefined) integer('size', size, 1, Number.MAX_SAFE_INTEGER);
+  return options;
 }
 
 /** Memory of `size` bytes that is not cleared first. */
@@ -94,7 +101,7 @@ export async function getValues(
   target: (key: number, size: number) => Uint8Array | undefined,
   options: GetValueOptions,
 ): Promise<Int32Array> {
-  const limits = new Limits(object('options', options), context);
+  const limits = new Limits(checkGet(options), context);
   const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
   const targets = Array.from(gets.statuses, (status, i) => {
     if (status !== 0) return undefined;
@@ -107,7 +114,7 @@ export async function getValues(
     gets,
     targets.map((into, i) => into && gets.fill(i, into, limits)),
   );
-  return gets.finish();
+  return gets.finish(limits);
 }
 
 /** An object where it lies; a copy where that is in another process. */
@@ -116,7 +123,7 @@ export async function viewValue(
   keys: Keys,
   options: GetValueOptions,
 ): Promise<ObjectView | undefined> {
-  const limits = new Limits(object('options', options), context);
+  const limits = new Limits(checkGet(options), context);
   const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
   const found = gets.found(0);
   if (found === undefined) return undefined;
@@ -125,7 +132,7 @@ export async function viewValue(
   if (options.size !== undefined && options.size !== size) gets.refuse(0, 'size');
   const bytes = memory ? memory.bytes.subarray(offset, offset + size) : uncleared(size);
   await settled(gets, [memory ? gets.check(0, limits) : gets.fill(0, bytes, limits)]);
-  const [status] = await gets.finish();
+  const [status] = await gets.finish(limits);
   if (status !== 0) return undefined;
   const verified = context.verify && checksum !== undefined;
   return memory ? new ObjectView(bytes, verified, memory, () => gets.leaseMs(0)) : new ObjectView(bytes, verified);
@@ -141,7 +148,7 @@ export async function examine(context: StoreContext, keys: Keys, tenant: string)
     limits,
   );
   for (let i = 0; i < keys.length; i++) await gets.check(i, limits);
-  await gets.finish();
+  await gets.finish(limits);
 }
 
 /** Waits for all reads, so that none writes into the caller's memory afterwards; throws what the first failed with. */
