@@ -60,7 +60,7 @@ class RemoteSession implements Session {
 
   /** Ends the client and its puts. */
   async bye(): Promise<void> {
-    await this.claims.abort();
+    await this.claims.close();
     await this.#peer.call(SERVICE, { call: 'bye', client: this.client }, this.#limits);
   }
 

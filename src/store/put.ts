@@ -83,6 +83,7 @@ export class ObjectPuts implements PutBatch {
     const tenant = checkTenant(options.tenant);
     const names = Array.from(sizes, (_, i) => keyName(keys.at(i), tenant));
     const { claims } = session;
+    claims.check();
     const asked = session.now();
     const start = options.upsert ? metadata.upsertStart : metadata.putStart;
     const answer = start.call(metadata, session.client, keys, sizes, options, tenant);
@@ -117,6 +118,11 @@ export class ObjectPuts implements PutBatch {
       throw error;
     }
     return puts;
+  }
+
+  /** Every copy of an open object lies in this process. */
+  isNear(object: number): boolean {
+    return this.#objects[object]?.places.every(({ memory }) => memory !== undefined) ?? true;
   }
 
   /** Writes a whole object from memory that need not be registered: the parts in order. */

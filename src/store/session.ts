@@ -52,6 +52,12 @@ export function keyName(key: Uint8Array, tenant: string): string {
 export class Claims {
   readonly #batches = new Map<string, Claimant>();
   readonly #starts = new Set<Start>();
+  #closed = false;
+
+  /** Throws ERR_CLOSED when no put may start any more. */
+  check(): void {
+    if (this.#closed) throw errors.closed('the store');
+  }
 
   /** A start is under way, and the service may have preempted a put of ours for it; until the function returned is called. */
   starting(names: readonly string[], answer: Promise<unknown>): () => void {
@@ -84,8 +90,10 @@ export class Claims {
     return this.#batches.get(name) === batch && this.#batches.delete(name);
   }
 
-  /** Ends every batch: no write of this client lands anywhere any more. */
-  async abort(): Promise<void> {
+  /** Ends every batch, those too that are being started: no write of this client lands anywhere any more. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled([...this.#starts].map(({ answer }) => answer));
     await Promise.allSettled([...new Set(this.#batches.values())].map((batch) => batch.abort()));
   }
 }

@@ -67,6 +67,7 @@ test('a put that was preempted while it ends does not end the put of the other',
         }),
       );
       const starting = client.openPut(Keys.from(['a']), SIZE, { stride: SIZE });
+      starting.catch(() => {});
       await begun;
       const ending = first.commit();
       await wait(20);
@@ -80,6 +81,35 @@ test('a put that was preempted while it ends does not end the put of the other',
       assert.ok(same(await client.get('a'), content(SIZE, 2)));
     },
     { putDiscardMs: 0, checksum: false },
+  ));
+
+test('closing waits for a put that is being started: its room is not given away before it writes', () =>
+  proxied(
+    async ({ owner, client, change }) => {
+      let hear: () => void = () => {};
+      const heard = new Promise<void>((resolve) => (hear = resolve));
+      const begun = new Promise<void>((resolve) =>
+        change(async (call, answer) => {
+          const answered = await answer();
+          if (call !== 'putStart') return answered;
+          resolve();
+          await heard;
+          return answered;
+        }),
+      );
+      const put = client.put('a', content(SIZE, 1)).catch(({ code }) => code);
+      await begun;
+      const closing = client.close();
+      await Promise.race([closing, wait(50)]);
+      const stored = await owner.put('b', content(SIZE, 2)).catch(({ code }) => code);
+      hear();
+      assert.not.equal(await put, true);
+      await closing;
+      if (stored === true) assert.ok(same(await owner.get('b'), content(SIZE, 2)), 'bytes of another object');
+      assert.is((await owner.stats()).metadata.incomplete, 0);
+      assert.is(await owner.put('a', content(10, 3)), stored !== true);
+    },
+    { segments: [{ length: 1024 }], verify: false, checksum: false },
   ));
 
 test('an owner that stops serving gives no room away that a client may still be writing to', async () => {
