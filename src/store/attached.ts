@@ -77,7 +77,11 @@ class RemoteSession implements Session {
   async #reach({ segment: id, segmentName, endpoint }: Replica): Promise<Reached> {
     try {
       const peer = endpoint === this.#home ? this.#peer : await this.#transfer.connect(endpoint, this.#limits);
-      const reached = { peer, segment: await peer.segment(segmentName, this.#limits) };
+      const segment = await peer.segment(segmentName, this.#limits);
+      // Its name may be that of another segment by now; an id is never used twice.
+      const mounted = (await this.metadata().segments()).some((each) => each.id === id && each.name === segmentName);
+      if (!mounted) throw errors.segment('segment', segmentName, 'is not mounted any more');
+      const reached = { peer, segment };
       this.#segments.set(id, reached);
       return reached;
     } catch (error) {

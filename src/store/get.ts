@@ -239,25 +239,31 @@ export class ObjectGets implements GetBatch {
     const object = this.#objects[index];
     if (object === undefined || object.miss !== undefined || target.length === 0) return;
     const { memory, peer, offset: base } = object.place;
+    const { length } = target;
+    const whole = () => {
+      if (target.length !== length) throw errors.segment('into', length, 'its memory was detached or resized');
+    };
     if (memory !== undefined) {
-      for (let at = 0; at < target.length; at += STEP_BYTES) {
+      for (let at = 0; at < length; at += STEP_BYTES) {
         if (this.#context.pacer.full) await this.#pause(limits);
-        this.#take(object, at, target.length <= STEP_BYTES ? target : target.subarray(at, at + STEP_BYTES));
+        whole();
+        this.#take(object, at, length <= STEP_BYTES ? target : target.subarray(at, at + STEP_BYTES));
       }
       return;
     }
     const { transfer } = this.#context;
     const segment = transfer.register(target);
     try {
-      object.wanted += target.length;
+      object.wanted += length;
       const moves = new Moves();
-      moves.of(peer).push(object.place.segment, base, segment, 0, target.length);
+      moves.of(peer).push(object.place.segment, base, segment, 0, length);
       await this.#receive(moves, [object], limits);
     } finally {
       await transfer.unregister(segment);
     }
-    for (let at = 0; at < target.length && object.miss === undefined; at += STEP_BYTES) {
+    for (let at = 0; at < length && object.miss === undefined; at += STEP_BYTES) {
       if (this.#context.pacer.full) await this.#pause(limits);
+      whole();
       this.#arrived(object, at, target.subarray(at, at + STEP_BYTES));
     }
   }

@@ -244,8 +244,11 @@ export class ObjectPuts implements PutBatch {
         for (let at = 0; at < part.length; at += STEP_BYTES) {
           const piece = part.length <= STEP_BYTES ? part : part.subarray(at, at + STEP_BYTES);
           if (this.#context.pacer.full) await this.#pause(limits);
+          const end = offset + piece.length;
+          // Memory that can be resized may have grown since; what lies behind the object is another's.
+          if (end > object.size) throw errors.invalidArgument('value', end, `the ${object.size} bytes that it had`);
           this.#take(object, index, offset, piece, segment, at, moves);
-          offset += piece.length;
+          offset = end;
         }
       }
       await this.#send(moves, limits);

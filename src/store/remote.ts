@@ -110,7 +110,8 @@ export class RemoteMetadata implements MetadataClient {
   }
 
   async segments(): Promise<SegmentFigures[]> {
-    return list('segments', await this.#ask('segments', {})) as SegmentFigures[];
+    const segments = list('segments', await this.#ask('segments', {}));
+    return segments.map((segment) => message('a segment', segment) as unknown as SegmentFigures);
   }
 
   /** Asks the owner to look at objects that came out corrupt here. */

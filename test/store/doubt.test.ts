@@ -211,6 +211,62 @@ test('answers that make no sense are refused or misses, never bytes', () =>
     assert.ok(same(await client.get('a'), content(SIZE, 1)));
   }));
 
+test('a segment of the same name that was mounted since is another', () =>
+  proxied(
+    async ({ owner, client, change }) => {
+      const remount = (in_: string) =>
+        change(async (call, answer) => {
+          const answered = await answer();
+          if (call !== in_) return answered;
+          await owner.unmountSegment('n');
+          owner.mountSegment({ name: 'n', memory });
+          return answered;
+        });
+      const memory = new Uint8Array(4096).fill(9);
+      await owner.put('a', content(SIZE, 1));
+      remount('getReplicas');
+      assert.is(await client.get('a'), undefined);
+      remount('putStart');
+      assert.is(await client.put('b', content(SIZE, 2)).catch(({ code }) => code), 'ERR_SEGMENT');
+      assert.ok(
+        memory.every((byte) => byte === 9),
+        'nothing was written',
+      );
+      change((_, answer) => answer());
+      assert.is(await client.put('b', content(SIZE, 2)), true);
+      assert.ok(same(await client.get('b'), content(SIZE, 2)));
+    },
+    { segments: [{ name: 'n', length: 4096 }], checksum: false },
+  ));
+
+test('memory that grows or goes while it is put or filled harms nobody', async () => {
+  type Resizable = ArrayBuffer & { resize?(bytes: number): void };
+  const resizable = (bytes: number) =>
+    new (ArrayBuffer as new (bytes: number, options: object) => Resizable)(bytes, { maxByteLength: 4 * bytes });
+  await withStore({ segments: [{ length: 4096 }], alignment: 1, verify: false }, async (store) => {
+    for (let i = 0; i < 4; i++) await store.put(`${i}`, content(SIZE, i), { hardPin: i !== 1 });
+    // The only room is between two others.
+    await store.remove('1');
+    const grown = resizable(SIZE);
+    const put = store.put('1', new Uint8Array(grown)).catch(({ code }) => code);
+    grown.resize?.(3 * SIZE);
+    const ended = await put;
+    for (const i of [0, 2, 3]) assert.ok(same(await store.get(`${i}`), content(SIZE, i)), `neighbour ${i}`);
+    // Where nothing can be resized, nothing can go wrong.
+    assert.is(ended, grown.resize ? 'ERR_INVALID_ARGUMENT' : true);
+  });
+  await withStore({}, async (store) => {
+    const value = content(40 * 2 ** 20, 1);
+    await store.put('a', value);
+    const gone = new Uint8Array(value.length);
+    const get = store.getInto('a', gone).catch(({ code }) => code);
+    await new Promise((resolve) => setImmediate(resolve));
+    structuredClone(gone.buffer, { transfer: [gone.buffer] });
+    assert.is(await get, 'ERR_SEGMENT');
+    assert.is((await store.stats()).hits, 0);
+  });
+});
+
 test('an owner that is overloaded makes gets miss', () =>
   proxied(async ({ owner, client, change }) => {
     await owner.put('a', content(SIZE, 1));
