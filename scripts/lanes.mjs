@@ -19,7 +19,17 @@ export const LANES = {
   lint: { ci: true, check: ['run', 'lint'] },
   unit: {
     ci: true,
-    folders: ['test/cli', 'test/connector', 'test/core', 'test/engine', 'test/master', 'test/replay', 'test/store', 'test/transfer', 'test/workers'],
+    folders: [
+      'test/cli',
+      'test/connector',
+      'test/core',
+      'test/engine',
+      'test/master',
+      'test/replay',
+      'test/store',
+      'test/transfer',
+      'test/workers',
+    ],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
   },
   edge: {

@@ -1,12 +1,14 @@
-// `npm start [-- TRACE.jsonl] [options]`: sets up what is missing, then runs the main job: the replay of a trace through
-// the prefix index and the eviction policies, on a generated multi-turn workload when no trace is named.
+// `npm start [-- options]`: sets up what is missing, then runs the main job: a cluster of engines that share their KV cache,
+// and the proof that its answers are right (`mooncake-ts up --demo`). `npm start -- TRACE.jsonl [options]` replays a trace.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { root, run, setup } from './setup.mjs';
 
 await run(async () => {
   await setup();
-  const child = spawn(process.execPath, [join(root, 'dist/src/cli/main.js'), 'replay', ...process.argv.slice(2)], {
+  const args = process.argv.slice(2);
+  const command = args.length > 0 && !args[0].startsWith('-') ? ['replay'] : ['up', '--demo'];
+  const child = spawn(process.execPath, [join(root, 'dist/src/cli/main.js'), ...command, ...args], {
     stdio: 'inherit',
   });
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal));

@@ -4,7 +4,7 @@
  */
 import { errors } from './core/errors.js';
 
-const VERSION_HAS = 'this version has block hashing, prefix matching, layout, allocation, worker pools and replay';
+const VERSION_HAS = 'this version has the core, the embedded store, the connectors and transfers in TypeScript';
 
 abstract class Planned {
   constructor() {

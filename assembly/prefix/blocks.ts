@@ -1,6 +1,6 @@
 // Block records, by id from 1: {node u32, previous u32, key}. `previous` is the parent block, also across nodes, so a
-// run can be cut or joined by relabelling whichever part is smaller, and a node's parent is its first block's.
-import { HEADER } from '../memory';
+// run can be cut or joined by relabelling whichever part is smaller, and a node's parent is its first block's. Its top
+// bit says whether the table has the block.
 import {
   add,
   addChunk,
@@ -12,6 +12,7 @@ import {
   BLOCKS,
   get,
   inside,
+  PENDING,
   RECORD,
   set,
   take,
@@ -23,6 +24,7 @@ const CHUNK: u32 = 1 << CHUNK_BITS;
 /** More than 4 GiB hold; as a result, an id is never negative. */
 export const MAX_BLOCKS: u32 = (1 << 28) - 1;
 export const KEY: usize = 8;
+const ENTERED: u32 = 1 << 31;
 
 /** Address of a block record. */
 // @ts-ignore: decorator
@@ -42,7 +44,29 @@ export function nodeOf(record: usize): u32 {
 // @ts-ignore: decorator
 @inline
 export function previous(record: usize): u32 {
-  return load<u32>(record, 4);
+  return load<u32>(record, 4) & ~ENTERED;
+}
+
+// @ts-ignore: decorator
+@inline
+export function entered(record: usize): bool {
+  return (load<u32>(record, 4) & ENTERED) != 0;
+}
+
+// @ts-ignore: decorator
+@inline
+export function setEntered(record: usize): void {
+  store<u32>(record, load<u32>(record, 4) | ENTERED, 4);
+}
+
+/** Writes the record of a block that is not in the table. */
+// @ts-ignore: decorator
+@inline
+export function writeBlock(id: u32, owner: u32, above: u32, key: usize): void {
+  const record = block(id);
+  store<u32>(record, owner);
+  store<u32>(record, above, 4);
+  copyKey(record + KEY, key);
 }
 
 // @ts-ignore: decorator
@@ -78,11 +102,12 @@ export function reserveBlocks(count: u32): bool {
   return true;
 }
 
-/** A reserved id. */
+/** A reserved id, for a block that is not in the table. */
 // @ts-ignore: decorator
 @inline
 export function newBlock(): u32 {
   add(BLOCKS, 1);
+  add(PENDING, 1);
   let id = get(BLOCK_FREE);
   if (id) {
     set(BLOCK_FREE, previous(block(id)));
@@ -95,6 +120,7 @@ export function newBlock(): u32 {
 
 export function freeBlock(id: u32): void {
   const record = block(id);
+  if (!entered(record)) add(PENDING, -1);
   store<u32>(record, 0);
   store<u32>(record, get(BLOCK_FREE), 4);
   set(BLOCK_FREE, id);

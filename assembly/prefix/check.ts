@@ -1,19 +1,21 @@
 // Checks every invariant of an index: what tests run after each step.
 import { HEADER } from '../memory';
-import { block, KEY, nodeOf, previous } from './blocks';
-import { BLOCKS, get, HELD, NEWEST, NODE_NEXT, NODES, OLDEST } from './header';
+import { block, entered, KEY, nodeOf, previous } from './blocks';
+import { BLOCKS, get, HELD, NEWEST, NODE_NEXT, NODES, OLDEST, PENDING, RANGE_COUNT, RANGES, TWINS } from './header';
 import { entriesOf, entryHolder, entryLength, heldLength, holdersOf } from './holders';
-import { CHILDREN, FIRST, LAST, lengthOf, NEWER, node, OLDER, parentOf, START } from './nodes';
-import { find } from './table';
+import { CHILDREN, FIRST, isDense, LAST, lengthOf, NEWER, node, OLDER, parentOf, START } from './nodes';
+import { find, hasBlock } from './table';
 
 /**
  * 0 when all hold, else which does not: 1 a broken recency list, 2 an empty run, 3 a run whose blocks are not its own,
- * 4 a block the table does not find, 5 a wrong start, 6 a node older than its descendant, 7 a bad or repeated entry,
- * 8 an unheld end of a leaf, 9 wrong child counts, 10 wrong totals. `marks`: 4 zero bytes for each node id.
+ * 4 a block that the table has and should not, or should have and has not, 5 a wrong start, 6 a node older than its
+ * descendant, 7 a bad or repeated entry, 8 an unheld end of a leaf, 9 wrong child counts, 10 wrong totals. `marks`: 4
+ * zero bytes for each node id.
  */
 export function check(marks: usize): i32 {
   let nodes: u32 = 0;
   let blocks: u32 = 0;
+  let pending: u32 = 0;
   let children: u32 = 0;
   let roots: u32 = 0;
   let held: u64 = 0;
@@ -24,9 +26,16 @@ export function check(marks: usize): i32 {
     const length = lengthOf(record);
     if (!length) return 2;
     let at = load<u32>(record, LAST);
+    const dense = isDense(record);
     for (let k = length; k > 0; k--) {
-      if (nodeOf(block(at)) != id || (k == 1) != (at == load<u32>(record, FIRST))) return 3;
-      if (find(block(at) + KEY) != at) return 4;
+      const first = at == load<u32>(record, FIRST);
+      if (nodeOf(block(at)) != id || (k == 1) != first) return 3;
+      if (dense && at != load<u32>(record, FIRST) + k - 1) return 3;
+      const waits = !entered(block(at));
+      if (waits && (!dense || first || !noted(at))) return 4;
+      if (hasBlock(at) == waits) return 4;
+      if (!waits && find(block(at) + KEY) != at && !get(TWINS)) return 4;
+      if (waits) pending++;
       at = previous(block(at));
     }
     blocks += length;
@@ -56,5 +65,14 @@ export function check(marks: usize): i32 {
   if (get(NEWEST) != older) return 1;
   if (children + roots != nodes) return 9;
   if (nodes != get(NODES) || blocks != get(BLOCKS) || held != load<u64>(HEADER + HELD)) return 10;
+  if (pending != get(PENDING)) return 10;
   return get(NODE_NEXT) > nodes ? 0 : 10;
+}
+
+function noted(id: u32): bool {
+  for (let k: u32 = 0; k < get(RANGE_COUNT); k++) {
+    const range: usize = get(RANGES) + (k << 3);
+    if (id - load<u32>(range) < load<u32>(range, 4)) return true;
+  }
+  return false;
 }

@@ -39,21 +39,28 @@ export const WALK_OFFSET: usize = 120;
 export const WALK_TAIL: usize = 124;
 export const GROWN_BY: usize = 128; // what an append put into the node in which the walk ended: how many blocks,
 export const GROWN_TO: usize = 132; // the last one's id
-export const SPILL_FREE: usize = 136; // free lists of spilled holder lists by size class
+export const SPILL_FREE: usize = 136; // free lists of spilled holder lists by size class, up to 192
+export const PENDING: usize = 200; // blocks that are not in the table yet, see pending.ts
+export const RANGES: usize = 204; // where their ids are noted,
+export const RANGE_COUNT: usize = 208; // and how many ranges of them
+export const TWINS: usize = 212; // not 0 once a key was entered that was there already
+export const LIMIT: usize = 216; // where the memory must end
 export const FENCE: usize = 240; // the writer's barrier cell
 export const TABLE_MOVES: usize = 244; // where a segment's entries wait while it is divided
 export const WARMED: usize = 248; // takes what `warm` returns, so that it is not optimized away
 export const CURSOR: usize = 252; // where a listing or a snapshot goes on
+export const QUEUE: usize = 256; // 32 x 12 bytes: blocks about to be entered in the table
 
 // Status codes of the writer's functions.
 export const NO_MEMORY: i32 = -1;
-export const CONFLICT: i32 = -2; // a hash is known under another parent
-export const ORPHAN: i32 = -3; // the parent is not in the index
+export const ORPHAN: i32 = -3; // the parent is not in the index, or which one is meant is in doubt
 export const BUSY: i32 = -4; // the writer kept writing
 export const MALFORMED: i32 = -5; // a snapshot that contradicts itself
 
 // The last addresses stay unused so that no end of a structure overflows 32 bits.
-const LIMIT: u64 = 0xffff_0000;
+const LAST_ADDRESS: u64 = 0xffff_0000;
+// What the table takes for a block at most, just after all its segments have divided.
+const TABLE_SHARE: u64 = 20;
 
 // @ts-ignore: decorator
 @inline
@@ -79,13 +86,26 @@ export function addHeld(delta: i64): void {
   store<i64>(HEADER + HELD, load<i64>(HEADER + HELD) + delta);
 }
 
-/** `size` fresh zero bytes, 16-aligned; 0 when the memory cannot grow. */
+/**
+ * `size` fresh zero bytes, 16-aligned; 0 when the memory cannot grow. What the blocks that wait will take of the table
+ * stays free: that they can be removed must not depend on memory that is gone.
+ */
 export function take(size: u32): usize {
+  return allot(size, get(PENDING) * TABLE_SHARE);
+}
+
+/** The same for the table. */
+export function takeForTable(size: u32): usize {
+  return allot(size, 0);
+}
+
+function allot(size: u32, spare: u64): usize {
   const from = (get(TOP) + 15) & ~15;
   const end = <u64>from + size;
+  const limit: u64 = get(LIMIT);
+  if (end + spare > limit) return 0;
   // Growing costs tens of microseconds: up to a sixteenth more at a time, or 8 MiB.
-  if (end > LIMIT) return 0;
-  if (end > (<u64>(<u32>memory.size())) << 16 && !ensure(min(end + min(end >>> 4, <u64>0x80_0000), LIMIT)) && !ensure(end)) return 0;
+  if (end > (<u64>(<u32>memory.size())) << 16 && !ensure(min(end + min(end >>> 4, <u64>0x80_0000), limit)) && !ensure(end)) return 0;
   set(TOP, <u32>end);
   return from;
 }
@@ -129,6 +149,13 @@ export function barrier(cell: usize): void {
   atomic.add<u32>(cell, 0);
 }
 
+/** Whether a change is under way. */
+// @ts-ignore: decorator
+@inline
+export function changing(): bool {
+  return (get(VERSION) & 1) == 1;
+}
+
 /** Readers that overlap what follows, up to `publish`, will try again. */
 // @ts-ignore: decorator
 @inline
@@ -145,11 +172,12 @@ export function publish(): void {
   atomic.add<u32>(HEADER + VERSION, 1);
 }
 
-/** Lays out an empty header for keys of `width` bytes. */
-export function initHeader(width: u32, multiplier: u64): void {
+/** Lays out an empty header for keys of `width` bytes in a memory of at most `limit` bytes. */
+export function initHeader(width: u32, multiplier: u64, limit: u32): void {
   memory.fill(HEADER, 0, HEAP - HEADER);
   set(WIDTH, width);
   set(RECORD, width + 8);
   set(TOP, <u32>HEAP);
+  set(LIMIT, <u32>min(<u64>limit, LAST_ADDRESS));
   store<u64>(HEADER + MULTIPLIER, multiplier | 1);
 }

@@ -5,6 +5,7 @@ import { initBlocks } from './blocks';
 import { get, initHeader, NODE_NEXT, ROWS, SCRATCH, SCRATCH_SIZE, set, take } from './header';
 import { RESULT } from './match';
 import { initNodes } from './nodes';
+import { firstPlace, initPending } from './pending';
 import { find, freeSegments, initTable } from './table';
 
 export { check as prefixCheck } from './check';
@@ -24,10 +25,10 @@ export {
   saveStart as prefixSaveStart,
 } from './snapshot';
 
-/** Makes an empty index of this memory. False when the memory is too small. */
-export function prefixInit(width: u32, multiplierLow: u32, multiplierHigh: u32): bool {
-  initHeader(width, ((<u64>multiplierHigh) << 32) | multiplierLow);
-  return initBlocks() && initNodes() && initTable();
+/** Makes an empty index of this memory, which may grow to `limit` bytes. False when that is too little. */
+export function prefixInit(width: u32, multiplierLow: u32, multiplierHigh: u32, limit: u32): bool {
+  initHeader(width, ((<u64>multiplierHigh) << 32) | multiplierLow, limit);
+  return initBlocks() && initNodes() && initTable() && initPending();
 }
 
 /** Address of the header: its fields are read by the wrapper's statistics. */
@@ -60,7 +61,7 @@ export function prefixRows(rows: u32): void {
 }
 
 export function prefixHas(key: usize): bool {
-  return find(key) != 0;
+  return find(key) != 0 || firstPlace(key) != 0;
 }
 
 /** Node ids ever used, plus 1: what tables by node id must hold. */

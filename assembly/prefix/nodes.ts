@@ -3,11 +3,13 @@
 //   first u32, last u32     its end blocks            older u32, newer u32   recency list, see recency.ts
 //   start u32               depth of its first block  entries 3 x u32        holders, see holders.ts
 //   length u16, holders u16, children u32
+//
+// The top bit of the length says that the run is dense: its blocks have consecutive ids, so that the one at an offset
+// is found by counting, and only the first has to be in the table. Of any other run the table has every block.
 import { block, nodeOf, previous } from './blocks';
 import {
   add,
   addChunk,
-  BLOCK_NEXT,
   get,
   inside,
   NODE_CHUNKS,
@@ -22,9 +24,12 @@ import {
 
 const CHUNK_BITS: u32 = 10;
 const CHUNK: u32 = 1 << CHUNK_BITS;
+const DENSE: u32 = 1 << 15;
 export const NODE: u32 = 40;
 /** Longer runs continue in a child, so that a length fits 16 bits and a snapshot's record a small window. */
 export const MAX_RUN: u32 = 16383;
+/** Shorter runs are rather entered in the table whole than kept in nodes of their own. */
+export const SHORT_RUN: u32 = 64;
 
 export const FIRST: usize = 0;
 export const LAST: usize = 4;
@@ -47,13 +52,25 @@ export function node(id: u32): usize {
 // @ts-ignore: decorator
 @inline
 export function lengthOf(record: usize): u32 {
-  return load<u16>(record, LENGTH);
+  return load<u16>(record, LENGTH) & ~DENSE;
 }
 
 // @ts-ignore: decorator
 @inline
 export function setLength(record: usize, length: u32): void {
-  store<u16>(record, <u16>length, LENGTH);
+  store<u16>(record, <u16>((load<u16>(record, LENGTH) & DENSE) | length), LENGTH);
+}
+
+// @ts-ignore: decorator
+@inline
+export function isDense(record: usize): bool {
+  return (load<u16>(record, LENGTH) & DENSE) != 0;
+}
+
+// @ts-ignore: decorator
+@inline
+export function setDense(record: usize, dense: bool): void {
+  store<u16>(record, <u16>(dense ? lengthOf(record) | DENSE : lengthOf(record)), LENGTH);
 }
 
 /** Makes `count` node ids available. False without memory. */
@@ -111,6 +128,7 @@ export function offsetOf(id: u32): u32 {
   const record = node(owner);
   const length = lengthOf(record);
   const first = load<u32>(record, FIRST);
+  if (isDense(record)) return id - first;
   let up = id;
   let down = load<u32>(record, LAST);
   for (let steps: u32 = 0; steps < length; steps++) {
@@ -124,6 +142,7 @@ export function offsetOf(id: u32): u32 {
 
 /** Id of the block at an offset of a node. */
 export function blockAt(record: usize, offset: u32): u32 {
+  if (isDense(record)) return load<u32>(record, FIRST) + offset;
   let id = load<u32>(record, LAST);
   for (let k = lengthOf(record) - 1; k > offset; k--) id = previous(block(id));
   return id;
@@ -131,10 +150,9 @@ export function blockAt(record: usize, offset: u32): u32 {
 
 /** The block after `id`, which is not the last, in node `owner`. */
 export function successor(owner: u32, id: u32): u32 {
-  // Blocks that came in one call mostly have consecutive ids.
-  const next = block(id + 1);
-  if (id + 1 < get(BLOCK_NEXT) && nodeOf(next) == owner && previous(next) == id) return id + 1;
-  let found = load<u32>(node(owner), LAST);
+  const record = node(owner);
+  if (isDense(record)) return id + 1;
+  let found = load<u32>(record, LAST);
   for (let above = previous(block(found)); above != id; above = previous(block(found))) found = above;
   return found;
 }

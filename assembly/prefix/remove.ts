@@ -4,31 +4,38 @@ import { block, nodeOf, previous } from './blocks';
 import { addHeld, change, get, NO_MEMORY, OLDEST, publish, WIDTH } from './header';
 import { entriesOf, entryHolder, entryLength, findEntry, holdersOf, removeEntry, setEntryLength } from './holders';
 import { NEWER, node, offsetOf, parentOf, START } from './nodes';
+import { firstPlace, nextPlace } from './pending';
 import { cut, join, trim } from './shape';
-import { find } from './table';
 
-/** Takes blocks, wherever they are, from a holder. Returns how many it had, or NO_MEMORY with some of them taken. */
+/** Takes blocks, wherever they stand, from a holder. Returns how many it had, or NO_MEMORY with some of them taken. */
 export function remove(holder: u32, hashes: usize, count: u32): i32 {
   const width = get(WIDTH);
   let removed = 0;
   let above: u32 = 0; // the block above the last one looked at,
   let depth: u32 = 0; // and how deep that one was
   for (let k = count; k > 0; k--) {
-    const id = find(hashes + (k - 1) * width);
-    if (!id) continue;
-    const owner = nodeOf(block(id));
-    const start = load<u32>(node(owner), START);
-    const offset = id == above ? depth - 1 - start : offsetOf(id);
-    above = previous(block(id));
-    depth = start + offset;
-    const entry = findEntry(node(owner), holder);
-    if (!entry || offset >= entryLength(entry)) continue;
-    change();
-    const taken = take(owner, entry, offset, id);
-    publish();
-    if (!taken) return NO_MEMORY;
-    addHeld(-1);
-    removed++;
+    const key = hashes + (k - 1) * width;
+    for (let id = firstPlace(key); id; ) {
+      const owner = nodeOf(block(id));
+      const start = load<u32>(node(owner), START);
+      const offset = id == above ? depth - 1 - start : offsetOf(id);
+      above = previous(block(id));
+      depth = start + offset;
+      const entry = findEntry(node(owner), holder);
+      const next = nextPlace(key, id);
+      if (entry && offset < entryLength(entry)) {
+        change();
+        const taken = take(owner, entry, offset, id);
+        publish();
+        if (!taken) return NO_MEMORY;
+        addHeld(-1);
+        removed++;
+        // Taking frees blocks, and with them may go the next place.
+        id = next ? firstPlace(key) : 0;
+      } else {
+        id = next;
+      }
+    }
   }
   return removed;
 }

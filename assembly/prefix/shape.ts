@@ -19,6 +19,7 @@ import {
   CHILDREN,
   FIRST,
   freeNode,
+  isDense,
   LAST,
   lengthOf,
   MAX_RUN,
@@ -27,10 +28,13 @@ import {
   node,
   relabel,
   reserveNodes,
+  SHORT_RUN,
   START,
+  setDense,
   setLength,
   successor,
 } from './nodes';
+import { enterRun } from './pending';
 import { linkBefore, unlink } from './recency';
 import { erase } from './table';
 
@@ -47,13 +51,16 @@ export function cut(id: u32, offset: u32, last: u32): u32 {
   let entry = entriesOf(old, holders);
   for (const end = entry + (holders << 2); entry < end; entry += 4) if (entryLength(entry) > offset) reaching++;
   if (!reserveNodes(1)) return 0;
+  // The lower part starts a run now: a walk looks for it in the table.
+  const next = successor(id, last);
+  if (!enterRun(next, 1)) return 0;
   const fresh = newNode();
   const record = node(fresh);
   if (!initEntries(record, upperIsNew ? holders : reaching)) {
     freeNode(fresh);
     return 0;
   }
-  const next = successor(id, last);
+  setDense(record, isDense(old));
   let to = entriesOf(record, holdersOf(record));
   if (upperIsNew) {
     store<u32>(record, load<u32>(old, FIRST), FIRST);
@@ -107,12 +114,17 @@ export function join(parent: u32, child: u32): u32 {
   const lowerLength = lengthOf(lower);
   if (load<u32>(upper, CHILDREN) != 1 || load<u32>(lower, NEWER) != parent) return parent;
   if (upperLength + lowerLength > MAX_RUN || holdersOf(upper) * holdersOf(lower) > MOST_PAIRS) return parent;
+  const dense = isDense(upper) && isDense(lower) && load<u32>(upper, LAST) + 1 == load<u32>(lower, FIRST);
+  if (!dense && (isLongDense(upper) || isLongDense(lower))) return parent;
   const from = entriesOf(lower, holdersOf(lower));
   const end = from + (holdersOf(lower) << 2);
   for (let entry = from; entry < end; entry += 4) {
     const above = findEntry(upper, entryHolder(entry));
     if (!above || entryLength(above) != upperLength) return parent;
   }
+  if (!dense && !(enterDense(upper) && enterDense(lower))) return parent;
+  setDense(upper, dense);
+  setDense(lower, dense);
   for (let entry = from; entry < end; entry += 4) {
     setEntryLength(findEntry(upper, entryHolder(entry)), upperLength + entryLength(entry));
   }
@@ -134,6 +146,15 @@ export function join(parent: u32, child: u32): u32 {
   unlink(parent);
   freeNode(parent);
   return child;
+}
+
+function isLongDense(record: usize): bool {
+  return isDense(record) && lengthOf(record) >= SHORT_RUN;
+}
+
+// Of a run that is not dense the table has every block.
+function enterDense(record: usize): bool {
+  return !isDense(record) || enterRun(load<u32>(record, LAST), lengthOf(record));
 }
 
 /** Frees the end of a leaf that nobody holds, and of the leaves that this makes, `upwards` only then. */

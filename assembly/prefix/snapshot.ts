@@ -2,12 +2,28 @@
 // order is the recency. A record: parent (its place in this order from 1, 0 for the root) u32, blocks u16, holders u16,
 // an entry of holders.ts u32 each, the keys. Read back, every record is checked before anything is built from it.
 
-import { block, copyKey, KEY, newBlock, previous, reserveBlocks } from './blocks';
-import { addHeld, BLOCKS, CURSOR, get, MALFORMED, NEWEST, NO_MEMORY, NODES, OLDEST, set, WIDTH } from './header';
+import { block, copyKey, KEY, newBlock, previous, reserveBlocks, writeBlock } from './blocks';
+import { addHeld, BLOCKS, CURSOR, get, MALFORMED, NEWEST, NO_MEMORY, NODES, OLDEST, PENDING, set, WIDTH } from './header';
 import { entriesOf, entryHolder, entryLength, heldLength, holdersOf, initEntries } from './holders';
-import { CHILDREN, FIRST, LAST, lengthOf, MAX_RUN, NEWER, newNode, node, OLDER, parentOf, reserveNodes, START, setLength } from './nodes';
+import {
+  CHILDREN,
+  FIRST,
+  LAST,
+  lengthOf,
+  MAX_RUN,
+  NEWER,
+  newNode,
+  node,
+  OLDER,
+  parentOf,
+  reserveNodes,
+  START,
+  setDense,
+  setLength,
+} from './nodes';
+import { enterRun, MOST_PENDING, wait } from './pending';
 import { linkBefore } from './recency';
-import { put } from './table';
+import { findAfter } from './table';
 
 const HEAD: u32 = 8;
 
@@ -98,19 +114,21 @@ export function restore(from: usize, size: u32, live: usize): i32 {
       store<u32>(record, load<u32>(parent, START) + lengthOf(parent), START);
       store<u32>(parent, load<u32>(parent, CHILDREN) + 1, CHILDREN);
     }
+    if (findAfter(at, tail)) return MALFORMED;
+    // In an index that nothing was ever freed from, ids follow each other.
     setLength(record, length);
+    setDense(record, true);
+    let first: u32 = 0;
     for (let k: u32 = 0; k < length; k++, at += width) {
       const fresh = newBlock();
-      const to = block(fresh);
-      store<u32>(to, id);
-      store<u32>(to, tail, 4);
-      copyKey(to + KEY, at);
-      const other = put(at, fresh);
-      if (other) return other < 0 ? NO_MEMORY : MALFORMED;
-      if (k == 0) store<u32>(record, fresh, FIRST);
+      writeBlock(fresh, id, tail, at);
+      if (k == 0) first = fresh;
       tail = fresh;
     }
+    store<u32>(record, first, FIRST);
     store<u32>(record, tail, LAST);
+    const waits = get(PENDING) <= MOST_PENDING;
+    if (waits ? !(wait(first, length) && enterRun(first, 1)) : !enterRun(tail, length)) return NO_MEMORY;
     linkBefore(id, get(OLDEST));
   }
   return <i32>(at - from);

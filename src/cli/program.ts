@@ -7,6 +7,7 @@ import { addHash } from './hash.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
 import { addReplay } from './replay.js';
+import { addUp } from './up.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
 
@@ -16,6 +17,7 @@ export async function program(argv: string[]): Promise<void> {
     .description('The Mooncake KV-cache system for LLM inference: hashing, prefix matching, replay')
     .version(version)
     .showHelpAfterError('(add --help for what is accepted)');
+  addUp(root);
   addHash(root);
   addReplay(root);
   addBench(root);

@@ -25,7 +25,7 @@ import { type Core, instantiate } from './wasm.js';
 
 /** What assembly/prefix exports, as far as the index calls it. */
 export interface PrefixExports extends QueryExports, SnapshotExports {
-  prefixInit(width: number, multiplierLow: number, multiplierHigh: number): number;
+  prefixInit(width: number, multiplierLow: number, multiplierHigh: number, limit: number): number;
   prefixHeader(): number;
   prefixScratch(size: number): number;
   prefixSlot(size: number): number;
@@ -58,8 +58,8 @@ export interface PrefixIndexOptions {
 }
 
 /**
- * Whose blocks: a tier (default gpu) and a KV-cache group (0 to 15, default 0). The groups of an index have one block
- * size: where vLLM gives a group larger blocks, their keys are keys of the small ones, under other parents.
+ * Whose blocks: a tier (default gpu) and a KV-cache group (0 to 15, default 0). Where vLLM gives a group larger blocks,
+ * their hashes are those of small ones under other parents: the index keeps both apart.
  */
 export interface HolderOptions {
   tier?: Tier;
@@ -67,7 +67,10 @@ export interface HolderOptions {
 }
 
 export interface InsertOptions extends HolderOptions {
-  /** Hash of the block before the first; without it the first block is the first of a prompt. */
+  /**
+   * Hash of the block before the first; without it the first block is the first of a prompt. Where the index has it
+   * under several parents, the one is meant that this instance, tier and group has.
+   */
   parent?: Hash;
 }
 
@@ -81,14 +84,14 @@ export interface OrderOptions {
 }
 
 export interface PrefixStats {
-  /** Distinct blocks. */
+  /** Distinct blocks; one under two parents counts twice. */
   blocks: number;
   /** Runs of blocks, the nodes of the tree. */
   nodes: number;
   /** Pairs of a block and a holder (instance, tier and group). */
   held: number;
   instances: number;
-  /** Insertions whose parent the index did not know: nothing was recorded, so their blocks are misses. */
+  /** Insertions whose parent the index did not know, or not which one: nothing was recorded, their blocks are misses. */
   orphans: number;
   /** Bytes in use, and bytes of memory they lie in. */
   bytesUsed: number;
@@ -101,7 +104,6 @@ const BLOCKS = 44 >> 2;
 const NODES = 68 >> 2;
 const HELD = 96 >> 3;
 const ROWS = 104;
-const NO_MEMORY = -1;
 const ORPHAN = -3;
 
 // A parent's key lies before the hashes.
@@ -138,11 +140,12 @@ export class PrefixIndex {
     this.shared = boolean('shared', shared);
     integer('maxBytes', maxBytes, 1, Number.MAX_SAFE_INTEGER);
     this.maxInstances = integer('maxInstances', maxInstances, 1, MAX_INSTANCES);
-    this.#core = instantiate<PrefixExports>({ shared: this.shared, maxBytes: Math.min(maxBytes, ALL_MEMORY) });
+    const limit = Math.min(maxBytes, ALL_MEMORY);
+    this.#core = instantiate<PrefixExports>({ shared: this.shared, maxBytes: limit });
     const { exports } = this.#core;
     // The table's hash function is chosen at random, so that nobody can choose keys that crowd it.
     const [low, high] = [Math.random() * 2 ** 32, Math.random() * 2 ** 32];
-    const started = exports.prefixInit(this.keyWidth, low >>> 0, high >>> 0);
+    const started = exports.prefixInit(this.keyWidth, low >>> 0, high >>> 0, Math.min(limit, 0xffff_ffff));
     this.#result = started ? exports.prefixSlot(KEY_BYTES + NAMED_BYTES) >>> 0 : 0;
     if (this.#result === 0) throw errors.outOfMemory('maxBytes', maxBytes);
     // So that blocks can be removed when the memory is full.
@@ -196,10 +199,9 @@ export class PrefixIndex {
 
   /**
    * Records that an instance has these consecutive blocks, and that the path to them was used just now. Returns how many
-   * it did not have before. Without `parent` the first block starts a prompt. Where the index does not know `parent`,
-   * nothing is recorded and 0 returned: the position of the blocks is in doubt, and doubt is a miss (`stats().orphans`
-   * counts them).
-   * @throws ERR_INVALID_ARGUMENT when the index knows one of the hashes under another parent; nothing is recorded
+   * it did not have before. Without `parent` the first block starts a prompt. Where the index does not know `parent`, or
+   * not which one is meant, nothing is recorded and 0 returned: the position of the blocks is in doubt, and doubt is a
+   * miss (`stats().orphans` counts them).
    * @throws ERR_OUT_OF_MEMORY when the index may not grow; a part of the blocks may be recorded
    */
   insert(instance: number | string, hashes: Hashes, options?: InsertOptions): number {
@@ -211,7 +213,7 @@ export class PrefixIndex {
     if (before !== undefined) writeKeys(this.#core, above, before, this.keyWidth);
     const added = this.#core.exports.prefixInsert(holder, at, count, above);
     if (added >= 0) return added;
-    if (added !== ORPHAN) throw this.#error(added, hashes);
+    if (added !== ORPHAN) throw this.#full();
     this.#orphans++;
     return 0;
   }
@@ -249,7 +251,7 @@ export class PrefixIndex {
   touch(hashes: Hashes): number {
     const [at, count] = this.#write(hashes);
     const touched = this.#core.exports.prefixTouch(at, count);
-    if (touched < 0) throw this.#error(touched, hashes);
+    if (touched < 0) throw this.#full();
     return touched;
   }
 
@@ -263,7 +265,7 @@ export class PrefixIndex {
     const holder = this.#holder(this.#instance(instance), tier, group);
     const [at, count] = this.#write(hashes);
     const removed = this.#core.exports.prefixRemove(holder, at, count);
-    if (removed < 0) throw this.#error(removed, hashes);
+    if (removed < 0) throw this.#full();
     return removed;
   }
 
@@ -432,12 +434,7 @@ export class PrefixIndex {
     return this.#scratch;
   }
 
-  #error(status: number, hashes: Hashes): Error {
-    switch (status) {
-      case NO_MEMORY:
-        return errors.outOfMemory('the prefix index', this.#core.byteLength);
-      default:
-        return errors.invalidArgument('hashes', hashes, 'a chain: the index knows one of them under another parent');
-    }
+  #full(): Error {
+    return errors.outOfMemory('the prefix index', this.#core.byteLength);
   }
 }

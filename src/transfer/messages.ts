@@ -5,21 +5,30 @@
  * claim.
  */
 import { Packr } from 'msgpackr';
+import { typedArray } from '../core/check.js';
 import { errors, MooncakeError, show } from '../core/errors.js';
 
 const MAX_DEPTH = 64;
 const MIN_I64 = -(2n ** 63n);
 const MAX_U64 = 2n ** 64n - 1n;
 
-const packr = new Packr({ useRecords: false, int64AsType: 'bigint' });
+const packr = new Packr({ useRecords: false, int64AsType: 'bigint', variableMapSize: true });
 
-function checkPlain(path: string, value: unknown, depth: number): void {
+// ES2024; in every Node since 20.
+const isWellFormed = (text: string) => (text as string & { isWellFormed(): boolean }).isWellFormed();
+
+/** `room` counts down the values that a message may still have. */
+function checkPlain(path: string, value: unknown, depth: number, room: { values: number }): void {
   const refuse = (expected: string) => errors.invalidArgument(path, value, expected);
+  if (--room.values < 0) throw refuse('the end of a message: it has too many values');
   if (value === null || value === undefined) return;
   switch (typeof value) {
     case 'boolean':
     case 'number':
+      return;
     case 'string':
+      // UTF-8 has no lone surrogates: two keys that differ in one would arrive as the same.
+      if (!isWellFormed(value)) throw refuse('a string without lone surrogates');
       return;
     case 'bigint':
       if (value < MIN_I64 || value > MAX_U64) throw refuse('a bigint of 64 bits');
@@ -30,21 +39,30 @@ function checkPlain(path: string, value: unknown, depth: number): void {
       throw refuse('plain data');
   }
   if (depth === MAX_DEPTH) throw refuse(`nested at most ${MAX_DEPTH} deep`);
-  if (value instanceof Uint8Array) return;
+  if (value instanceof Uint8Array) {
+    typedArray(path, value, true, 'a Uint8Array');
+    return;
+  }
   if (Array.isArray(value)) {
-    for (let i = 0; i < value.length; i++) checkPlain(`${path}[${i}]`, value[i], depth + 1);
+    for (let i = 0; i < value.length; i++) checkPlain(`${path}[${i}]`, value[i], depth + 1, room);
     return;
   }
   const prototype = Object.getPrototypeOf(value);
   if (prototype !== Object.prototype && prototype !== null) {
     throw refuse('plain data: a Uint8Array, an array or an object without a class');
   }
-  for (const [key, entry] of Object.entries(value)) checkPlain(`${path}.${key}`, entry, depth + 1);
+  for (const [key, entry] of Object.entries(value)) {
+    // The decoder renames that key, so that nobody's prototype is set.
+    if (key === '__proto__' || !isWellFormed(key))
+      throw refuse('an object without __proto__ and lone surrogates as keys');
+    checkPlain(`${path}.${key}`, entry, depth + 1, room);
+  }
 }
 
 /** Throws ERR_INVALID_ARGUMENT, naming the value that is no plain data, or the whole where it is too large. */
 export function pack(argument: string, value: unknown, maxBytes: number): Uint8Array {
-  checkPlain(argument, value, 0);
+  // A value takes a byte at least. Few objects that hold each other many times over are more values than can be packed.
+  checkPlain(argument, value, 0, { values: maxBytes });
   // The packer's own buffer is shared and short-lived; what is sent later must be a copy.
   const packed = Uint8Array.from(packr.pack(value));
   if (packed.length > maxBytes) {
@@ -157,11 +175,24 @@ function shapeAt(view: DataView, at: number): Shape | undefined {
 const CODE = /^ERR_[A-Z_]{1,60}$/;
 const MAX_TEXT = 1000;
 
-/** What a handler or a move threw, as it goes to the peer. */
+const cut = (text: string) => text.slice(0, MAX_TEXT);
+
+function failureParts(error: unknown): [code: string, message: string, argument: string | null] {
+  if (error instanceof MooncakeError && CODE.test(error.code)) {
+    return [error.code, cut(error.message), error.argument === undefined ? null : cut(error.argument)];
+  }
+  return ['ERR_PEER', cut(`the handler failed: ${error instanceof Error ? error.message : show(error)}`), null];
+}
+
+/** What a handler or a move threw, as it goes to the peer; never throws. */
 export function packFailure(error: unknown): Uint8Array {
-  const known = error instanceof MooncakeError;
-  const text = known ? error.message : `the handler failed: ${error instanceof Error ? error.message : show(error)}`;
-  const parts = [known ? error.code : 'ERR_PEER', text.slice(0, MAX_TEXT), known ? (error.argument ?? null) : null];
+  let parts: (string | null)[];
+  try {
+    parts = failureParts(error);
+  } catch {
+    // A message that is no string, a getter or a proxy that throws: the caller still gets its answer.
+    parts = ['ERR_PEER', 'the handler failed', null];
+  }
   return Uint8Array.from(packr.pack(parts));
 }
 

@@ -173,9 +173,9 @@ for (const [signal, code] of [
 
   test(`${signal} stops a wait for standard input`, async () => {
     const child = spawn(process.execPath, [main, 'replay', '-'], { timeout: 120_000 });
-    // The first half of a line, so that the command is known to be waiting for the rest.
-    await new Promise((resolve) => child.stdin.write('{"timestamp":', resolve));
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    // More than a pipe holds: once it is all taken, the command is known to be waiting for the rest.
+    const line = '{"timestamp":0,"input_length":512,"output_length":1,"hash_ids":[0]}\n';
+    await new Promise((resolve) => child.stdin.write(line.repeat(50_000), resolve));
     child.kill(signal);
     assert.equal(await once(child, 'exit'), [code, null]);
   });

@@ -36,6 +36,18 @@ test('8-byte keys: at most 64 bytes a block in chains of 1,000, at most 40 in lo
   assert.ok(perBlock(long) <= 40, `${perBlock(long)} bytes a block`);
 });
 
+test('chains that are only inserted and matched take little of the table', () => {
+  const index = filled(8, 300, 1000, 1);
+  assert.ok(perBlock(index) <= 20, `${perBlock(index)} bytes a block`);
+  // Asked for by its key alone, a block in the middle of a run is found as ever.
+  const middle = BigUint64Array.from({ length: 500 }, (_, i) => BigInt(i + 1) << 20n);
+  index.insert(3, middle);
+  assert.ok(index.has(middle[250]));
+  assert.is(index.remove(3, middle.subarray(250, 251)), 1);
+  assert.is(index.match(middle).length(3), 250);
+  assert.ok(perBlock(index) <= 40, `${perBlock(index)} bytes a block`);
+});
+
 test('32-byte keys with two holders: at most 107 bytes a block, 1 GiB for ten million, also where every block is a chain of its own', () => {
   for (const length of [1, 20, 500]) {
     const index = filled(32, 150_000 / length, length, 2);

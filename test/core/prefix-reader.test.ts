@@ -83,6 +83,12 @@ if (!isMainThread) {
       index.remove('c', OTHER.subarray(40 * 8));
       index.remove('a', noise);
       index.touch(OTHER);
+      // A branch out of a run that is not in the table yet, whatever its length; then all of it is entered.
+      const at = 41 + (round % 50);
+      const branch = hashesOf(`${'x'.repeat(at)}${'w'.repeat(50)}`, 8);
+      index.insert('c', branch);
+      index.has(branch.subarray(branch.length - 16, branch.length - 8));
+      index.remove('c', branch.subarray(40 * 8));
       for (let i = 0; i < 100; i++) {
         for (const name of ['d', 'e'] as const) {
           index.insert(name, TURNS[name]);

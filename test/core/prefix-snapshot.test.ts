@@ -127,6 +127,19 @@ test('forged bytes are refused or make a sound index', () => {
   assert.ok(loaded > 100, `${loaded} changes were harmless`);
 });
 
+test('two runs that start with one hash after one parent are refused', () => {
+  const index = new PrefixIndex({ keyWidth: 16 });
+  index.addInstance('a');
+  index.insert('a', hashesOf('xyy', 16));
+  index.insert('a', hashesOf('xzz', 16));
+  const bytes = index.snapshot();
+  const find = (path: string) => Buffer.from(bytes).indexOf(hashesOf(path, 16).subarray(16, 32));
+  const [y, z] = [find('xy'), find('xz')];
+  assert.ok(y > 0 && z > 0);
+  bytes.copyWithin(z, y, y + 16);
+  assert.match(refused(seal(bytes)), 'contradict');
+});
+
 test('a snapshot of many windows', () => {
   const index = new PrefixIndex({ keyWidth: 32 });
   index.addInstance('a');

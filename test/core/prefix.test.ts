@@ -1,5 +1,8 @@
 // The index against a naive model: random operations over tiny alphabets of blocks, so that chains branch, overlap and
 // lose blocks in the middle all the time. Answers, counts and the whole order of eviction must agree after every step.
+// Worlds differ in how long runs get, and in whether hashes stand under two parents. What asks for a block by its key
+// alone (has, continue, remove) comes in the middle of everything else, so that it finds runs that are not in the table
+// yet, whole, cut and joined.
 import fc from 'fast-check';
 import { type KeyWidth, PrefixIndex, type Tier } from 'mooncake-ts';
 import { test } from 'uvu';
@@ -15,6 +18,10 @@ interface World {
   groups: number;
   letters: number;
   depth: number;
+  /** So many blocks for each letter of a path. */
+  stretch: number;
+  /** Blocks of two sizes, one for each group. */
+  sizes: boolean;
 }
 
 const world = fc.record<World>({
@@ -24,6 +31,8 @@ const world = fc.record<World>({
   groups: fc.integer({ min: 1, max: 2 }),
   letters: fc.integer({ min: 1, max: 3 }),
   depth: fc.integer({ min: 1, max: 14 }),
+  stretch: fc.constantFrom(1, 1, 1, 16),
+  sizes: fc.constantFrom(false, false, true),
 });
 
 const ACTIONS = [
@@ -32,6 +41,7 @@ const ACTIONS = [
   'continue',
   'remove',
   'removeSome',
+  'has',
   'touch',
   'match',
   'order',
@@ -69,13 +79,15 @@ class Pair {
 
   run({ action, number, ...from }: Operation): void {
     const { index, model } = this;
-    const { keyWidth, instances, groups, letters, depth } = this.world;
+    const { keyWidth, instances, groups, letters, depth, stretch, sizes } = this.world;
     const holder: Holder = { instance: from.instance % instances, tier: from.tier, group: from.group % groups };
     const { instance, tier, group } = holder;
+    const alphabet = sizes && group > 0 ? 'ABC' : 'abc';
     const path = from.path
-      .slice(0, depth)
-      .map((letter) => 'abc'[letter % letters])
-      .join('');
+      .slice(0, stretch > 1 ? Math.min(depth, 5) : depth)
+      .map((letter) => alphabet[letter % letters].repeat(stretch))
+      .join('')
+      .slice(from.instance % stretch, -(number % stretch) || undefined);
     const hashes = hashesOf(path, keyWidth);
     switch (action) {
       case 'insert':
@@ -83,11 +95,19 @@ class Pair {
         break;
       case 'continue': {
         const at = number % (path.length + 1);
-        const parent = at > 0 ? hashOf(path.slice(0, at), keyWidth) : undefined;
         const rest = hashesOf(path, keyWidth, at);
-        assert.is(index.insert(instance, rest, { tier, group, parent }), model.insert(holder, path, at));
+        const before = path.slice(0, at);
+        const place = at > 0 ? model.parent(holder, before) : '';
+        // What follows a block of the other size would be a chain that no engine has.
+        if (place !== undefined && place !== before) break;
+        const parent = at > 0 ? hashOf(before, keyWidth) : undefined;
+        const expected = place === undefined ? 0 : model.insert(holder, path, at);
+        assert.is(index.insert(instance, rest, { tier, group, parent }), expected);
         break;
       }
+      case 'has':
+        if (path) assert.is(index.has(hashOf(path, keyWidth)), model.places(path).length > 0);
+        break;
       case 'remove':
       case 'removeSome': {
         const ends = Array.from(path, (_, i) => path.slice(0, i + 1));

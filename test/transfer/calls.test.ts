@@ -75,10 +75,25 @@ for (const kind of KINDS) {
         [deep, `message${'[0]'.repeat(64)}`],
         [new Uint8Array(17 * 2 ** 20), 'message'],
       ];
+      // What would arrive as something else: UTF-8 has no lone surrogates, the decoder no key __proto__.
+      const detached = new Uint8Array(8);
+      structuredClone(detached.buffer, { transfer: [detached.buffer] });
+      cases.push(
+        ['key \ud800', 'message'],
+        [{ a: `${'x'.repeat(100)}\udc00` }, 'message.a'],
+        [{ '\ud800': 1 }, 'message'],
+        [JSON.parse('[{ "__proto__": 1 }]'), 'message[0]'],
+        [{ bytes: detached }, 'message.bytes'],
+      );
       for (const [value, argument] of cases) await rejects(peer.call('echo', value), 'ERR_INVALID_ARGUMENT', argument);
       await rejects(peer.call('odd', 1), 'ERR_INVALID_ARGUMENT', 'answer');
       await rejects(peer.call(5 as never, 1), 'ERR_INVALID_ARGUMENT', 'service');
       assert.is(await peer.call('echo', 'still'), 'still');
+      let doubled: unknown = 1;
+      for (let i = 0; i < 60; i++) doubled = [doubled, doubled];
+      await rejects(peer.call('echo', doubled), 'ERR_INVALID_ARGUMENT');
+      const wide = Object.fromEntries(Array.from({ length: 70_000 }, (_, i) => [`${i}`, i]));
+      assert.equal(await peer.call('echo', wide), wide, 'more keys than 16 bits count');
     }));
 
   test(`${kind.name}: errors cross by code`, () =>
@@ -92,11 +107,23 @@ for (const kind of KINDS) {
       b.serve('odd', () => {
         throw Object.create(null);
       });
+      b.serve('worse', () => {
+        throw Object.defineProperty(new Error(), 'message', { value: Symbol('no text') });
+      });
+      b.serve('foreign', () => {
+        throw new MooncakeError('ERR_2' as never, 'of another version');
+      });
+      b.serve('long', () => {
+        throw new MooncakeError('ERR_NO_SPACE', 'no room', { argument: 'x'.repeat(20 * 2 ** 20) });
+      });
       const peer = await a.connect(b.address);
       const error = await rejects(peer.call('full', null), 'ERR_NO_SPACE', 'size');
       assert.is(error.message, 'no room for 5 bytes');
       assert.match((await rejects(peer.call('bug', null), 'ERR_PEER')).message, /x is not a function/);
       await rejects(peer.call('odd', null), 'ERR_PEER');
+      await rejects(peer.call('worse', null), 'ERR_PEER');
+      assert.match((await rejects(peer.call('foreign', null), 'ERR_PEER')).message, /of another version/);
+      assert.is((await rejects(peer.call('long', null), 'ERR_NO_SPACE')).argument, 'x'.repeat(1000));
       await rejects(peer.call('none', null), 'ERR_NOT_SUPPORTED');
     }));
 

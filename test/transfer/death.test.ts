@@ -111,6 +111,25 @@ test('our own event loop blocked for longer than a peer may be silent: the peer 
   await transfer.close();
 });
 
+test('our own event loop blocked after a write was given up: the peer is not blamed for it', async () => {
+  const transfer = await TcpTransfer.listen({ heartbeatMs: 50, deadAfterMs: 300 });
+  const child = await start(0, 50, 20_000);
+  const peer = await transfer.connect(child.address);
+  const { id } = await peer.segment('kv');
+  const ours = transfer.register(new Uint8Array(SIZE));
+  const controller = new AbortController();
+  const write = rejects(peer.write(one(ours, 0, id, 0, SIZE), { signal: controller.signal }), 'ERR_ABORTED');
+  await sleep(5);
+  // Blocked from here, timers come before sockets.
+  await new Promise(setImmediate);
+  controller.abort();
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
+  await write;
+  assert.is(await peer.call('ping', null), 'pong');
+  child.process.kill('SIGKILL');
+  await transfer.close();
+});
+
 test('close lets both processes end by themselves', async () => {
   const transfer = await TcpTransfer.listen();
   transfer.serve('ping', () => 'pong');

@@ -157,6 +157,9 @@ const VIOLATIONS: Record<string, Buffer> = {
       new Uint8Array(32 * 16_386).map((_, i) => (i < 8 ? batch[i] : i === 8 ? 1 : i === 9 ? 0x40 : 0)),
     ),
   ),
+  'more writes at a time than may be': after(
+    ...Array.from({ length: 16_385 }, (_, id) => frame(WRITE, batch, { id, flags: 3, value: 60_000 })),
+  ),
   'a number used twice': after(
     frame(WRITE, batch, { id: 5, flags: 3, value: 9999 }),
     frame(READ, batch, { id: 5, value: 9999 }),
@@ -211,6 +214,64 @@ test('refusals that leave the connection open: ranges, segments, access, service
     assert.equal(memory.subarray(10), pattern(SEGMENT_BYTES).subarray(10));
     assert.ok(reasons.every(({ code }) => code === 'ERR_PEER'));
   }));
+
+test('memory is held until the socket is done with it, also after the reader has given up', async () => {
+  const transfer = await TcpTransfer.listen();
+  const memory = new Uint8Array(32 * 2 ** 20).fill(7);
+  const id = transfer.register(memory);
+  const cancelled = new Promise<void>((resolve) => transfer.serve('cancelled', () => resolve()));
+  const socket = connect(Number(transfer.address.split(':').pop()), '127.0.0.1');
+  // Nothing is read meanwhile, so that part of the data waits at the other side's socket.
+  socket.write(after(frame(READ, one(id, 0, 0, 0, memory.length).bytes, { id: 1, flags: 3, value: 60_000 })));
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  socket.write(Buffer.concat([frame(CANCEL, undefined, { id: 1 }), frame(CALL, call(Buffer.from([1]), 'cancelled'))]));
+  await cancelled;
+  const given = transfer.unregister(id).then(() => memory.fill(9));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  let wrong = 0;
+  const seen = new Set<number>();
+  await new Promise<void>((resolve) => {
+    let rest = Buffer.alloc(0);
+    let at = 8;
+    socket.on('data', (chunk) => {
+      rest = Buffer.concat([rest, chunk]);
+      for (let end = 0; at + 32 <= rest.length; at = end) {
+        end = at + 32 + rest.readUInt32LE(at);
+        if (end > rest.length) break;
+        seen.add(rest[at + 4]);
+        const sum = rest.readBigUInt64LE(at + 16);
+        if (rest[at + 4] === READ_DATA && crc64(rest.subarray(at + 32, end)) !== sum) wrong++;
+      }
+      rest = rest.subarray(at);
+      at = 0;
+      if (seen.has(ANSWER)) resolve();
+    });
+  });
+  assert.ok(seen.has(READ_DATA) && seen.has(FAILURE));
+  assert.is(wrong, 0, 'pieces of whoever had the memory next');
+  await given;
+  socket.destroy();
+  await transfer.close();
+});
+
+test('memory is held no longer than a reader lives, or may take to read what is left', async () => {
+  for (const leaves of [true, false]) {
+    const transfer = await TcpTransfer.listen({ heartbeatMs: 10, deadAfterMs: 20 });
+    const memory = new Uint8Array(32 * 2 ** 20);
+    const id = transfer.register(memory);
+    const socket = connect(Number(transfer.address.split(':').pop()), '127.0.0.1');
+    const asked = new Promise<void>((resolve) => transfer.serve('asked', () => resolve()));
+    const read = frame(READ, one(id, 0, 0, 0, memory.length).bytes, { id: 1, flags: 3, value: leaves ? 60_000 : 100 });
+    socket.on('error', () => {});
+    socket.write(after(read, frame(CALL, call(Buffer.from([1]), 'asked'))));
+    await asked;
+    const unregistered = transfer.unregister(id);
+    if (leaves) setTimeout(() => socket.destroy(), 100);
+    await unregistered;
+    socket.destroy();
+    await transfer.close();
+  }
+});
 
 test('random bytes, and random changes to a good conversation', () =>
   besieged(async (port, reasons) => {

@@ -11,8 +11,6 @@ import type { MoveLink } from './moves.js';
 const SEGMENT = `${RESERVED}segment`;
 
 export interface CallLink extends MoveLink {
-  /** The largest control frame that the peer takes, in bytes. */
-  readonly peerFrameBytes: number;
   readonly peer: Peer;
 }
 
@@ -44,6 +42,7 @@ export class Calls {
     // A call's name has at most 255 bytes; the message has the rest of a frame.
     const payload = callPayload(service, pack('message', message, peerFrameBytes - 256));
     if (this.#asked.size >= MAX_CALLS) throw errors.queueFull(MAX_CALLS);
+    output.checkRoom();
     const id = this.#link.nextId();
     return new Promise((resolve, reject) => {
       const stop = watch(`${service} at ${address}`, limits, (error) => {
@@ -91,11 +90,12 @@ export class Calls {
     const request = unpack(message);
     const answer = service === SEGMENT ? this.#findSegment(request) : this.#answering.run(id, service, request, peer);
     answer
-      .then((value) => pack('answer', value, this.#link.peerFrameBytes))
-      .then(
-        (packed) => output.send(FRAME.answer, id, packed),
-        (error) => output.send(FRAME.failure, id, packFailure(error)),
-      );
+      .then((value) => {
+        const packed = pack('answer', value, this.#link.peerFrameBytes);
+        output.checkRoom();
+        output.send(FRAME.answer, id, packed);
+      })
+      .catch((error) => output.send(FRAME.failure, id, packFailure(error)));
   }
 
   async #findSegment(name: unknown): Promise<{ id: number; length: number }> {

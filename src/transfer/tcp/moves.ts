@@ -17,6 +17,7 @@ import type { Output, OutStream } from './output.js';
 /** Parts of one batch under way: one being moved, and one whose request is at the peer meanwhile. */
 const WINDOW = 2;
 const MAX_BATCHES = MAX_MOVES / WINDOW;
+const GRACE_STEPS = 10;
 
 type Kind = 'read' | 'write';
 
@@ -25,6 +26,8 @@ export interface MoveLink {
   readonly core: TransferCore;
   readonly output: Output;
   readonly address: string;
+  /** The largest control frame that the peer takes, in bytes. */
+  readonly peerFrameBytes: number;
   /** How long a peer may take to say that it has given up a write, in milliseconds. */
   readonly graceMs: number;
   nextId(): number;
@@ -69,11 +72,12 @@ export class Moves {
 
   run(kind: Kind, move: Move): Promise<MoveReport> {
     const started = performance.now();
-    const { core, address } = this.#link;
+    const { core, address, output } = this.#link;
     const { descriptors, verify, limits } = move;
     const bytes = totalBytes(descriptors);
     const ranges = new Ranges(descriptors, kind === 'read' ? 'destination' : 'source', core.segments);
     if (this.#batches.size >= MAX_BATCHES) throw errors.queueFull(MAX_BATCHES);
+    output.checkRoom();
     const release = hold(ranges.segments);
     return new Promise((resolve, reject) => {
       const batch: Batch = {
@@ -99,9 +103,10 @@ export class Moves {
 
   #advance(batch: Batch): void {
     const { count } = batch.ranges;
+    const most = Math.min(PART_RECORDS, Math.floor(this.#link.peerFrameBytes / DESCRIPTOR_BYTES) - 1);
     while (!batch.error && batch.next < count && batch.open.size < WINDOW) {
       const from = batch.next;
-      batch.next = Math.min(count, from + PART_RECORDS);
+      batch.next = Math.min(count, from + most);
       this.#start(batch, from, batch.next);
     }
     if (!batch.error && batch.next === count && batch.open.size === 0) batch.settle();
@@ -122,13 +127,26 @@ export class Moves {
     } else {
       const failed = (error: unknown) => this.#fail(batch, error as MooncakeError);
       const cursor = ranges.cursor(from, to);
-      const type = FRAME.writeData;
-      part = { batch, from, stream: { type, id, cursor, sums, left, next: 0, handed() {}, flushed() {}, failed } };
+      // However the batch ends, the segments are held until the socket is done with them.
+      const flushed = hold(ranges.segments);
+      const stream = {
+        type: FRAME.writeData,
+        id,
+        cursor,
+        sums,
+        left,
+        next: 0,
+        queued: 0,
+        handed() {},
+        flushed,
+        failed,
+      };
+      part = { batch, from, stream };
     }
     batch.open.set(id, part);
     this.#parts.set(id, part);
     output.send(FRAME[kind], id, request.bytes, sums ? SUM_DATA : 0, move.limits.timeoutMs);
-    if (part.stream && left > 0) output.stream(part.stream);
+    if (part.stream) output.stream(part.stream);
   }
 
   /** Gives a batch up: on our side at once, and the peer is told. */
@@ -145,7 +163,14 @@ export class Moves {
       return;
     }
     const { address, graceMs, fail } = this.#link;
-    batch.grace = setTimeout(() => fail(errors.peer(address, `no end of a write within ${graceMs} ms`)), graceMs);
+    // In steps, so that what waits unsent and unread while our event loop is held up does not count against the peer.
+    const wait = (steps: number) => {
+      batch.grace = setTimeout(() => {
+        if (steps > 1) wait(steps - 1);
+        else fail(errors.peer(address, `no end of a write within ${graceMs} ms`));
+      }, graceMs / GRACE_STEPS);
+    };
+    wait(GRACE_STEPS);
   }
 
   /** Where a piece of a read goes. Throws ERR_PROTOCOL. */

@@ -5,7 +5,7 @@
  */
 import type { Socket } from 'node:net';
 import { crc64 } from '../../core/checksum.js';
-import { errors } from '../../core/errors.js';
+import { errors, MooncakeError } from '../../core/errors.js';
 import type { Cursor } from '../ranges.js';
 import { HEADER_BYTES, type Header, PIECE_BYTES, SUMS, writeHeader } from './frames.js';
 
@@ -13,7 +13,7 @@ import { HEADER_BYTES, type Header, PIECE_BYTES, SUMS, writeHeader } from './fra
 const HIGH_WATER = 2 * PIECE_BYTES;
 /** Data given to the socket before the event loop gets its turn: a kernel that takes all must not starve it. */
 const TURN_BYTES = 4 * PIECE_BYTES;
-/** Control frames that a peer leaves unread. */
+/** Waiting bytes above which requests and answers are refused; twice as many refusals unread end the connection. */
 const MAX_QUEUED_BYTES = 64 * 2 ** 20;
 /** Ranges shorter than this, on average, are gathered. */
 const GATHER_BELOW = 16 * 1024;
@@ -30,9 +30,13 @@ export interface OutStream {
   left: number;
   /** Number of the next piece. */
   next: number;
+  /** Pieces that the socket still looks at. */
+  queued: number;
+  /** How long it may do so once nothing is added. */
+  stuck?: NodeJS.Timeout;
   /** All was given to the socket: frames sent from here on come after it. */
   handed(): void;
-  /** The socket has taken all: the memory is no longer looked at. */
+  /** The stream is handed or dropped, and the socket done with it: the memory is no longer looked at. */
   flushed(): void;
   /** The memory is no longer there. The stream has ended. */
   failed(error: unknown): void;
@@ -40,7 +44,8 @@ export interface OutStream {
 
 export class Output {
   readonly #socket: Socket;
-  readonly #overflow: (error: Error) => void;
+  readonly #fail: (error: Error) => void;
+  readonly #stuckMs: number;
   #streams: OutStream[] = [];
   /** Buffers for headers and gathered ranges that the socket is done with. */
   readonly #spare: Uint8Array[] = [];
@@ -50,9 +55,21 @@ export class Output {
   /** When something was sent last (performance.now). */
   sentAt = performance.now();
 
-  constructor(socket: Socket, overflow: (error: Error) => void) {
+  /** `fail` ends the connection: where too much is left unread, or what is left of a stream for longer than `stuckMs`. */
+  constructor(socket: Socket, stuckMs: number, fail: (error: Error) => void) {
     this.#socket = socket;
-    this.#overflow = overflow;
+    this.#stuckMs = stuckMs;
+    this.#fail = fail;
+    // Control frames may have filled the socket while no piece was there whose end would bring the next.
+    socket.on('drain', () => this.#pump());
+  }
+
+  /** Throws ERR_QUEUE_FULL where the peer leaves so much unread that nothing large should be added. */
+  checkRoom(): void {
+    const { writableLength } = this.#socket;
+    if (writableLength <= MAX_QUEUED_BYTES) return;
+    const message = `${writableLength} bytes wait for the peer to read, more than ${MAX_QUEUED_BYTES}`;
+    throw new MooncakeError('ERR_QUEUE_FULL', message, { argument: 'peer', value: writableLength });
   }
 
   /** Sends bytes that are no frame. */
@@ -64,8 +81,8 @@ export class Output {
   send(type: number, id = 0, payload: Uint8Array = EMPTY, flags = 0, value = 0): void {
     if (this.#ended) return;
     const socket = this.#socket;
-    if (socket.writableLength > MAX_QUEUED_BYTES) {
-      this.#overflow(errors.protocol(`the peer leaves ${socket.writableLength} bytes unread`));
+    if (socket.writableLength > 2 * MAX_QUEUED_BYTES) {
+      this.#fail(errors.protocol(`the peer leaves ${socket.writableLength} bytes unread`));
       return;
     }
     const sum = payload.length > 0 ? crc64(payload) : 0n;
@@ -83,19 +100,39 @@ export class Output {
   }
 
   stream(stream: OutStream): void {
-    this.#streams.push(stream);
-    this.#pump();
+    if (stream.left > 0) {
+      this.#streams.push(stream);
+      this.#pump();
+      return;
+    }
+    stream.handed();
+    this.#over(stream);
   }
 
   /** Sends no more of a stream. */
   drop(stream: OutStream): void {
     this.#streams = this.#streams.filter((other) => other !== stream);
+    stream.left = 0;
+    this.#over(stream);
+  }
+
+  /** No piece of the stream will be added. */
+  #over(stream: OutStream): void {
+    if (stream.queued === 0) {
+      clearTimeout(stream.stuck);
+      stream.flushed();
+      return;
+    }
+    const why = 'the peer to read what is left of a move';
+    stream.stuck ??= setTimeout(() => this.#fail(errors.timeout(why, this.#stuckMs)), this.#stuckMs);
   }
 
   /** Ends all streams without a word. */
   end(): void {
     this.#ended = true;
+    const streams = this.#streams;
     this.#streams = [];
+    for (const stream of streams) this.drop(stream);
     if (this.#turn) clearImmediate(this.#turn);
   }
 
@@ -112,7 +149,10 @@ export class Output {
         continue;
       }
       if (stream.left > 0) this.#streams.push(stream);
-      else stream.handed();
+      else {
+        stream.handed();
+        this.#over(stream);
+      }
     }
     socket.uncork();
     if (this.#streams.length > 0 && this.#turnBytes >= TURN_BYTES) this.#turn ??= setImmediate(this.#nextTurn);
@@ -145,17 +185,18 @@ export class Output {
     stream.left -= length;
     this.#turnBytes += length;
     this.sentAt = performance.now();
-    const last = stream.left === 0;
+    stream.queued++;
     this.#socket.write(head);
     views.forEach((view, i) => {
       if (i < views.length - 1) this.#socket.write(view);
-      else this.#socket.write(view, () => this.#taken(buffer, last ? stream : undefined));
+      else this.#socket.write(view, () => this.#taken(buffer, stream));
     });
   }
 
-  #taken(buffer: Uint8Array, finished: OutStream | undefined): void {
+  #taken(buffer: Uint8Array, stream: OutStream): void {
     if (this.#spare.length < SPARE_BUFFERS) this.#spare.push(buffer);
-    finished?.flushed();
+    stream.queued--;
+    if (stream.left === 0 && stream.queued === 0) this.#over(stream);
     this.#pump();
   }
 }

@@ -24,6 +24,8 @@ const CLOSE_MS = 500;
 const HELLO_MS = 5000;
 /** A silent peer is given so many of its own heartbeats, where it beats slower than we do. */
 const MISSED_BEATS = 3.6;
+/** A peer that beats but does not read: it may take so many times `deadAfterMs` for the last pieces of a move. */
+const STUCK_FACTOR = 20;
 
 export interface PeerSettings {
   readonly core: TransferCore;
@@ -73,7 +75,7 @@ export class TcpPeer implements Peer {
     });
     this.#input = new Input(this);
     const fail = (error: Error) => this.fail(error);
-    this.#output = new Output(socket, fail);
+    this.#output = new Output(socket, STUCK_FACTOR * settings.deadAfterMs, fail);
     const peer = this;
     const link: CallLink = {
       core: settings.core,
@@ -151,9 +153,10 @@ export class TcpPeer implements Peer {
 
   /**
    * Time has passed in which the event loop ran: `elapsedMs` is what the clock says, but never more than the timer's
-   * period or two, so that a peer is not called dead for what waits unread because we were busy or stopped.
+   * period or two, so that a peer is not called dead for what waits unread because we were busy or stopped. The next tick
+   * comes after `periodMs`.
    */
-  tick(elapsedMs: number): void {
+  tick(elapsedMs: number, periodMs: number): void {
     if (this.#ended || !this.#connected) return;
     const { hello, deadAfterMs } = this.#settings;
     this.#silentMs += elapsedMs;
@@ -163,7 +166,7 @@ export class TcpPeer implements Peer {
       this.#end(errors.peer(this.address, `silent for ${Math.round(this.#silentMs)} ms`));
     } else if (!this.#hello && this.#ageMs >= HELLO_MS) {
       this.#end(errors.peer(this.address, 'no hello'));
-    } else if (performance.now() - this.#output.sentAt >= hello.heartbeatMs) {
+    } else if (performance.now() + periodMs - this.#output.sentAt > hello.heartbeatMs) {
       this.#output.send(FRAME.heartbeat);
     }
   }
@@ -265,14 +268,15 @@ export class TcpPeer implements Peer {
   }
 
   async close(): Promise<void> {
-    if (!this.#ended && this.#connected) {
+    const reason = errors.closed(`the connection to ${this.address}`);
+    if (!this.#connected) this.#end(reason);
+    if (!this.#ended) {
       this.#output.send(FRAME.goodbye);
-      this.#finish(errors.closed(`the connection to ${this.address}`));
+      this.#finish(reason);
       this.#socket.end();
       const timer = setTimeout(() => this.#socket.destroy(), CLOSE_MS);
-      await this.#gone;
-      clearTimeout(timer);
-    } else this.#end(errors.closed(`the connection to ${this.address}`));
+      this.#socket.once('close', () => clearTimeout(timer));
+    }
     await this.#gone;
   }
 

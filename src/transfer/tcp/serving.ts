@@ -49,10 +49,10 @@ export class Serving {
       output.send(FRAME.failure, id, packFailure(error));
       return;
     }
-    let handed = false;
     const finish = this.#start(header, ranges, (error) => {
+      if (error === undefined) return;
       output.drop(stream);
-      if (error !== undefined && !handed) output.send(FRAME.failure, id, packFailure(error));
+      output.send(FRAME.failure, id, packFailure(error));
     });
     const stream: OutStream = {
       type: FRAME.readData,
@@ -61,28 +61,25 @@ export class Serving {
       sums: (header.flags & SUM_DATA) !== 0,
       left,
       next: 0,
+      queued: 0,
       handed: () => {
-        // The segments are held until the socket has taken the bytes; the peer may hear of the end before.
-        handed = true;
-        this.#moves.delete(id);
+        finish.end();
         output.send(FRAME.done, id);
       },
-      flushed: finish.end,
+      // However the move ends, the segments are held until the socket is done with them.
+      flushed: hold(ranges.segments),
       failed: finish.fail,
     };
     this.#moves.set(id, finish);
-    if (left > 0) {
-      output.stream(stream);
-      return;
-    }
-    stream.handed();
-    stream.flushed();
+    output.stream(stream);
   }
 
   /** Serves a write. Throws ERR_PROTOCOL. */
   write(header: Header, payload: Uint8Array): void {
     const { id } = header;
     const { core, output } = this.#link;
+    if (this.#moves.size >= 2 * MAX_MOVES)
+      throw errors.protocol('more moves than a peer of ours has', this.#moves.size);
     const descriptors = readDescriptors(payload);
     const sums = (header.flags & SUM_DATA) !== 0;
     const left = descriptors.totalBytes;

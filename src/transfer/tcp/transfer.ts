@@ -3,14 +3,15 @@
  * both sides serve and call. `connect` opens a connection of its own and keeps it for later calls: an address is never taken
  * from what a stranger claims in its hello.
  */
-import { createServer, connect as dial, type Server } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import { integer, options as optionsOf, string } from '../../core/check.js';
 import { errors, type MooncakeError } from '../../core/errors.js';
 import { TransferBase, TransferCore, type TransferOptions } from '../base.js';
 import type { CallLimits, Peer } from '../transfer.js';
-import { formatAddress, parseAddress } from './address.js';
+import { formatAddress, isAddress, parseAddress } from './address.js';
 import { type Hello, MAX_FRAME_BYTES, MAX_HEARTBEAT_MS, MIN_FRAME_BYTES } from './hello.js';
 import { type PeerSettings, TcpPeer } from './peer.js';
+import { acceptSocket, openSocket } from './receiving.js';
 
 export interface TcpTransferOptions extends TransferOptions {
   /** Address or name of the interface to listen on. Default 127.0.0.1. */
@@ -29,10 +30,10 @@ export interface TcpTransferOptions extends TransferOptions {
   onLost?: (reason: MooncakeError, address: string) => void;
 }
 
-/** Bytes taken from a socket that we opened in one go. */
-const RECEIVE_BYTES = 512 * 1024;
-/** How often silence is measured; so much later than `deadAfterMs` is it seen. */
+/** How often silence is measured, at most; so much later than `deadAfterMs` is it seen. */
 const TICK_MS = 50;
+/** Looks between two heartbeats, at least: where a peer is given little time, a look takes little of it. */
+const TICKS_PER_BEAT = 4;
 
 export class TcpTransfer extends TransferBase {
   readonly address: string;
@@ -58,18 +59,19 @@ export class TcpTransfer extends TransferBase {
         if (reason.code !== 'ERR_CLOSED') options.onLost?.(reason, peer.address);
       },
     };
-    server.on('connection', (socket) => {
+    server.on('connection', (accepted) => {
+      const socket = acceptSocket(accepted, (bytes) => peer.receive(bytes));
       const peer = new TcpPeer(this.#settings, socket);
-      socket.on('data', (bytes) => peer.receive(bytes as Uint8Array));
       this.#peers.add(peer);
     });
     let last = performance.now();
+    const tickMs = Math.min(TICK_MS, Math.floor(hello.heartbeatMs / TICKS_PER_BEAT));
     this.#timer = setInterval(() => {
       const now = performance.now();
-      const elapsed = Math.min(now - last, 2 * TICK_MS);
+      const elapsed = Math.min(now - last, 2 * tickMs);
       last = now;
-      for (const peer of this.#peers) peer.tick(elapsed);
-    }, TICK_MS).unref();
+      for (const peer of this.#peers) peer.tick(elapsed, tickMs);
+    }, tickMs).unref();
   }
 
   /**
@@ -81,6 +83,9 @@ export class TcpTransfer extends TransferBase {
     const host = string('options.host', given.host ?? '127.0.0.1');
     const port = integer('options.port', given.port ?? 0, 0, 65535);
     const advertise = string('options.advertise', given.advertise ?? host);
+    if (!isAddress(formatAddress({ host: advertise, port: 1 }))) {
+      throw errors.invalidArgument('options.advertise', advertise, 'the name or address of a host');
+    }
     const heartbeatMs = integer('options.heartbeatMs', given.heartbeatMs ?? 250, 10, MAX_HEARTBEAT_MS);
     integer('options.deadAfterMs', given.deadAfterMs ?? 900, 2 * heartbeatMs, 2 ** 31 - 1);
     const maxFrameBytes = given.maxFrameBytes ?? 16 * 2 ** 20;
@@ -89,7 +94,7 @@ export class TcpTransfer extends TransferBase {
       throw errors.invalidArgument('options.onLost', given.onLost, 'a function');
     }
     const core = new TransferCore(given);
-    const server = createServer();
+    const server = createServer({ pauseOnConnect: true });
     const actual = await new Promise<number>((resolve, reject) => {
       server.on('error', (error) => reject(errors.peer(formatAddress({ host, port }), error.message, error)));
       server.listen(port, host, () => resolve((server.address() as { port: number }).port));
@@ -105,16 +110,7 @@ export class TcpTransfer extends TransferBase {
     const key = formatAddress(place);
     let peer = this.#opened.get(key);
     if (!peer) {
-      const socket = dial({
-        ...place,
-        onread: {
-          buffer: new Uint8Array(RECEIVE_BYTES),
-          callback: (length, bytes) => {
-            opening.receive(bytes.length === length ? bytes : bytes.subarray(0, length));
-            return true;
-          },
-        },
-      });
+      const socket = openSocket(place, (bytes) => opening.receive(bytes));
       const opening = new TcpPeer(this.#settings, socket, key);
       peer = opening;
       this.#opened.set(key, peer);

@@ -1,0 +1,164 @@
+// Blocks that the table does not have yet. A walk counts its way through a dense run, so a new block of one is entered
+// only when a block is asked for by its key alone (`has`, a removal, a parent); then all that wait are entered, which
+// is the work that each insertion would have had, and no search has to know that some waited.
+//
+// What waits is noted as ranges of ids. The record of a block says whether it still does: a range may name blocks that
+// were freed meanwhile, or entered because a run was cut before them.
+import { HEADER } from '../memory';
+import { block, entered, KEY, nodeOf, previous, sameKey } from './blocks';
+import { add, get, PENDING, QUEUE, RANGE_COUNT, RANGES, set, TWINS, takeForTable, WARMED } from './header';
+import { find, findNext, hash, put, warm } from './table';
+
+// New keys whose table slots are brought into the cache together.
+const BATCH: usize = 32;
+const QUEUED: usize = HEADER + QUEUE;
+const QUEUED_SIZE: usize = 12;
+const QUEUE_END: usize = QUEUED + BATCH * QUEUED_SIZE;
+const MOST_RANGES: u32 = 1024;
+const PIECE: u32 = 512;
+/** More blocks than this do not wait: to enter so many takes 0.2 s, which who first asks by key has to wait. */
+export const MOST_PENDING: u32 = 1 << 21;
+
+export function initPending(): bool {
+  const ranges = takeForTable(MOST_RANGES << 3);
+  set(RANGES, <u32>ranges);
+  return ranges != 0;
+}
+
+/** Notes `count` blocks with consecutive ids. False where there is no room and no memory to make some. */
+export function wait(first: u32, count: u32): bool {
+  let ranges = get(RANGE_COUNT);
+  if (ranges) {
+    const last: usize = get(RANGES) + ((ranges - 1) << 3);
+    if (load<u32>(last) + load<u32>(last, 4) == first) {
+      store<u32>(last, load<u32>(last, 4) + count, 4);
+      return true;
+    }
+    if (ranges == MOST_RANGES) {
+      enterAll();
+      ranges = get(RANGE_COUNT);
+      if (ranges == MOST_RANGES) return false;
+    }
+  }
+  const range: usize = get(RANGES) + (ranges << 3);
+  store<u32>(range, first);
+  store<u32>(range, count, 4);
+  set(RANGE_COUNT, ranges + 1);
+  return true;
+}
+
+/** Enters those of `count` blocks, from `last` upwards, that the table does not have. False without memory. */
+export function enterRun(last: u32, count: u32): bool {
+  let at: usize = QUEUED;
+  let seen: u32 = 0;
+  for (; count > 0; count--) {
+    const record = block(last);
+    if (!entered(record)) {
+      seen |= queue(at, last, record);
+      at += QUEUED_SIZE;
+    }
+    if (at == QUEUE_END) {
+      if (!enterQueued(at, seen)) return false;
+      at = QUEUED;
+    }
+    last = previous(record);
+  }
+  return at == QUEUED || enterQueued(at, seen);
+}
+
+/** Enters all blocks that wait. Those for which there is no memory go on waiting. */
+export function enterAll(): void {
+  const ranges: usize = get(RANGES);
+  const count = get(RANGE_COUNT);
+  let kept: u32 = 0;
+  for (let k: u32 = 0; k < count; k++) {
+    const range = load<u64>(ranges + (k << 3));
+    if (enterRange(<u32>range, <u32>(range >>> 32))) continue;
+    store<u64>(ranges + (kept << 3), range);
+    kept++;
+  }
+  set(RANGE_COUNT, kept);
+}
+
+// By pieces: a function that is called often is soon compiled well, a loop that runs for long is not.
+function enterRange(id: u32, count: u32): bool {
+  let all = true;
+  while (count > 0) {
+    const piece = min(count, PIECE);
+    all = enterPiece(id, piece) && all;
+    id += piece;
+    count -= piece;
+  }
+  return all;
+}
+
+function enterPiece(id: u32, count: u32): bool {
+  let at: usize = QUEUED;
+  let seen: u32 = 0;
+  let all = true;
+  for (const end = id + count; id < end; id++) {
+    const record = block(id);
+    if (!waits(record)) continue;
+    seen |= queue(at, id, record);
+    at += QUEUED_SIZE;
+    if (at < QUEUE_END) continue;
+    all = enterQueued(at, seen) && all;
+    at = QUEUED;
+  }
+  return enterQueued(at, seen) && all;
+}
+
+// @ts-ignore: decorator
+@inline
+function waits(record: usize): bool {
+  return nodeOf(record) != 0 && !entered(record);
+}
+
+// Notes a block to be entered, and what `put` will want.
+// @ts-ignore: decorator
+@inline
+function queue(at: usize, id: u32, record: usize): u32 {
+  const h = hash(record + KEY);
+  store<u32>(at, id);
+  store<u32>(at, <u32>record, 4);
+  store<u32>(at, h, 8);
+  return warm(h);
+}
+
+function enterQueued(end: usize, seen: u32): bool {
+  set(WARMED, seen);
+  let failed: u32 = 0;
+  for (let at: usize = QUEUED; at < end; at += QUEUED_SIZE) {
+    if (!put(load<u32>(at), load<u32>(at, 4), load<u32>(at, 8))) failed++;
+  }
+  add(PENDING, <i32>failed - <i32>((end - QUEUED) / QUEUED_SIZE));
+  return failed == 0;
+}
+
+/** The first of the blocks with this key, 0 when there is none. All that wait have been entered then. */
+export function firstPlace(key: usize): u32 {
+  if (get(PENDING)) enterAll();
+  return find(key) || (get(PENDING) ? findPending(key, 0) : 0);
+}
+
+/** The next one after `id`, or 0: a key may stand under several parents. */
+export function nextPlace(key: usize, id: u32): u32 {
+  if (!get(TWINS) && !get(PENDING)) return 0;
+  const next = entered(block(id)) ? findNext(key, id) : 0;
+  if (next || !get(PENDING)) return next;
+  return findPending(key, entered(block(id)) ? 0 : id);
+}
+
+// Looks through what had to go on waiting: the lowest id after `after`.
+function findPending(key: usize, after: u32): u32 {
+  const count = get(RANGE_COUNT);
+  let found: u32 = 0;
+  for (let k: u32 = 0; k < count; k++) {
+    const range: usize = get(RANGES) + (k << 3);
+    const end = load<u32>(range) + load<u32>(range, 4);
+    for (let id = max(load<u32>(range), after + 1); id < end && (!found || id < found); id++) {
+      if (waits(block(id)) && sameKey(block(id) + KEY, key)) found = id;
+    }
+  }
+  return found;
+}

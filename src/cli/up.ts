@@ -1,0 +1,196 @@
+/** `mooncake-ts up`: everything on one machine. With `--demo` a workload and its proof, then it ends. */
+import { type Command, Option } from 'commander';
+import colors from 'picocolors';
+import { type DemoProgress, type DemoResult, runDemo } from '../cluster/demo.js';
+import { serveHttp } from '../cluster/http.js';
+import { demoFigures, demoTable } from '../cluster/report.js';
+import type { Scheduling } from '../cluster/router.js';
+import { type Reference, startCluster } from '../cluster/start.js';
+import { oneOf } from '../core/check.js';
+import { errors, MooncakeError } from '../core/errors.js';
+import { parseSize } from '../store/size.js';
+import { interruptible } from './interrupt.js';
+import { Progress } from './progress.js';
+
+interface Options {
+  demo?: true;
+  processes?: true;
+  prefill: number;
+  decode: number;
+  scheduling: Scheduling;
+  storeSize: number;
+  blockSize: number;
+  blocks: number;
+  sessions: number;
+  concurrency: number;
+  turns: number;
+  system: number;
+  input: number;
+  output: number;
+  seed: number;
+  host: string;
+  port: number;
+  json?: true;
+}
+
+const SCHEDULING: readonly Scheduling[] = ['prefix_aware', 'round_robin'];
+
+export function addUp(program: Command): void {
+  const command = program
+    .command('up')
+    .summary('a cluster on this machine: prefill and decode engines, the store, the scheduler between them')
+    .description(
+      'Starts prefill and decode engines (the reference engine: a small real decoder), the store that they share and the ' +
+        'scheduler between them, and keeps them running for others to use. With --demo it runs a multi-turn conversation ' +
+        'workload instead, compares every answer with a run without any cache, prints what was saved, and ends; its exit ' +
+        'code is 0 only if every answer is the same.',
+    )
+    .option('--demo', 'run the workload, verify it, and end')
+    .option('--processes', 'each engine in a process of its own, KV over TCP');
+  const number = (flag: string, help: string, value: number, min: number, max: number) =>
+    command.addOption(
+      new Option(`--${flag} <n>`, help).default(value).argParser((text) => integer(`--${flag}`, text, min, max)),
+    );
+  number('prefill', 'prefill engines', 2, 0, 16);
+  number('decode', 'decode engines', 2, 1, 16);
+  command
+    .option(
+      '--scheduling <policy>',
+      SCHEDULING.join(' or '),
+      (text) => oneOf('--scheduling', text, SCHEDULING),
+      'prefix_aware' as Scheduling,
+    )
+    .option(
+      '--store-size <size>',
+      'memory of the store, as in 256MB',
+      (text) => parseSize('--store-size', text),
+      2 ** 28,
+    );
+  number('block-size', 'tokens of a block', 16, 1, 256);
+  number('blocks', 'blocks of KV cache of each engine', 256, 16, 65536);
+  number('sessions', 'demo: conversations', 8, 1, 1000);
+  number('concurrency', 'demo: conversations at the same time', 4, 1, 64);
+  number('turns', 'demo: turns of a conversation', 4, 1, 64);
+  number('system', 'demo: characters of the system prompt that all share', 256, 0, 4096);
+  number('input', 'demo: characters of what is said in a turn', 80, 1, 4096);
+  number('output', 'demo: most tokens of an answer', 24, 1, 1024);
+  number('seed', 'seed of the weights and of the workload', 1, 0, 2 ** 31 - 1);
+  command.option('--host <address>', 'address to listen on', '127.0.0.1');
+  number('port', 'port of the HTTP API, 0 for any', 8000, 0, 65535);
+  command
+    .option('--json', 'the result of the demo, or the addresses of the cluster, as one JSON line')
+    .action((options: Options) => interruptible((signal) => (options.demo ? demo : keepUp)(options, signal)));
+}
+
+async function demo(options: Options, signal: AbortSignal): Promise<void> {
+  const progress = new Progress();
+  const cluster = await startCluster({ ...options, serveStore: options.processes ?? false });
+  let result: DemoResult;
+  try {
+    if (!options.json) process.stdout.write(`${describe(options)}\n`);
+    const baseline = cluster.baseline();
+    try {
+      result = await runDemo(cluster.cluster, {
+        ...options,
+        signal,
+        encode: cluster.encode,
+        recompute: baseline.recompute,
+        onProgress: (state) => progress.update(progressLine(state)),
+      });
+    } finally {
+      await baseline.close();
+    }
+  } finally {
+    progress.clear();
+    await cluster.close();
+  }
+  const figures = demoFigures(result);
+  const verdict = `verified ${figures.verified} of ${figures.requests} completions equal to the run without cache`;
+  const good = figures.verified === figures.requests;
+  if (options.json) process.stdout.write(`${JSON.stringify(figures)}\n`);
+  else process.stdout.write(`\n${demoTable(figures)}\n\n${good ? colors.green(verdict) : colors.red(verdict)}\n`);
+  if (good) return;
+  process.exitCode = 1;
+  const { session, turn, expected, actual } = result.firstDifference as NonNullable<DemoResult['firstDifference']>;
+  process.stderr.write(
+    `first difference: session ${session}, turn ${turn}: expected ${JSON.stringify(cluster.decode(expected))}, ` +
+      `got ${JSON.stringify(cluster.decode(actual))}\n`,
+  );
+}
+
+function describe({ prefill, decode, processes, sessions, turns, scheduling }: Options): string {
+  const where = processes ? 'each in a process of its own, KV over TCP' : 'in one process';
+  return (
+    `${prefill} prefill and ${decode} decode engines, ${where}; one store; scheduling ${scheduling}\n` +
+    `${sessions} conversations of ${turns} turns`
+  );
+}
+
+function progressLine({ phase, done, total, promptTokens, savedTokens }: DemoProgress): string {
+  if (phase === 'verifying') return `computing again without cache: ${done} of ${total}`;
+  const share =
+    promptTokens === 0 ? '' : `, ${Math.round((100 * savedTokens) / promptTokens)} % of prompt tokens found`;
+  return `serving: ${done} of ${total} requests${share}`;
+}
+
+async function keepUp(options: Options, signal: AbortSignal): Promise<void> {
+  const cluster = await startCluster({ ...options, serveStore: true });
+  try {
+    const http = await serveHttp(cluster.cluster, {
+      host: options.host,
+      port: options.port,
+      model: cluster.model,
+      encode: cluster.encode,
+      maxTokens: cluster.maxTokens,
+      status: cluster.status,
+    }).catch((error) => {
+      throw listenError(options, error);
+    });
+    try {
+      process.stdout.write(
+        options.json ? `${JSON.stringify(addresses(cluster, http.url))}\n` : usage(cluster, http.url),
+      );
+      await Promise.race([
+        new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true })),
+        Promise.all(cluster.cluster.instances.map(({ gone }) => gone)),
+      ]);
+      if (!signal.aborted) throw errors.noInstance(cluster.cluster.instances.length);
+    } finally {
+      await http.close();
+    }
+  } finally {
+    await cluster.close();
+  }
+}
+
+function listenError({ host, port }: Options, error: NodeJS.ErrnoException): Error {
+  if (error.code !== 'EADDRINUSE') return error;
+  return new MooncakeError('ERR_INVALID_ARGUMENT', `--port: ${host}:${port} is in use; name another, or 0 for any`, {
+    argument: '--port',
+    value: port,
+  });
+}
+
+function addresses(cluster: Reference, url: string) {
+  return { url, store: cluster.storeAddress, pids: cluster.pids };
+}
+
+function usage(cluster: Reference, url: string): string {
+  const names = cluster.cluster.instances.map(({ name }) => name).join(', ');
+  return `engines: ${names}
+complete a prompt
+  curl ${url}/v1/completions -H 'content-type: application/json' -d '{"prompt": "Hello", "max_tokens": 16}'
+see who has done what
+  curl ${url}/status
+share the store from another program
+  const transfer = await TcpTransfer.listen();
+  const store = await MooncakeStore.attach({ transfer, address: '${cluster.storeAddress}' });
+Ctrl-C ends it.
+`;
+}
+
+function integer(flag: string, text: string, min: number, max: number): number {
+  const value = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value >= min && value <= max)) throw errors.invalidArgument(flag, text, `an integer from ${min} to ${max}`);
+  return value;
+}

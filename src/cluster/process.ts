@@ -1,0 +1,112 @@
+/**
+ * An instance in a process of its own. Requests and answers take Node's IPC channel, KV blocks go between the instances'
+ * processes by TCP. When the process dies, every call it had fails at once; when this process dies, it ends by itself.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import type { ConnectorStats } from '../connector/api.js';
+import { errors } from '../core/errors.js';
+import type { GenerateResult, Instance } from './instance.js';
+import { type FromInstance, fromWire, type ToInstance } from './messages.js';
+import type { ReferenceOptions } from './reference.js';
+
+const START_TIMEOUT = 30_000;
+const CLOSE_TIMEOUT = 5_000;
+
+interface Call {
+  resolve(value: GenerateResult | ConnectorStats): void;
+  reject(error: Error): void;
+  onToken?: (token: number, text: string) => void;
+}
+
+export interface ProcessInstance extends Instance {
+  readonly pid: number;
+}
+
+/** Starts an instance; resolves when it takes requests. `store` is the address of the store it attaches to. */
+export async function spawnInstance(options: ReferenceOptions, store: string): Promise<ProcessInstance> {
+  const child = fork(new URL('./child.js', import.meta.url), [], {
+    serialization: 'advanced',
+    // Standard output is for results.
+    stdio: ['ignore', 2, 2, 'ipc'],
+  });
+  const calls = new Map<number, Call>();
+  let next = 0;
+  const gone = new Promise<Error>((resolve) => {
+    child.once('error', (error) => resolve(errors.peer(options.name, error.message, error)));
+    child.once('exit', (code, signal) => resolve(errors.peer(options.name, `its process ended (${signal ?? code})`)));
+  });
+  gone.then((error) => {
+    for (const call of calls.values()) call.reject(error);
+    calls.clear();
+  });
+
+  const started = new Promise<void>((resolve, reject) => {
+    child.on('message', (message: FromInstance) => {
+      if (message.type === 'started') return resolve();
+      if (message.type === 'failed') return reject(fromWire(message.error));
+      const call = calls.get(message.call);
+      if (message.type === 'token') return call?.onToken?.(message.token, message.text);
+      calls.delete(message.call);
+      if (message.type === 'answer') call?.resolve(message.value);
+      else call?.reject(fromWire(message.error));
+    });
+    gone.then(reject);
+  });
+  send(child, { type: 'start', options, store });
+  try {
+    await within(started, START_TIMEOUT, `start of ${options.name}`);
+  } catch (error) {
+    child.kill('SIGKILL');
+    throw error;
+  }
+
+  function ask<T extends GenerateResult | ConnectorStats>(
+    message: (call: number) => ToInstance,
+    onToken?: Call['onToken'],
+  ): { call: number; answer: Promise<T> } {
+    const call = next++;
+    const answer = new Promise<T>((resolve, reject) => {
+      if (!child.connected) return reject(errors.peer(options.name, 'its process has ended'));
+      calls.set(call, { resolve: resolve as Call['resolve'], reject, onToken });
+      send(child, message(call));
+    });
+    return { call, answer };
+  }
+
+  return {
+    name: options.name,
+    role: options.role,
+    pid: child.pid as number,
+    gone,
+    async generate(request, { signal, onToken }) {
+      if (signal.aborted) throw errors.aborted(signal.reason);
+      const { call, answer } = ask<GenerateResult>((call) => ({ type: 'generate', call, request }), onToken);
+      const abort = () => send(child, { type: 'abort', call });
+      signal.addEventListener('abort', abort, { once: true });
+      try {
+        return await answer;
+      } finally {
+        signal.removeEventListener('abort', abort);
+      }
+    },
+    stats: async () => (child.connected ? ask<ConnectorStats>((call) => ({ type: 'stats', call })).answer : {}),
+    async close() {
+      send(child, { type: 'close' });
+      await within(gone, CLOSE_TIMEOUT, `end of ${options.name}`).catch(() => child.kill('SIGKILL'));
+      await gone;
+    },
+  };
+}
+
+function send(child: ChildProcess, message: ToInstance): void {
+  // A channel that closes meanwhile is noticed by `gone`.
+  if (child.connected) child.send(message, () => {});
+}
+
+function within<T>(promise: Promise<T>, ms: number, what: string): Promise<T> {
+  let timer: NodeJS.Timeout;
+  const deadline = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(errors.timeout(what, ms)), ms);
+  });
+  return Promise.race([promise, deadline]).finally(() => clearTimeout(timer));
+}

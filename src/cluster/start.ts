@@ -1,0 +1,116 @@
+/** Starts a cluster of reference engines with a store of its own, in this process or in one process each. */
+import { DEFAULT_MODEL, decode, encode, ReferenceEngine } from 'mooncake-ts/reference-engine';
+import type { HashOptions } from '../core/hash.js';
+import { MooncakeStore } from '../store/store.js';
+import { LocalTransfer } from '../transfer/local.js';
+import { TcpTransfer } from '../transfer/tcp/transfer.js';
+import { Cluster } from './cluster.js';
+import type { Instance, InstanceRole } from './instance.js';
+import { type ProcessInstance, spawnInstance } from './process.js';
+import { modelOf, type ReferenceOptions, startReference } from './reference.js';
+import type { Scheduling } from './router.js';
+
+export interface StartOptions {
+  prefill: number;
+  decode: number;
+  /** Each instance in a process of its own. */
+  processes?: boolean;
+  scheduling: Scheduling;
+  /** Bytes of the store. */
+  storeSize: number;
+  blockSize: number;
+  /** Blocks of KV cache of each instance. */
+  blocks: number;
+  seed: number;
+  /** Other processes may attach to the store. */
+  serveStore: boolean;
+}
+
+/** The run without cache. */
+export interface Baseline {
+  recompute(tokens: Uint32Array, maxTokens: number, signal: AbortSignal): Promise<{ tokens: number[]; ttftMs: number }>;
+  close(): Promise<void>;
+}
+
+export interface Reference {
+  readonly cluster: Cluster;
+  readonly model: string;
+  /** Longest prompt and answer together, in tokens. */
+  readonly maxTokens: number;
+  readonly storeAddress: string;
+  /** Process ids by instance, where instances are processes. */
+  readonly pids: Readonly<Record<string, number>>;
+  readonly store: MooncakeStore;
+  encode(text: string): Uint32Array;
+  decode(tokens: Iterable<number>): string;
+  status(): Promise<unknown>;
+  baseline(): Baseline;
+  close(): Promise<void>;
+}
+
+export async function startCluster(options: StartOptions): Promise<Reference> {
+  const hash: HashOptions = { algorithm: 'sha256_cbor', seed: '0', blockSize: options.blockSize };
+  // Whoever comes from outside this process comes by TCP.
+  const outside = options.processes || options.serveStore;
+  const transfer = outside ? await TcpTransfer.listen() : new LocalTransfer();
+  const opened: { close(): Promise<void> }[] = [transfer];
+  const close = async () => {
+    for (const part of opened.splice(0).reverse()) await part.close();
+  };
+  try {
+    const store = new MooncakeStore({ segments: options.storeSize, transfer });
+    opened.push(store);
+    if (outside) store.serve();
+    const names = (role: InstanceRole, count: number): ReferenceOptions[] =>
+      Array.from({ length: count }, (_, i) => ({ name: `${role}-${i}`, role, hash, ...pick(options) }));
+    const wanted = [...names('prefill', options.prefill), ...names('decode', options.decode)];
+    const instances: Instance[] = [];
+    const pids: Record<string, number> = {};
+    opened.push({ close: async () => void (await Promise.all(instances.map((instance) => instance.close()))) });
+    if (options.processes) {
+      const started = await Promise.allSettled(wanted.map((one) => spawnInstance(one, transfer.address)));
+      for (const result of started) if (result.status === 'fulfilled') instances.push(result.value);
+      const failure = started.find((result) => result.status === 'rejected');
+      if (failure) throw failure.reason;
+      for (const { name, pid } of instances as ProcessInstance[]) pids[name] = pid;
+    } else {
+      for (const one of wanted) instances.push(startReference(one, transfer, store));
+    }
+    const cluster = new Cluster({ instances, hash, scheduling: options.scheduling });
+    return {
+      cluster,
+      model: 'reference',
+      maxTokens: Math.min(DEFAULT_MODEL.maxPositions, options.blocks * options.blockSize) - 1,
+      storeAddress: transfer.address,
+      pids,
+      store,
+      encode,
+      decode,
+      status: async () => ({
+        instances: instances.map(({ name, role }) => ({ name, role, pid: pids[name] ?? process.pid })),
+        connectors: await cluster.stats(),
+        store: await store.stats(),
+      }),
+      baseline: () => startBaseline(options),
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+const pick = ({ seed, blocks }: StartOptions) => ({ seed, blocks });
+
+/** An engine that keeps nothing from one request to the next and asks nobody. */
+function startBaseline({ seed, blocks, blockSize }: StartOptions): Baseline {
+  const engine = new ReferenceEngine({ model: modelOf(seed), blocks, blockSize });
+  return {
+    async recompute(tokens, maxTokens, signal) {
+      engine.resetPrefixCache();
+      const { tokens: answer, ttftMs } = await engine.generate(tokens, { maxTokens, signal }).result;
+      return { tokens: [...answer], ttftMs };
+    },
+    close: () => engine.close(),
+  };
+}

@@ -1,0 +1,150 @@
+// `mooncake-ts up`: the demo proves itself; the cluster that stays up answers over HTTP, outlives an instance, and stops cleanly.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { main, run } from '../support/cli.js';
+
+const SMALL = ['--sessions', '4', '--turns', '3', '--output', '8', '--system', '160', '--input', '40'];
+
+async function demo(...args: string[]) {
+  const { code, stdout, stderr } = await run(['up', '--demo', '--json', ...SMALL, ...args]);
+  assert.is(stderr, '');
+  assert.is(code, 0);
+  return JSON.parse(stdout);
+}
+
+function checkFigures(figures: Record<string, number>) {
+  assert.is(figures.requests, 12);
+  assert.is(figures.verified, 12);
+  assert.is(figures.retries, 0);
+  assert.is(figures.localTokens + figures.storeTokens + figures.computedTokens, figures.promptTokens);
+  // The decode engines compute no prompt but the last token of each, which every engine computes itself.
+  assert.ok(figures.handedTokens > 0.9 * figures.promptTokens, `${figures.handedTokens} of ${figures.promptTokens}`);
+  assert.ok(figures.handedBlocks > 0 && figures.handedBytes > 0);
+  assert.ok(figures.savedBlocks > 0 && figures.savedBytes > 0);
+}
+
+test('the demo: every completion is that of the run without cache', async () => {
+  checkFigures(await demo());
+});
+
+test('round robin: what one prefill engine computed the other loads from the store', async () => {
+  const figures = await demo('--scheduling', 'round_robin', '--concurrency', '1');
+  checkFigures(figures);
+  assert.ok(figures.storeTokens > 0 && figures.loadedBlocks > 0);
+});
+
+test('engines in processes of their own', async () => {
+  checkFigures(await demo('--processes'));
+});
+
+test('without prefill engines the decode engines do it all', async () => {
+  const figures = await demo('--prefill', '0');
+  assert.is(figures.verified, 12);
+  assert.is(figures.handedTokens, 0);
+});
+
+test('a bad number is refused by name', async () => {
+  const { code, stderr } = await run(['up', '--demo', '--turns', 'many']);
+  assert.is(code, 1);
+  assert.match(stderr, /--turns must be an integer from 1 to 64, got "many" \[ERR_INVALID_ARGUMENT\]/);
+});
+
+interface Up {
+  child: ChildProcess;
+  url: string;
+  store: string;
+  pids: Record<string, number>;
+}
+
+async function up(...args: string[]): Promise<Up> {
+  const child = spawn(process.execPath, [main, 'up', '--json', '--port', '0', ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [line] = await once(child.stdout as NodeJS.ReadableStream, 'data');
+  return { child, ...JSON.parse(line) };
+}
+
+async function complete(url: string, body: unknown) {
+  const response = await fetch(`${url}/v1/completions`, { method: 'POST', body: JSON.stringify(body) });
+  return { status: response.status, body: await response.json() };
+}
+
+async function stop({ child }: Up) {
+  const exit = once(child, 'exit');
+  child.kill('SIGTERM');
+  const [code] = await exit;
+  assert.is(code, 143);
+}
+
+const PROMPT = 'A prompt that is long enough to fill some blocks of sixteen tokens, and a little more. ';
+
+test('the cluster that stays up completes, streams, refuses and stops', async () => {
+  const cluster = await up();
+  try {
+    const first = await complete(cluster.url, { prompt: PROMPT, max_tokens: 8 });
+    assert.is(first.status, 200);
+    assert.ok(first.body.choices[0].text.length > 0);
+    const again = await complete(cluster.url, { prompt: PROMPT, max_tokens: 8 });
+    assert.is(again.body.choices[0].text, first.body.choices[0].text);
+    assert.ok(again.body.usage.prompt_tokens_details.cached_tokens >= 64);
+
+    const streamed = await fetch(`${cluster.url}/v1/completions`, {
+      method: 'POST',
+      body: JSON.stringify({ prompt: PROMPT, max_tokens: 8, stream: true }),
+    });
+    const events = (await streamed.text()).split('\n\n').filter(Boolean);
+    assert.is(events.at(-1), 'data: [DONE]');
+    const text = events.slice(0, -1).map((event) => JSON.parse(event.slice('data: '.length)).choices[0].text);
+    assert.is(text.join(''), first.body.choices[0].text);
+
+    for (const [body, name] of [
+      [{ prompt: '' }, 'prompt'],
+      [{ prompt: PROMPT, max_tokens: 0 }, 'max_tokens'],
+      [{ prompt: 'x'.repeat(10_000) }, 'prompt'],
+      [[], 'body'],
+    ] as const) {
+      const refused = await complete(cluster.url, body);
+      assert.is(refused.status, 400);
+      assert.match(refused.body.error.message, name);
+    }
+    assert.is((await fetch(`${cluster.url}/nowhere`)).status, 404);
+    const status = (await (await fetch(`${cluster.url}/status`)).json()) as { instances: unknown[] };
+    assert.is(status.instances.length, 4);
+  } finally {
+    await stop(cluster);
+  }
+});
+
+test('an instance that is killed costs no answer', async () => {
+  const cluster = await up('--processes');
+  try {
+    const before = await complete(cluster.url, { prompt: PROMPT, max_tokens: 8 });
+    assert.is(before.status, 200);
+    process.kill(cluster.pids['prefill-0'], 'SIGKILL');
+    process.kill(cluster.pids['decode-1'], 'SIGKILL');
+    const after = await Promise.all(
+      Array.from({ length: 4 }, () => complete(cluster.url, { prompt: PROMPT, max_tokens: 8 })),
+    );
+    for (const { status, body } of after) {
+      assert.is(status, 200);
+      assert.is(body.choices[0].text, before.body.choices[0].text);
+    }
+  } finally {
+    await stop(cluster);
+  }
+});
+
+test('a port that is taken is said so', async () => {
+  const cluster = await up();
+  try {
+    const { code, stderr } = await run(['up', '--port', new URL(cluster.url).port]);
+    assert.is(code, 1);
+    assert.match(stderr, /--port: 127\.0\.0\.1:\d+ is in use/);
+  } finally {
+    await stop(cluster);
+  }
+});
+
+test.run();
