@@ -149,21 +149,23 @@ test('late bytes land nowhere, however short the room of a put is kept back', as
 });
 
 test('a put or get whose owner falls silent half-way ends by its own deadline', () =>
-  proxied(async ({ owner, client, change }) => {
-    for (const silent of ['putStart', 'putEnd', 'putRevoke']) {
-      change((call, answer) => (call === silent ? new Promise(() => {}) : answer()));
-      const begin = performance.now();
-      const abort = AbortSignal.timeout(100);
-      const options = { timeoutMs: 200, signal: silent === 'putRevoke' ? abort : undefined };
-      const value = content(silent === 'putRevoke' ? 48 * 2 ** 20 : SIZE, 1);
-      const ended = await client.put(`a-${silent}`, value, options).then(String, ({ code }) => code);
-      assert.ok(silent === 'putRevoke' || ended === 'ERR_TIMEOUT', `${silent}: ${ended}`);
-      assert.ok(performance.now() - begin < 10_000, `${silent}: not the 30 s of the store`);
-    }
-    change((_, answer) => answer());
-    assert.is(await client.put('b', content(SIZE, 1)), true);
-    assert.ok(same(await owner.get('b'), content(SIZE, 1)));
-  }));
+  proxied(
+    async ({ owner, client, change }) => {
+      for (const silent of ['putStart', 'putEnd', 'putRevoke']) {
+        change((call, answer) => (call === silent ? new Promise(() => {}) : answer()));
+        const abort = AbortSignal.timeout(100);
+        const options = { timeoutMs: 200, signal: silent === 'putRevoke' ? abort : undefined };
+        const value = content(silent === 'putRevoke' ? 48 * 2 ** 20 : SIZE, 1);
+        const ended = await client.put(`a-${silent}`, value, options).then(String, ({ code }) => code);
+        assert.ok(silent === 'putRevoke' || ended === 'ERR_TIMEOUT', `${silent}: ${ended}`);
+      }
+      change((_, answer) => answer());
+      assert.is(await client.put('b', content(SIZE, 1)), true);
+      assert.ok(same(await owner.get('b'), content(SIZE, 1)));
+      // The store's own deadline is days away.
+    },
+    { timeoutMs: 2 ** 31 - 1 },
+  ));
 
 test('answers that make no sense are refused or misses, never bytes', () =>
   proxied(async ({ owner, client, change }) => {
