@@ -140,7 +140,7 @@ export class ObjectPuts implements PutBatch {
   /** `limits` of the call that writes and commits in one. */
   async commit(limits?: Limits): Promise<Int32Array> {
     if (!(await this.#underWay.finish())) throw errors.closed('the batch');
-    await this.#settled();
+    await this.#settled(limits);
     const statuses = this.statuses.slice();
     const whole: number[] = [];
     const broken: number[] = [];
@@ -170,7 +170,7 @@ export class ObjectPuts implements PutBatch {
   /** `limits` of the call that ends so. */
   async abort(limits?: Limits): Promise<void> {
     if (!(await this.#underWay.abort())) return;
-    await this.#settled();
+    await this.#settled(limits);
     const open = [...this.#objects.entries()].filter(([, object]) => object !== undefined);
     this.#context.counters.failedPuts += open.length;
     const ours = open.filter(([, object]) => object && this.#ours(object)).map(([i]) => i);
@@ -180,8 +180,10 @@ export class ObjectPuts implements PutBatch {
   }
 
   /** Until it is known whose the keys are that another put of this client is asking for. */
-  #settled(): Promise<void> {
-    return this.#session.claims.answered(this.#objects.flatMap((object) => object?.name ?? []));
+  #settled(limits: Limits | undefined): Promise<void> {
+    const { timeoutMs = this.#context.timeoutMs } = limits?.ending() ?? {};
+    const names = this.#objects.flatMap((object) => object?.name ?? []);
+    return this.#session.claims.answered(names, timeoutMs);
   }
 
   /** The put is still this batch's: another of this client has not preempted it. Asked once, at its end. */

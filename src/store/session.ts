@@ -66,13 +66,18 @@ export class Claims {
     return () => this.#starts.delete(start);
   }
 
-  /** Waits for the starts under way of these keys: before their answers nobody knows whose the puts are. */
-  async answered(names: readonly string[]): Promise<void> {
+  /**
+   * Waits for the starts under way of these keys: before their answers nobody knows whose the puts are. Where the answers
+   * do not come in time, nobody's.
+   */
+  async answered(names: readonly string[], timeoutMs: number): Promise<void> {
+    const until = performance.now() + timeoutMs;
     while (this.#starts.size > 0) {
       const asked = new Set(names);
       const starts = [...this.#starts].filter((start) => start.names.some((name) => asked.has(name)));
       if (starts.length === 0) return;
-      await Promise.allSettled(starts.map(({ answer }) => answer));
+      const answers = Promise.allSettled(starts.map(({ answer }) => answer));
+      if (!(await inTime(answers, until - performance.now()))) return this.forget(names);
     }
   }
 
@@ -96,6 +101,17 @@ export class Claims {
     await Promise.allSettled([...this.#starts].map(({ answer }) => answer));
     await Promise.allSettled([...new Set(this.#batches.values())].map((batch) => batch.abort()));
   }
+}
+
+/** False where the work has not ended so many milliseconds later. */
+async function inTime(work: Promise<unknown>, milliseconds: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(resolve, milliseconds, false);
+  });
+  const ended = await Promise.race([work.then(() => true), late]);
+  clearTimeout(timer);
+  return ended;
 }
 
 interface Claimant {

@@ -83,6 +83,29 @@ test('a put that was preempted while it ends does not end the put of the other',
     { putDiscardMs: 0, checksum: false },
   ));
 
+test('a put does not wait for ever to learn that it was preempted', () =>
+  proxied(
+    async ({ client, change }) => {
+      const first = await client.openPut(Keys.from(['a']), SIZE, { stride: SIZE });
+      const end = new AbortController();
+      const asked = new Promise<void>((resolve) =>
+        change((call, answer) => {
+          if (call !== 'putStart') return answer();
+          resolve();
+          return new Promise(() => {});
+        }),
+      );
+      const second = client
+        .openPut(Keys.from(['a']), SIZE, { stride: SIZE, signal: end.signal, timeoutMs: 2 ** 31 - 1 })
+        .catch(({ code }) => code);
+      await asked;
+      assert.ok((await first.commit())[0] < 0);
+      end.abort();
+      assert.is(await second, 'ERR_ABORTED');
+    },
+    { timeoutMs: 300 },
+  ));
+
 test('closing waits for a put that is being started: its room is not given away before it writes', () =>
   proxied(
     async ({ owner, client, change }) => {
