@@ -70,3 +70,8 @@ export function bytes(argument: string, value: unknown): Uint8Array {
   }
   return typedArray(argument, array, array instanceof Uint8Array, 'a Uint8Array or an ArrayBuffer');
 }
+
+/** Whether a text has no lone surrogates. ES2024; in every Node since 20. */
+export function isWellFormed(text: string): boolean {
+  return (text as string & { isWellFormed(): boolean }).isWellFormed();
+}

@@ -2,7 +2,7 @@
  * Object keys, packed: all keys of a batch in one buffer, so that a batch crosses into the core, a socket or a worker
  * without an object for each key. A key is 1 to 65,535 bytes; text is UTF-8.
  */
-import { integer } from './check.js';
+import { integer, isWellFormed } from './check.js';
 import { errors, show } from './errors.js';
 
 export type Key = string | Uint8Array;
@@ -11,10 +11,15 @@ export type Key = string | Uint8Array;
 export const MAX_KEY_BYTES = 65535;
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder();
+// A byte order mark is part of a key like any other character.
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /** The bytes of one key. Throws ERR_INVALID_ARGUMENT, naming `argument`, for what is no key. */
 export function keyBytes(argument: string, key: unknown): Uint8Array {
+  // UTF-8 writes every lone surrogate as U+FFFD: different texts would be one key, and one be served the other's bytes.
+  if (typeof key === 'string' && !isWellFormed(key)) {
+    throw errors.invalidArgument(argument, key, 'a string without lone surrogates');
+  }
   const bytes = typeof key === 'string' ? encoder.encode(key) : key;
   if (!(bytes instanceof Uint8Array) || bytes.length === 0 || bytes.length > MAX_KEY_BYTES) {
     throw errors.invalidArgument(argument, key, `a string or bytes, 1 to ${MAX_KEY_BYTES} bytes long`);

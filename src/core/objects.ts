@@ -52,7 +52,8 @@ const MODES = { lookup: 1, read: 2 } as const;
 /** Cells that one slice of a scan looks at, beyond those it lists. */
 const SCAN_LOOK = 65536;
 
-const decoder = new TextDecoder();
+// A byte order mark is part of a key like any other character.
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 type Call = (shard: ObjectShard, count: number, stamp: number) => number;
 
@@ -119,8 +120,8 @@ export class ObjectTable extends ObjectRecords {
   /**
    * Looks up objects for those who will read them: protects each complete one until `until` (or longer, where it was
    * already), as `leaseUntil` for reads and `lookupUntil` for lookups; a read also moves the object to the newest end of
-   * its list. The protection of an earlier lookup is renewed only where it ended by `endedBy`. To `out`, key by key: the id; 0 where there is no object; the negative of its id where its put has not
-   * ended. Returns how many are complete.
+   * its list. The protection of an earlier lookup is renewed only where it ended by `endedBy`. To `out`, key by key: the
+   * id; 0 where there is no object; the negative of its id where its put has not ended. Returns how many are complete.
    */
   lookupMany(
     tenant: number,
@@ -208,7 +209,7 @@ export class ObjectTable extends ObjectRecords {
     return this.shard(id).exports.objectsUnlink(this.cell) !== 0;
   }
 
-  /** The objects of a list that was linked or used longest ago, or 0. */
+  /** The object of a list that was linked or used longest ago, or 0. */
   oldest(list: number): number {
     integer('list', list, 0, OBJECT_LISTS - 1);
     return this.#after(list, 0);

@@ -5,10 +5,18 @@
 import { lru } from './lru.js';
 import type { EvictionPolicy, PolicyOptions } from './policy.js';
 
+/** Most objects that one run gives up, whatever the share: a put waits for it. */
+const MAX_BATCH = 4096;
+
+/** How many objects a run gives up. */
+export function evictionBatch(objects: number, evictionRatio: number): number {
+  return Math.min(Math.ceil(objects * evictionRatio), MAX_BATCH);
+}
+
 export interface StorePolicyOptions extends PolicyOptions {
   /** Share of the capacity that may be filled. Default 0.90. */
   evictionHighWatermark?: number;
-  /** Share of the blocks that go at a time, at least one. Default 0.05. */
+  /** Share of the blocks that go at a time, at least one and at most 4,096. Default 0.05. */
   evictionRatio?: number;
 }
 
@@ -16,6 +24,6 @@ export function store(options: StorePolicyOptions): EvictionPolicy {
   const { capacity, evictionHighWatermark = 0.9, evictionRatio = 0.05 } = options;
   return {
     ...lru(options),
-    surplus: (held) => ((held + 1) / capacity > evictionHighWatermark ? Math.ceil(held * evictionRatio) : 0),
+    surplus: (held) => ((held + 1) / capacity > evictionHighWatermark ? evictionBatch(held, evictionRatio) : 0),
   };
 }

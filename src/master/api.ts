@@ -146,6 +146,7 @@ export interface Metadata {
   /** -706 leased (unless forced), -704 absent. */
   remove(keys: Keys, force: boolean, tenant: string): Status[];
   mountSegment(segment: SegmentInfo, client: Uuid): Status;
+  /** All copies in it are gone. Its memory may be mounted again: what may still be in use of it is kept back there. */
   unmountSegment(segment: Uuid, client: Uuid): Status;
   segments(): SegmentFigures[];
   stats(): MetadataStats;
@@ -156,7 +157,10 @@ export interface Metadata {
  * is not served throws ERR_UNKNOWN_TENANT.
  */
 export interface LongMetadata {
-  /** Removes objects whose whole key the pattern is found in; how many. Throws ERR_INVALID_ARGUMENT for a bad pattern. */
+  /**
+   * Removes objects whose whole key the pattern is found in; how many. Throws ERR_INVALID_ARGUMENT for a bad pattern, and at a
+   * key that is too long for it.
+   */
   removeByRegex(pattern: string, force: boolean, tenant: string): Promise<number>;
   /** Removes every object of the tenant that no lease protects (all, when forced); how many. */
   removeAll(force: boolean, tenant: string): Promise<number>;

@@ -9,6 +9,7 @@
  */
 import { errors } from '../core/errors.js';
 import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
+import { type Claim, DepartedSegments } from './departed.js';
 import { Groups } from './groups.js';
 import { KeptBack } from './kept-back.js';
 import { type LossReason, RecentLosses } from './losses.js';
@@ -16,7 +17,7 @@ import type { ResolvedOptions } from './options.js';
 import { EvictionOrder } from './order.js';
 import { Segments } from './segments.js';
 import { STATUS } from './status.js';
-import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, RECENT } from './table.js';
+import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, UNREAD } from './table.js';
 import { type Tenant, Tenants } from './tenants.js';
 
 /** A put or an upsert under way. Its record is PROCESSING, or has the content that is going to be replaced. */
@@ -32,6 +33,9 @@ export interface Put {
   readonly pinForMs: number;
   readonly hardPin: boolean;
 }
+
+/** Whether a copy goes with a segment; it may be read or written until then. */
+type Loses = (handle: number, until: number) => boolean;
 
 export interface Counters {
   evictedObjects: number;
@@ -53,12 +57,13 @@ export class Books {
   readonly table: ObjectTable;
   readonly segments: Segments;
   readonly keptBack: KeptBack;
+  readonly departed = new DepartedSegments();
   readonly tenants: Tenants;
   readonly groups = new Groups();
   readonly losses: RecentLosses;
   /** By record, in order of their start. */
   readonly puts = new Map<number, Put>();
-  /** Objects that eviction has met and passed over; the others are in the table's list RECENT. */
+  /** Objects that eviction has met and passed over; the others are in the table's lists. */
   readonly order: EvictionOrder;
   readonly counters: Counters = {
     evictedObjects: 0,
@@ -79,7 +84,6 @@ export class Books {
   /** Handles of the further copies of objects that have them, by the number in the record; 0 is none. */
   readonly #more: (number[] | undefined)[] = [undefined];
   readonly #freeMore: number[] = [];
-  readonly #clients = new Map<Uuid, number>();
   #now = Number.NEGATIVE_INFINITY;
 
   constructor(options: ResolvedOptions) {
@@ -161,18 +165,18 @@ export class Books {
     table.setSize(id, put.size);
     table.setLeaseUntil(id, 0);
     table.setPinUntil(id, put.pinForMs > 0 ? now + put.pinForMs : put.pinUntil);
-    table.setOwner(id, this.#clientNumber(put.client));
+    table.setOwner(id, ownerOf(put.client));
     table.setHandle(id, put.handles[0]);
     table.setExtra(id, this.#keepMore(put.handles.slice(1)));
     this.objects++;
     tenant.objects++;
-    table.link(id, RECENT);
+    table.link(id, UNREAD);
     if (!pinned) tenant.order?.add(id, now);
   }
 
-  /** Who put a readable object. */
+  /** Whether the last put of a readable object was this client's, and ended. */
   isOwner(id: number, client: Uuid): boolean {
-    return this.table.owner(id) === this.#clients.get(client);
+    return this.table.owner(id) === ownerOf(client);
   }
 
   /** Takes a put back; its space is free when nobody can be writing to it, at `safeAt`. */
@@ -181,7 +185,7 @@ export class Books {
     const tenant = this.#tenantOf(id);
     tenant.usedBytes -= put.size * put.handles.length;
     this.keptBack.free(put.handles, safeAt, now);
-    if (!this.isReadable(id)) this.#strike(id);
+    this.#lose(id, put);
   }
 
   /** A put that did not end in time: its writer may still be writing. */
@@ -196,48 +200,92 @@ export class Books {
     if (!this.puts.has(id)) this.#strike(id);
   }
 
-  /** Strikes out every copy that lies in a segment, and the segment. Objects without another copy are gone. */
-  unmount(number: number): void {
-    const segment = this.segments.at(number);
-    const gone = (handle: number) => this.segments.locate(handle).segment === number;
-    for (const [id, put] of this.puts) this.#losePutCopies(id, put, gone);
-    let cursor = 0;
-    do {
-      const slice = this.table.scan(cursor);
-      for (const id of slice.ids) if (this.isReadable(id)) this.#loseCopies(id, gone);
-      cursor = slice.cursor;
-    } while (cursor !== 0);
-    this.keptBack.forget(number);
-    this.segments.unmount(segment);
+  /** Mounts a segment; what somebody may still be using of memory that comes back is kept back. */
+  mount(info: SegmentInfo, client: Uuid, now: number): Status {
+    const { segments, keptBack } = this;
+    const again = segments.byId(info.id) !== undefined;
+    const status = segments.mount(info, client);
+    const segment = segments.byId(info.id);
+    if (status !== STATUS.ok || again || !segment) return status;
+    for (const { offset, size, until } of this.departed.claims(info, client, this.options.alignment, now)) {
+      const handle = segments.placeAt(segment, offset, size);
+      if (handle !== undefined) {
+        keptBack.free([handle], until, now);
+        continue;
+      }
+      // The allocator's memory is full: without this piece the segment is of no use.
+      keptBack.forget(segment.number);
+      segments.unmount(segment);
+      return STATUS.noSpace;
+    }
+    return status;
   }
 
-  #losePutCopies(id: number, put: Put, gone: (handle: number) => boolean): void {
-    const staying = put.handles.filter((handle) => !gone(handle));
+  /** Strikes out every copy that lies in a segment, and the segment. Objects without another copy are gone. */
+  unmount(number: number, now: number): void {
+    const { segments, table, options } = this;
+    const segment = segments.at(number);
+    const claims: Claim[] = [];
+    let left = segment.replicas;
+    const loses: Loses = (handle, until) => {
+      const { segment: place, offset, size } = segments.locate(handle);
+      if (place !== number) return false;
+      left--;
+      if (until > now) claims.push({ offset, size, until });
+      return true;
+    };
+    for (const [id, put] of this.puts) this.#losePutCopies(id, put, loses, put.startedAt + options.putReleaseMs);
+    for (let cursor = 0; left > 0; ) {
+      const slice = table.scan(cursor);
+      for (const id of slice.ids) if (this.isReadable(id)) this.#loseCopies(id, loses);
+      cursor = slice.cursor;
+      if (cursor === 0) break;
+    }
+    this.departed.note(segment.info, segment.client, [...claims, ...this.keptBack.forget(number)], now);
+    segments.unmount(segment);
+  }
+
+  #losePutCopies(id: number, put: Put, loses: Loses, until: number): void {
+    const staying = put.handles.filter((handle) => !loses(handle, until));
     const lost = put.handles.length - staying.length;
     if (lost === 0) return;
     this.#tenantOf(id).usedBytes -= lost * put.size;
     put.handles = staying;
     if (staying.length > 0) return;
     this.puts.delete(id);
-    if (!this.isReadable(id)) this.#strike(id);
+    this.#lose(id, put);
   }
 
-  #loseCopies(id: number, gone: (handle: number) => boolean): void {
-    // Most objects have one copy, and most segments stay.
-    if (this.table.extra(id) === 0 && !gone(this.table.handle(id))) return;
+  /** After a put that came to nothing. Its end, should it still come, must not be taken for that of the client's last. */
+  #lose(id: number, put: Put): void {
+    if (!this.isReadable(id)) this.#strike(id);
+    else if (this.isOwner(id, put.client)) this.table.setOwner(id, NOBODY);
+  }
+
+  #loseCopies(id: number, loses: Loses): void {
+    const until = this.table.leaseUntil(id);
+    // Most objects have one copy: no array for them.
+    if (this.table.extra(id) === 0) {
+      if (loses(this.table.handle(id), until)) this.#loseContent(id);
+      return;
+    }
     const handles = this.handles(id);
-    const staying = handles.filter((handle) => !gone(handle));
+    const staying = handles.filter((handle) => !loses(handle, until));
     const lost = handles.length - staying.length;
     if (lost === 0) return;
     if (staying.length === 0) {
-      this.#closeContent(id, 'removed');
-      if (!this.puts.has(id)) this.#strike(id);
+      this.#loseContent(id);
       return;
     }
     this.#tenantOf(id).usedBytes -= lost * this.table.size(id);
     this.#forgetMore(id);
     this.table.setHandle(id, staying[0]);
     this.table.setExtra(id, this.#keepMore(staying.slice(1)));
+  }
+
+  #loseContent(id: number): void {
+    this.#closeContent(id, 'removed');
+    if (!this.puts.has(id)) this.#strike(id);
   }
 
   /** Readable content ends; its space stays as it is until nobody reads it under a lease. */
@@ -270,12 +318,6 @@ export class Books {
     return this.tenants.at(this.table.tenant(id));
   }
 
-  #clientNumber(client: Uuid): number {
-    let number = this.#clients.get(client);
-    if (number === undefined) this.#clients.set(client, (number = this.#clients.size + 1));
-    return number;
-  }
-
   #keepMore(handles: number[]): number {
     if (handles.length === 0) return 0;
     const at = this.#freeMore.pop() ?? this.#more.length;
@@ -289,6 +331,15 @@ export class Books {
     this.#more[at] = undefined;
     this.#freeMore.push(at);
   }
+}
+
+const NOBODY = 0;
+
+/** A client as a record names it: its id folded to 32 bits, so that clients that are gone leave nothing behind. */
+function ownerOf(client: Uuid): number {
+  let folded = 0;
+  for (let at = 0; at < client.length; at += 8) folded ^= Number.parseInt(client.slice(at, at + 8), 16);
+  return folded >>> 0 || 1;
 }
 
 /** The refusal of a key, as outcomes say it. */

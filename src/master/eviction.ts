@@ -3,10 +3,11 @@
  * would fill the store above the watermark, when nothing fits, and when a tenant reaches its quota (then among the
  * tenant's own). Of each grade of protection (order.ts) the next is looked at only when the one below has nothing left.
  */
+import { evictionBatch } from '../eviction/store.js';
 import type { Books } from './books.js';
 import { FREE, gradeOf, LOOKED_UP, SOFT_PINNED } from './order.js';
 import type { Preferences } from './segments.js';
-import { RECENT } from './table.js';
+import { READ, UNREAD } from './table.js';
 import type { Tenant } from './tenants.js';
 
 export class Eviction {
@@ -18,10 +19,12 @@ export class Eviction {
     this.#grades = books.options.allowEvictSoftPinned ? [FREE, LOOKED_UP, SOFT_PINNED] : [FREE, LOOKED_UP];
   }
 
-  /** Space for an object, evicting as needed: handles of up to `copies` allocations, none where nothing may go. */
+  /**
+   * Space for an object no larger than the largest segment, evicting as needed: handles of up to `copies` allocations,
+   * none where nothing may go.
+   */
   place(size: number, preferences: Preferences, now: number): number[] {
     const { segments } = this.#books;
-    if (size > segments.largest) return [];
     if (this.isPastWatermark(size * preferences.copies)) this.run(now);
     for (;;) {
       const handles = segments.place(size, preferences);
@@ -29,9 +32,8 @@ export class Eviction {
     }
   }
 
-  /** Room in a tenant's quota. False where what is left is protected, or the quota too small. */
+  /** Room for no more bytes than the quota in a tenant's quota. False where what is left is protected. */
   placeInQuota(tenant: Tenant, bytes: number, now: number): boolean {
-    if (bytes > tenant.quotaBytes) return false;
     while (tenant.usedBytes + bytes > tenant.quotaBytes) if (this.run(now, tenant) === 0) return false;
     return true;
   }
@@ -45,7 +47,7 @@ export class Eviction {
   /** One run: gives up a share of the objects (of the tenant's, where one is given), at least one; how many went. */
   run(now: number, tenant?: Tenant): number {
     const { counters, options, objects } = this.#books;
-    const wanted = Math.ceil((tenant?.objects ?? objects) * options.evictionRatio);
+    const wanted = evictionBatch(tenant?.objects ?? objects, options.evictionRatio);
     let gone = 0;
     for (const grade of this.#grades) {
       while (gone < wanted) {
@@ -61,17 +63,29 @@ export class Eviction {
   }
 
   #oldest(grade: number, now: number, tenant: Tenant | undefined): number {
-    const { table, order } = this.#books;
+    const { order } = this.#books;
     if (tenant?.order) return tenant.order.oldest(grade, now);
-    // What was set aside was the oldest of the list then, and whatever is used comes to the list's new end.
+    if (grade !== FREE) return order.oldest(grade, now);
+    const [read, unread] = [this.#oldestOf(READ, now), this.#oldestOf(UNREAD, now)];
+    return this.#older(order.oldest(FREE, now), this.#older(read, unread));
+  }
+
+  /** The least recently used free object of a list, or 0. What else protects those before it sets them aside. */
+  #oldestOf(list: number, now: number): number {
+    const { table, order } = this.#books;
     for (;;) {
-      const aside = order.oldest(grade, now);
-      if (aside !== 0 || grade !== FREE) return aside;
-      const id = table.oldest(RECENT);
+      const id = table.oldest(list);
       if (id === 0 || gradeOf(table, id, now) === FREE) return id;
+      if (list === READ && table.leaseUntil(id) > now) return 0;
       table.unlink(id);
       order.add(id, now);
     }
+  }
+
+  /** Of two objects, or 0 for none, the one that was used earlier. */
+  #older(a: number, b: number): number {
+    if (a === 0 || b === 0) return a || b;
+    return this.#books.table.stamp(a) < this.#books.table.stamp(b) ? a : b;
   }
 
   /** Gives up an object and those of its group that may go as it may; how many. */

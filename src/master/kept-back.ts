@@ -2,6 +2,7 @@
  * Space that no object owns any more and that must not be handed out yet: a reader may still be reading it under its
  * lease, or a writer whose put was discarded may still write to it.
  */
+import type { Claim } from './departed.js';
 import { Heap } from './heap.js';
 import type { Segments } from './segments.js';
 
@@ -43,17 +44,23 @@ export class KeptBack {
     }
   }
 
-  /** Forgets what lies in a segment that is about to go. */
-  forget(segment: number): void {
+  /** Forgets what lies in a segment that is about to go; what it was. */
+  forget(segment: number): Claim[] {
+    const claims: Claim[] = [];
     const staying: [number, number][] = [];
     while (this.#byTime.key !== undefined) {
       const until = this.#byTime.key;
       const handle = this.#byTime.pop();
       const place = this.#segments.locate(handle);
-      if (place.segment === segment) this.#bytes -= place.size;
-      else staying.push([until, handle]);
+      if (place.segment === segment) {
+        this.#bytes -= place.size;
+        claims.push({ offset: place.offset, size: place.size, until });
+      } else {
+        staying.push([until, handle]);
+      }
     }
     for (const [until, handle] of staying) this.#byTime.push(until, handle);
+    return claims;
   }
 
   #free(handle: number): void {

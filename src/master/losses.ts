@@ -1,7 +1,7 @@
 /**
  * Which keys were evicted or removed lately, so that a miss can say why. Bounded: a table of buckets of four, each a
  * 32-bit fingerprint of the key and a reason; the oldest of a bucket gives way. A key that is not remembered counts as
- * absent; one in some hundred million is taken for another's, which changes a counter and nothing else.
+ * absent; one in a billion is taken for another's, which changes a counter and nothing else.
  */
 export type LossReason = 'evicted' | 'removed';
 
@@ -49,17 +49,24 @@ export class RecentLosses {
   /** The key's entry, or -1; sets its bucket and fingerprint. */
   #find(tenant: number, key: Uint8Array): number {
     let hash = tenant ^ SEED;
+    let other = Math.imul(tenant, 0x85ebca6b) ^ key.length;
     const whole = key.length & ~3;
     let i = 0;
     for (; i < whole; i += 4) {
       const word = key[i] | (key[i + 1] << 8) | (key[i + 2] << 16) | (key[i + 3] << 24);
       hash = Math.imul(hash ^ word, 0x9e3779b1);
       hash ^= hash >>> 15;
+      other = Math.imul(other ^ word, 0xcc9e2d51);
+      other ^= other >>> 13;
     }
-    for (; i < key.length; i++) hash = Math.imul(hash ^ key[i], 0x01000193);
-    // Bucket and fingerprint are two mixes of it, which is enough for a counter.
+    for (; i < key.length; i++) {
+      hash = Math.imul(hash ^ key[i], 0x01000193);
+      other = Math.imul(other ^ key[i], 0x1b873593);
+      other ^= other >>> 14;
+    }
+    // Two hashes that know nothing of each other: otherwise the bucket would add nothing to the fingerprint.
+    this.#bucket = (Math.imul(other ^ (other >>> 16), 0xc2b2ae35) >>> 6) & this.#mask;
     hash ^= key.length;
-    this.#bucket = (Math.imul(hash ^ (hash >>> 16), 0xc2b2ae35) >>> 8) & this.#mask;
     // 0 marks an entry that was never written.
     this.#print = hash >>> 0 || 1;
     for (let at = this.#bucket * WAYS; at < this.#bucket * WAYS + WAYS; at++) {

@@ -51,12 +51,14 @@ export class EvictionOrder {
 
   add(id: number, now: number): void {
     this.#put(id, now);
-    if (this.#entries > this.#sweepAt) this.#sweep(now);
+    this.#tidy(now);
   }
 
   /** The least recently used object of a grade, or 0. */
   oldest(grade: number, now: number): number {
     this.#wake(now);
+    // Protection that is renewed and ends again leaves an entry each time.
+    this.#tidy(now);
     const heap = this.#byUse[grade];
     for (let stamp = heap.key; stamp !== undefined; stamp = heap.key) {
       const id = heap.value;
@@ -99,6 +101,10 @@ export class EvictionOrder {
 
   get #entries(): number {
     return this.#byUse.reduce((sum, heap) => sum + heap.size, this.#waiting.size);
+  }
+
+  #tidy(now: number): void {
+    if (this.#entries > this.#sweepAt) this.#sweep(now);
   }
 
   /** Keeps one entry for each object that still is one. */

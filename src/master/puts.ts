@@ -115,6 +115,8 @@ export class Puts {
     if (id !== 0) {
       const put = puts.get(id);
       if (!put || this.#books.isReadable(id) || start.now - put.startedAt < options.putDiscardMs) return EXISTS;
+      const hopeless = this.#hopeless(start);
+      if (hopeless) return hopeless;
       this.#books.discardPut(id, put, start.now);
     }
     return this.#startNew(start);
@@ -134,6 +136,8 @@ export class Puts {
       if (put.client === start.client && now - put.startedAt < options.putDiscardMs) {
         return refuse(STATUS.notReady, 'this client is writing the object already');
       }
+      const hopeless = this.#hopeless(start);
+      if (hopeless) return hopeless;
       this.#books.discardPut(id, put, now);
       if (!table.has(id)) return this.#startNew(start);
     }
@@ -160,14 +164,21 @@ export class Puts {
     return this.#enter(start, describe(start, handles, 0, start.wanted.hardPin));
   }
 
-  #place({ tenant, size, wanted, now }: Start): number[] | Outcome<never> {
+  /** Why no eviction could make room: then nobody's object and nobody's put is given up for it. */
+  #hopeless({ tenant, size, wanted }: Start): Outcome<never> | undefined {
     const bytes = size * wanted.preferences.copies;
-    if (!this.#eviction.placeInQuota(tenant, bytes, now)) {
-      const why = `${bytes} bytes more would pass the quota of ${tenant.quotaBytes} bytes of tenant ${tenant.name}`;
-      return refuse(STATUS.quotaExceeded, why);
-    }
+    if (bytes > tenant.quotaBytes) return overQuota(tenant, bytes);
+    return size > this.#books.segments.largest ? noRoom(size) : undefined;
+  }
+
+  #place(start: Start): number[] | Outcome<never> {
+    const hopeless = this.#hopeless(start);
+    if (hopeless) return hopeless;
+    const { tenant, size, wanted, now } = start;
+    const bytes = size * wanted.preferences.copies;
+    if (!this.#eviction.placeInQuota(tenant, bytes, now)) return overQuota(tenant, bytes);
     const handles = this.#eviction.place(size, wanted.preferences, now);
-    return handles.length > 0 ? handles : refuse(STATUS.noSpace, `no segment has ${size} bytes, and nothing may go`);
+    return handles.length > 0 ? handles : noRoom(size);
   }
 
   /** A new record; where the table is full, one run of eviction makes room in it. */
@@ -181,6 +192,17 @@ export class Puts {
   #started({ handles, size }: Put): Outcome<Replica[]> {
     return { ok: true, value: this.#books.replicas(handles, size, 'processing') };
   }
+}
+
+function overQuota({ name, quotaBytes }: Tenant, bytes: number) {
+  return refuse(
+    STATUS.quotaExceeded,
+    `${bytes} bytes more would pass the quota of ${quotaBytes} bytes of tenant ${name}`,
+  );
+}
+
+function noRoom(size: number) {
+  return refuse(STATUS.noSpace, `no segment has ${size} bytes, and nothing may go`);
 }
 
 function describe({ client, size, now, wanted }: Start, handles: number[], pinUntil: number, hardPin: boolean): Put {

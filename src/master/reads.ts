@@ -8,7 +8,7 @@ import type { MissReason, ObjectInfo, Outcome } from './api.js';
 import { type Books, refuse, UNKNOWN_TENANT } from './books.js';
 import { checkKeys } from './check.js';
 import { STATUS } from './status.js';
-import { HAS_CHECKSUM, RECENT } from './table.js';
+import { HAS_CHECKSUM, READ } from './table.js';
 import type { Tenant } from './tenants.js';
 
 export class Reads {
@@ -94,18 +94,16 @@ export class Reads {
     };
   }
 
-  /** What eviction has taken out of the order of use comes back to it, at the place that this read gives it. */
+  /** What is read for the first time, or was taken out of the lists by eviction, comes to the list of what is read. */
   #keepInOrder(ids: Float64Array): void {
     const { table } = this.#books;
-    const first = ids.findIndex((id) => id > 0 && table.list(id) < 0);
+    const first = ids.findIndex((id) => id > 0 && table.list(id) !== READ);
     if (first < 0) return;
     for (let i = first; i < ids.length; i++) if (ids[i] > 0) this.#use(ids[i]);
   }
 
   #use(id: number): void {
-    const { table } = this.#books;
-    table.unlink(id);
-    table.link(id, RECENT);
+    this.#books.table.link(id, READ);
   }
 
   #protectGroups(ids: Float64Array, now: number, read: boolean): void {

@@ -15,9 +15,14 @@ import { STATUS } from './status.js';
 /** Milliseconds of work after which the event loop gets a turn. */
 const SLICE_MS = 5;
 const SLICE_OBJECTS = 256;
-/** Time for a key is the pattern's instructions times the key's bytes, so both have a limit (a key's is 65,535 bytes). */
+/**
+ * A pattern is compiled and a key is matched in one piece, so both are bounded: {n} multiplies what is compiled, up to a
+ * thousandfold, and a match may take a step for each instruction and character (some 15 ns).
+ */
 const MAX_PATTERN = 1024;
+const MAX_REPEATS = 16;
 const MAX_INSTRUCTIONS = 4096;
+const MAX_STEPS = 2 ** 22;
 
 export class Scans {
   readonly #books: Books;
@@ -79,7 +84,8 @@ export class Scans {
       const part = table.scan(cursor, SLICE_OBJECTS);
       cursor = part.cursor;
       let now = this.#books.begin();
-      for (const id of part.ids) {
+      // One look at the clock more than there are ids: in a table that was larger once, slices may have none.
+      for (let at = 0; at <= part.ids.length; at++) {
         const time = performance.now();
         if (time - started > options.scanDeadlineMs) return;
         if (time - slice > SLICE_MS) {
@@ -87,30 +93,38 @@ export class Scans {
           slice = performance.now();
           now = this.#books.begin();
         }
+        const id = part.ids[at] ?? 0;
         if (table.has(id) && table.tenant(id) === tenant.number) visit(id, now);
       }
     } while (cursor !== 0);
   }
 }
 
-/** Whether a pattern is found in a text. Throws ERR_INVALID_ARGUMENT for what is no pattern of RE2. */
+/**
+ * Whether a pattern is found in a text. Throws ERR_INVALID_ARGUMENT for what is no pattern of RE2 and for what would take
+ * too long; the latter may depend on the text.
+ */
 function compilePattern(pattern: unknown): (text: string) => boolean {
   if (typeof pattern !== 'string' || pattern.length === 0 || pattern.length > MAX_PATTERN) {
     throw errors.invalidArgument('pattern', pattern, `a regular expression, 1 to ${MAX_PATTERN} characters long`);
+  }
+  const refuse = (expected: string) => errors.invalidArgument('pattern', pattern, expected);
+  if ((pattern.match(/\{\d/g)?.length ?? 0) > MAX_REPEATS) {
+    throw refuse(`a regular expression with at most ${MAX_REPEATS} counted repeats`);
   }
   let compiled: RE2JS;
   try {
     compiled = RE2JS.compile(pattern);
   } catch (error) {
-    const expected = `a regular expression of RE2, which has no back-references and no look-around (${(error as Error).message})`;
-    throw errors.invalidArgument('pattern', pattern, expected);
+    const why = (error as Error).message;
+    throw refuse(`a regular expression of RE2, which has no back-references and no look-around (${why})`);
   }
-  if (compiled.programSize() > MAX_INSTRUCTIONS) {
-    throw errors.invalidArgument(
-      'pattern',
-      pattern,
-      `a regular expression of at most ${MAX_INSTRUCTIONS} instructions`,
-    );
-  }
-  return (text) => compiled.test(text);
+  const instructions = compiled.programSize();
+  if (instructions > MAX_INSTRUCTIONS) throw refuse(`a regular expression of at most ${MAX_INSTRUCTIONS} instructions`);
+  return (text) => {
+    if (instructions * text.length > MAX_STEPS) {
+      throw refuse(`simpler: ${instructions} instructions take too long for a key of ${text.length} characters`);
+    }
+    return compiled.test(text);
+  };
 }

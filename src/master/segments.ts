@@ -8,6 +8,8 @@ import type { AllocationStrategy, ResolvedOptions } from './options.js';
 import { STATUS } from './status.js';
 
 const MAX_ADDRESS = 2 ** 47;
+/** All that a segment is: one that differs in any of them is another, whose readers would be sent to the wrong place. */
+const FIELDS = ['name', 'base', 'length', 'endpoint', 'protocol', 'hostId'] as const;
 /** How many segments `free_ratio_first` compares. */
 const SAMPLE = 6;
 
@@ -85,8 +87,8 @@ export class Segments {
     if (base + length > MAX_ADDRESS || name === '') return STATUS.invalidParams;
     const known = this.#byId.get(id);
     if (known) {
-      const same = known.client === client && known.info.base === base && known.info.length === length;
-      return same && known.info.name === name ? STATUS.ok : STATUS.segmentExists;
+      const same = known.client === client && FIELDS.every((field) => known.info[field] === info[field]);
+      return same ? STATUS.ok : STATUS.segmentExists;
     }
     for (const other of this.#list) {
       if (other.client !== client) {
@@ -152,6 +154,14 @@ export class Segments {
     return handles;
   }
 
+  /** Handle of these very bytes of a segment; undefined where one is in use, or there is no memory to enter them. */
+  placeAt(segment: Segment, offset: number, size: number): number | undefined {
+    const allocation = this.#allocator.allocateAt(segment.number, offset, size);
+    if (!allocation) return undefined;
+    this.#count(segment, size);
+    return allocation.handle;
+  }
+
   free(handle: number): void {
     const { segment, size } = this.locate(handle);
     this.#allocator.free(handle);
@@ -172,12 +182,16 @@ export class Segments {
     if (taken.includes(segment)) return false;
     const allocation = this.#allocator.allocate(segment.number, size);
     if (!allocation) return false;
+    this.#count(segment, size);
+    handles.push(allocation.handle);
+    return true;
+  }
+
+  #count(segment: Segment, size: number): void {
     const bytes = Math.ceil(size / this.#alignment) * this.#alignment;
     segment.used += bytes;
     segment.replicas++;
     this.used += bytes;
-    handles.push(allocation.handle);
-    return true;
   }
 
   #placePreferred(size: number, names: readonly string[], taken: readonly Segment[], handles: number[]) {

@@ -125,18 +125,17 @@ export class MetadataService implements Metadata, LongMetadata {
     if (typeof segment !== 'object' || segment === null) throw errors.invalidArgument('segment', segment, 'an object');
     checkUuid('segment.id', segment.id);
     for (const field of ['name', 'endpoint', 'protocol', 'hostId'] as const) string(`segment.${field}`, segment[field]);
-    this.#books.begin();
-    return this.#books.segments.mount(segment, client);
+    return this.#books.mount(segment, client, this.#books.begin());
   }
 
   unmountSegment(segment: Uuid, client: Uuid): Status {
     checkUuid('segment', segment);
     checkUuid('client', client);
-    this.#books.begin();
+    const now = this.#books.begin();
     const mounted = this.#books.segments.byId(segment);
     if (!mounted) return STATUS.ok;
     if (mounted.client !== client) return STATUS.notOwner;
-    this.#books.unmount(mounted.number);
+    this.#books.unmount(mounted.number, now);
     return STATUS.ok;
   }
 

@@ -12,7 +12,10 @@ export const HAS_CHECKSUM = 1;
 export const HARD_PINNED = 2;
 
 /**
- * The list of readable objects in order of use. An object that eviction met while something protected it is in no list:
- * the order of eviction has it then (order.ts), until it is read.
+ * The lists of readable objects, each in order of use: those not read since their put, and those that were read. Leases
+ * of the latter end in the order of the list, so eviction stops at the first that has not ended and walks over none. An
+ * object that it met while something else protected it is in no list: the order of eviction has it then (order.ts),
+ * until it is read.
  */
-export const RECENT = 0;
+export const UNREAD = 0;
+export const READ = 1;

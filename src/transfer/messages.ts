@@ -5,7 +5,7 @@
  * claim.
  */
 import { Packr } from 'msgpackr';
-import { typedArray } from '../core/check.js';
+import { isWellFormed, typedArray } from '../core/check.js';
 import { errors, MooncakeError, show } from '../core/errors.js';
 
 const MAX_DEPTH = 64;
@@ -13,9 +13,6 @@ const MIN_I64 = -(2n ** 63n);
 const MAX_U64 = 2n ** 64n - 1n;
 
 const packr = new Packr({ useRecords: false, int64AsType: 'bigint', variableMapSize: true });
-
-// ES2024; in every Node since 20.
-const isWellFormed = (text: string) => (text as string & { isWellFormed(): boolean }).isWellFormed();
 
 /** `room` counts down the values that a message may still have. */
 function checkPlain(path: string, value: unknown, depth: number, room: { values: number }): void {

@@ -40,6 +40,7 @@ test('any keys, text or bytes, come back as they were', () => {
 test('the longest key, bytes that are no text, and a batch of none', () => {
   const longest = new Uint8Array(MAX_KEY_BYTES).fill(0xff);
   const keys = Keys.from([longest, '…', 'a']);
+  assert.is(Keys.from(['\ufeffa']).text(0), '\ufeffa', 'with its byte order mark');
   assert.equal([...keys.offsets], [0, MAX_KEY_BYTES, MAX_KEY_BYTES + 3, MAX_KEY_BYTES + 4]);
   assert.equal(keys.at(0), longest);
   assert.is(keys.text(0), '\ufffd'.repeat(MAX_KEY_BYTES));
@@ -53,6 +54,8 @@ test('what is no key, or no description of keys, is named', () => {
     new Uint8Array(0),
     new Uint8Array(MAX_KEY_BYTES + 1),
     '…'.repeat(21846),
+    'lone \ud800',
+    '\udfff surrogate',
     5,
     null,
     undefined,

@@ -26,6 +26,15 @@ test('a put that would pass the watermark evicts a share of the objects first', 
   );
 });
 
+test('one run gives up 4,096 objects at most, so that no put waits for more', () => {
+  const { service, put, peek } = start(5000, { evictionRatio: 1 });
+  for (const name of names(5000)) put(name, 1);
+  put('one more', 1);
+  assert.is(service.stats().evictedObjects, 4096);
+  assert.is(put('large', 5000), 0, 'runs go on until it fits');
+  assert.is(peek('large'), true);
+});
+
 test('exactly the least recently used go, reads and puts counted as use', () => {
   const { clock, keys, service, put, read, peek } = start(500);
   for (const name of names(5)) put(name, 100);
@@ -142,6 +151,30 @@ test('many protected objects, many runs: the order stays exact and entries do no
     clock.now += 50;
   }
   assert.ok(service.stats().metadataBytes < 60_000_000);
+});
+
+test('a run walks over no object that is being read', () => {
+  const { service, keys, put } = start(5000);
+  const names = Array.from({ length: 5000 }, (_, i) => `key-${i}`);
+  for (const name of names) put(name, 1);
+  service.getReplicas(keys(...names));
+  const { metadataBytes } = service.stats();
+  assert.is(put('one more', 1), -200);
+  assert.is(service.stats().metadataBytes, metadataBytes, 'nothing was set aside');
+});
+
+test('protection that is renewed again and again leaves no entries behind', () => {
+  const { service, clock, keys, put } = start(5000, { evictionRatio: 0.0001 });
+  const names = Array.from({ length: 5000 }, (_, i) => `key-${i}`);
+  for (const name of names) put(name, 1);
+  let most = 0;
+  for (let round = 0; round < 40; round++) {
+    service.exist(keys(...names));
+    assert.is(put(`new-${round}`, 1), 0);
+    clock.now += 101;
+    if (round === 10) most = service.stats().metadataBytes;
+  }
+  assert.is(service.stats().metadataBytes, most);
 });
 
 test.run();

@@ -1,7 +1,8 @@
 // Leases: what a read or a lookup protects, for how long, and that bytes under a lease are handed to nobody.
+import { Keys } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { start } from './support.js';
+import { ALICE, start } from './support.js';
 
 test('a read protects from removal for one TTL from the last read on', () => {
   const { clock, put, read, remove } = start(1000);
@@ -145,6 +146,19 @@ test('the memory of what was lost is bounded; what it forgets is absent', () => 
   const known = reasons.filter((reason) => reason === 'removed').length;
   assert.ok(known > 0 && known <= 16, `${known}`);
   assert.is(reasons[999], 'removed');
+});
+
+test('of 200,000 keys that never were none is taken for one of 100,000 that were removed', () => {
+  const { service } = start(2 ** 30, { recentLosses: 2 ** 20 });
+  const names = (word: string, count: number) => Keys.from(Array.from({ length: count }, (_, i) => `${word}-${i}`));
+  const lost = names('key', 100_000);
+  service.putStart(ALICE, lost, new Float64Array(lost.length).fill(1), {});
+  service.putEnd(ALICE, lost, Array(lost.length).fill(undefined));
+  service.remove(lost);
+  const reasons = (of: typeof lost) => service.peek(of).map((outcome) => outcome.ok || outcome.why);
+  const removed = reasons(lost).filter((why) => why === 'removed').length;
+  assert.ok(removed > 99_900, `${removed} are remembered: hardly a bucket is full`);
+  assert.equal([...new Set(reasons(names('other', 200_000)))], ['absent']);
 });
 
 test.run();

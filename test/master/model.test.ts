@@ -1,7 +1,7 @@
 // Random operations on the service and on a slow model of it (model.ts), which must agree after each: in every answer, in
 // what is served and where it lies, in usage, quotas and counters. MOONCAKE_TEST_OPERATIONS sets how many (default 20,000),
 // MOONCAKE_TEST_SEED where they begin; a failure prints the seed of its run.
-import { Keys, MetadataService, type ReplicateConfig } from 'mooncake-ts';
+import { Keys, MetadataService, type ReplicateConfig, type SegmentInfo } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Model, type Place, type Settings, type Wish } from './model.js';
@@ -35,6 +35,7 @@ class Run {
   readonly #model: Model;
   readonly #service: MetadataService;
   #segments = 0;
+  readonly #unmounted: { info: SegmentInfo; client: string }[] = [];
 
   constructor(seed: number) {
     this.#uniform = mulberry(seed);
@@ -82,7 +83,7 @@ class Run {
       [12, 'time', () => this.#pass()],
       [2, 'tick', () => this.#tick()],
       [1, 'mount', () => this.#mount()],
-      [0.7, 'unmount', () => this.#unmount()],
+      [0.8, 'unmount', () => this.#unmount()],
     ];
     let at = this.#uniform() * operations.reduce((sum, [weight]) => sum + weight, 0);
     const [, name, run] = operations.find(([weight]) => (at -= weight) < 0) ?? operations[0];
@@ -203,21 +204,28 @@ class Run {
   #mount(): void {
     if (this.#model.segments.size === 4) return;
     const length = UNIT * Math.ceil(10 + this.#uniform() * 30);
-    const info = segment(++this.#segments, length);
-    const client = this.#pick(CLIENTS);
+    // The memory that went last may come back as it was.
+    const back = this.#chance(0.6) ? this.#unmounted.pop() : undefined;
+    const { info, client } = back ?? { info: segment(++this.#segments, length), client: this.#pick(CLIENTS) };
     assert.is(this.#service.mountSegment(info, client), 0);
     this.#model.begin();
-    this.#model.segments.set(info.id, { client, length });
+    this.#model.mount(info.id, client, info.length);
   }
 
   #unmount(): void {
     const mounted = [...this.#model.segments];
     if (mounted.length === 0) return;
     const [id, { client }] = this.#pick(mounted);
+    const [{ client: _, usedBytes: __, capacityBytes: ___, objects: ____, ...info }] = this.#service
+      .segments()
+      .filter((one) => one.id === id);
     const other = this.#pick(CLIENTS);
     assert.is(this.#service.unmountSegment(id, other), other === client ? 0 : -601);
     this.#model.begin();
-    if (other === client) this.#model.unmount(id);
+    if (other === client) {
+      this.#unmounted.push({ info, client });
+      this.#model.unmount(id);
+    }
     assert.is(this.#service.unmountSegment(uuid(1), other), 0, 'of an unknown segment');
   }
 
@@ -263,12 +271,13 @@ class Run {
       assert.is(figures.usedBytes, model.charged(tenant), `bytes of ${tenant}`);
       assert.is(figures.objects, model.contents(tenant).length);
     }
-    for (const { id, usedBytes } of this.#service.segments()) {
+    for (const { id, usedBytes, objects } of this.#service.segments()) {
       const places = model.places.filter(({ segment }) => segment === id);
       assert.is(
         usedBytes,
         places.reduce((sum, { size }) => sum + up(size), 0),
       );
+      assert.is(objects, places.length - model.kept.filter(({ place }) => place.segment === id).length);
     }
   }
 

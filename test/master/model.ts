@@ -64,11 +64,18 @@ export interface Wish {
 
 export type Expected = { status: number } | { copies: number } | { same: Place[] };
 
+interface Kept {
+  place: Place;
+  until: number;
+}
+
 export class Model {
   now = 0;
   readonly entries = new Map<string, Entry>();
   readonly segments = new Map<string, { client: string; length: number }>();
-  kept: { place: Place; until: number }[] = [];
+  kept: Kept[] = [];
+  /** What somebody may still use of segments that are not mounted. */
+  #departed: Kept[] = [];
   readonly counts = {
     evictedObjects: 0,
     evictedBytes: 0,
@@ -106,7 +113,9 @@ export class Model {
     if (!upsert) {
       if (entry?.content) return { status: -705 };
       if (entry?.put) {
+        const hopeless = this.#hopeless(tenant, wish);
         if (this.now - entry.put.startedAt < this.#settings.putDiscardMs) return { status: -705 };
+        if (hopeless) return hopeless;
         this.#discard(entry);
       }
       return this.#begin(client, tenant, key, wish, 0, wish.hardPin);
@@ -116,6 +125,8 @@ export class Model {
     if (entry.put) {
       const young = this.now - entry.put.startedAt < this.#settings.putDiscardMs;
       if (entry.put.client === client && young) return { status: -703 };
+      const hopeless = this.#hopeless(tenant, wish);
+      if (hopeless) return hopeless;
       this.#discard(entry);
     }
     const { content } = entry;
@@ -168,8 +179,7 @@ export class Model {
     if (!entry) return -704;
     if (!entry.put) return -700;
     if (entry.put.client !== client) return -601;
-    entry.put = undefined;
-    this.#strike(entry);
+    this.#lose(entry);
     return 0;
   }
 
@@ -195,14 +205,26 @@ export class Model {
     return 0;
   }
 
+  mount(segment: string, client: string, length: number): void {
+    this.segments.set(segment, { client, length });
+    this.kept.push(...this.#departed.filter(({ place, until }) => place.segment === segment && until > this.now));
+    this.#departed = this.#departed.filter(({ place }) => place.segment !== segment);
+  }
+
   unmount(segment: string): void {
     const staying = (places: Place[]) => places.filter((place) => place.segment !== segment);
+    const claim = (places: Place[], until: number) => places.map((place) => ({ place, until }));
+    const claims = [...this.entries.values()].flatMap(({ put, content }) => [
+      ...claim(put?.places ?? [], (put?.startedAt ?? 0) + this.#settings.putReleaseMs),
+      ...claim(content?.places ?? [], content?.leaseUntil ?? 0),
+    ]);
+    this.#departed.push(...[...claims, ...this.kept].filter(({ place }) => place.segment === segment));
     this.segments.delete(segment);
     this.kept = this.kept.filter(({ place }) => place.segment !== segment);
     for (const entry of [...this.entries.values()]) {
       if (entry.put) {
         entry.put.places = staying(entry.put.places);
-        if (entry.put.places.length === 0) entry.put = undefined;
+        if (entry.put.places.length === 0) this.#lose(entry);
       }
       if (entry.content) {
         entry.content.places = staying(entry.content.places);
@@ -268,9 +290,9 @@ export class Model {
   #begin(client: string, tenant: string, key: string, wish: Wish, pinUntil: number, hardPin: boolean): Expected {
     const quota = this.#settings.quotas?.get(tenant) ?? Infinity;
     const bytes = wish.size * wish.copies;
-    if (bytes > quota) return { status: -1700 };
+    const hopeless = this.#hopeless(tenant, wish);
+    if (hopeless) return hopeless;
     while (this.charged(tenant) + bytes > quota) if (this.#evict(tenant) === 0) return { status: -1700 };
-    if (![...this.segments.values()].some(({ length }) => this.#down(length) >= wish.size)) return { status: -200 };
     if ((this.used + bytes) / this.capacity > this.#settings.evictionHighWatermark) this.#evict();
     let fits = this.#fits(wish.size);
     while (fits === 0 && this.#evict() > 0) fits = this.#fits(wish.size);
@@ -286,6 +308,13 @@ export class Model {
     }
     entry.put = this.#newPut(client, wish, pinUntil, hardPin);
     return { copies: Math.min(fits, wish.copies) };
+  }
+
+  /** What can never fit costs nobody anything. */
+  #hopeless(tenant: string, { size, copies }: Wish): { status: number } | undefined {
+    if (size * copies > (this.#settings.quotas?.get(tenant) ?? Infinity)) return { status: -1700 };
+    const fits = [...this.segments.values()].some(({ length }) => this.#down(length) >= size);
+    return fits ? undefined : { status: -200 };
   }
 
   #newPut(client: string, wish: Wish, pinUntil: number, hardPin: boolean): Put {
@@ -394,6 +423,12 @@ export class Model {
     assert.ok(entry.put);
     this.counts.discardedPuts++;
     this.#free(entry.put.places, entry.put.startedAt + this.#settings.putReleaseMs);
+    this.#lose(entry);
+  }
+
+  /** A put came to nothing: its client has no end to repeat. */
+  #lose(entry: Entry): void {
+    if (entry.content && entry.content.owner === entry.put?.client) entry.content.owner = '';
     entry.put = undefined;
     this.#strike(entry);
   }

@@ -6,7 +6,7 @@ import { ALICE, calls, segment, start } from './support.js';
 
 test('a pattern is searched in the whole key', async () => {
   const { service, put, peek } = start(1000);
-  const names = ['llama@tp0@00ff', 'llama@tp1@00ff', 'qwen@tp0@ff00', 'ключ'];
+  const names = ['llama@tp0@00ff', 'llama@tp1@00ff', 'qwen@tp0@ff00', 'ключ', '\ufeffmark'];
   for (const name of names) put(name, 10);
   const removed = async (pattern: string) => {
     const before = names.filter((name) => peek(name));
@@ -20,6 +20,7 @@ test('a pattern is searched in the whole key', async () => {
   assert.equal(await removed('^llama.*ff$'), ['llama@tp0@00ff', 'llama@tp1@00ff']);
   assert.equal(await removed('^tp0'), []);
   assert.equal(await removed('к.ю'), ['ключ']);
+  assert.equal(await removed('^.mark'), ['\ufeffmark']);
   assert.equal(await removed('^(llama|qwen)@tp[1-9]@[0-9a-f]{4}$'), ['llama@tp1@00ff']);
 });
 
@@ -82,6 +83,8 @@ test('what is no pattern of RE2 is refused and says why; the service goes on', a
     ['', /1 to 1024 characters/],
     ['a'.repeat(1025), /1 to 1024 characters/],
     [`${'[a-z]{900}'.repeat(5)}`, /instructions/],
+    ['x{1000}'.repeat(140), /counted repeats/],
+    ['(((x{10}){10}){10})'.repeat(6), /counted repeats/],
     [5, /1 to 1024 characters/],
   ] as const) {
     for (const call of [
@@ -98,6 +101,24 @@ test('what is no pattern of RE2 is refused and says why; the service goes on', a
     }
   }
   assert.equal(await service.keys(), ['a']);
+});
+
+test('a pattern that would take seconds for a long key is refused, not for short ones', async () => {
+  const { service, put, peek } = start(200_000);
+  const pattern = 'a[ab]{900}[c-d]';
+  const long = Array.from({ length: 60_000 }, (_, i) => ((i * i) % 7 < 3 ? 'a' : 'b')).join('');
+  put('short', 10);
+  assert.is((await service.replicasByRegex(pattern)).size, 0);
+  put(long, 10);
+  const error = await service.removeByRegex(pattern, true).then(
+    () => undefined,
+    (reason) => reason,
+  );
+  assert.instance(error, MooncakeError);
+  assert.equal([error.code, error.argument], ['ERR_INVALID_ARGUMENT', 'pattern']);
+  assert.match(error.message, /too long for a key of 60000 characters/);
+  assert.is(peek(long), true);
+  assert.is(await service.removeByRegex('[ab]{20}$', false), 1);
 });
 
 test('a long removal lets others in, and meets each object that stays exactly once', async () => {

@@ -1,5 +1,5 @@
 // Segments: mounting, placement of copies, and what goes with a segment that is unmounted.
-import type { AllocationStrategy, MooncakeError, ReplicateConfig } from 'mooncake-ts';
+import type { AllocationStrategy, MooncakeError, ReplicateConfig, SegmentInfo } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ALICE, BOB, segment, start, uuid } from './support.js';
@@ -9,7 +9,9 @@ test('mounting again what is mounted is fine; another segment of that id, name o
   const own = segment(1, 1000);
   assert.is(service.mountSegment(own, ALICE), 0);
   assert.is(service.mountSegment(own, BOB), -102);
-  assert.is(service.mountSegment({ ...own, length: 2000 }, ALICE), -102);
+  for (const more of [{ length: 2000 }, { endpoint: 'local:other' }, { protocol: 'tcp' }, { hostId: 'other' }]) {
+    assert.is(service.mountSegment({ ...own, ...more }, ALICE), -102, JSON.stringify(more));
+  }
   assert.is(service.mountSegment({ ...own, id: uuid(7) }, BOB), -102, 'the name is taken');
   const second = { ...own, id: uuid(7), name: 'other' };
   assert.is(service.mountSegment({ ...second, base: own.base + 999 }, ALICE), -102, 'they overlap');
@@ -136,7 +138,7 @@ test('what lay in an unmounted segment alone is gone at once; copies elsewhere a
   assert.is(tenants.default.usedBytes, 200);
 });
 
-test('space that is kept back goes with its segment, and the segment that comes next is whole', () => {
+test('space that is kept back goes with its segment, and other memory that comes next is whole', () => {
   const { service, clock, put, read, remove } = start(1000);
   put('a', 600);
   read('a');
@@ -144,11 +146,59 @@ test('space that is kept back goes with its segment, and the segment that comes 
   assert.is(service.stats().keptBackBytes, 600);
   service.unmountSegment(segment(1, 0).id, ALICE);
   assert.is(service.stats().keptBackBytes, 0);
-  service.mountSegment(segment(1, 1000), ALICE);
+  service.mountSegment(segment(2, 1000), ALICE);
   assert.is(put('b', 1000), 0);
   clock.now += 1000;
   service.tick();
   assert.equal([service.stats().usedBytes, service.stats().objects], [1000, 1]);
+});
+
+test('memory that is mounted again is not handed out where somebody may still be reading or writing it', () => {
+  const { service, clock, put, read, remove, begin, status, end, place } = start(1000);
+  const own = segment(1, 1000);
+  const again = () => {
+    assert.is(service.unmountSegment(own.id, ALICE), 0);
+    assert.is(service.mountSegment(own, ALICE), 0);
+    return service.stats().keptBackBytes;
+  };
+  begin('written', 100);
+  put('read', 200);
+  put('removed', 300);
+  put('idle', 400);
+  read('read');
+  read('removed');
+  remove('removed', true);
+  assert.equal([again(), again()], [600, 600]);
+  assert.equal([end('written'), put('b', 401), put('c', 400, { hardPin: true })], [-704, -200, 0]);
+  clock.now += 100;
+  assert.is(service.stats().keptBackBytes, 100);
+  assert.is(status(begin('d', 501)), -200);
+  assert.is(put('d', 500), 0);
+  assert.is(place('d').length, 1);
+  clock.now += 600_000;
+  assert.equal([service.stats().keptBackBytes, again()], [0, 0]);
+});
+
+test('the same memory is known by its addresses, or by the name that transfers use', () => {
+  const kept = (info: Partial<SegmentInfo>, client = ALICE) => {
+    const { service, put, read } = start(1000, { alignment: 64 });
+    put('a', 200);
+    put('b', 200);
+    read('b'); // 256 to 512
+    service.unmountSegment(segment(1, 0).id, ALICE);
+    assert.is(service.mountSegment({ ...segment(2, 1000), ...info }, client), 0);
+    return service.stats().keptBackBytes;
+  };
+  const { id, base, name } = segment(1, 1000);
+  assert.is(kept({}), 0);
+  assert.is(kept({ base }), 256);
+  assert.is(kept({ base: base + 500 }), 64, 'the last 12 of these bytes');
+  assert.is(kept({ base: base - 800 }), 0, 'behind the end');
+  assert.is(kept({ base: base - 10 }), 320, 'whole units');
+  assert.is(kept({ base }, BOB), 0, 'the memory of another process');
+  assert.is(kept({ name }, BOB), 256);
+  assert.is(kept({ id }, BOB), 256);
+  assert.is(kept({ name, endpoint: 'local:other' }, BOB), 0);
 });
 
 test('figures of segments', () => {

@@ -103,6 +103,13 @@ test("a tenant over its quota loses objects of its own, the least recently used 
   assert.equal(service.stats().tenants.one, { objects: 2, usedBytes: 300, quotaBytes: 300 });
 });
 
+test('what no segment can hold costs the tenant nothing', () => {
+  const { service, put } = start(1000, { tenants: { default: { quotaBytes: 1200 } } });
+  for (let i = 0; i < 5; i++) put(`key-${i}`, 100);
+  assert.is(put('large', 1100), -200);
+  assert.is(service.stats().evictedObjects, 0);
+});
+
 test('eviction for space takes from everybody', () => {
   const { put, peek } = start(300, { tenants: { one: { quotaBytes: 200 }, two: { quotaBytes: 300 } } });
   put('a', 100, {}, 'one');

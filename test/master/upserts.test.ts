@@ -1,7 +1,7 @@
 // Upserts: readers get the old content until the end, unless nobody can be reading it and the new takes its very space.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ALICE, BOB, start } from './support.js';
+import { ALICE, BOB, segment, start } from './support.js';
 
 test('of a key that does not exist an upsert is a put', () => {
   const { upsert, read } = start(1000);
@@ -76,6 +76,44 @@ test('an upsert that never ends leaves the old content', () => {
   service.tick();
   assert.equal(place('a'), old);
   assert.equal([service.stats().usedBytes, service.stats().discardedPuts], [100, 1]);
+});
+
+test('the end of an upsert that came to nothing is refused, also to the one who put what is still served', () => {
+  const ways: [string, (s: ReturnType<typeof start>) => void][] = [
+    ['discarded', ({ clock }) => (clock.now += 600_000)],
+    ['revoked', ({ service, keys }) => service.upsertRevoke(ALICE, keys('a'))],
+    ['its segment unmounted', ({ service }) => service.unmountSegment(segment(2, 0).id, ALICE)],
+    [
+      'preempted, and the other revoked',
+      ({ service, keys, beginUpsert }) => {
+        beginUpsert('a', 210, {}, BOB);
+        service.upsertRevoke(BOB, keys('a'));
+      },
+    ],
+  ];
+  for (const [way, lose] of ways) {
+    const context = start(1000);
+    const { service, keys, put, end, beginUpsert, place } = context;
+    service.mountSegment(segment(2, 1000), ALICE);
+    put('a', 100, { preferredSegments: ['segment-1'] });
+    const old = place('a');
+    assert.ok(beginUpsert('a', 200, { preferredSegments: ['segment-2'] }).ok);
+    lose(context);
+    assert.is(end('a'), -601, way);
+    assert.equal(place('a'), old, way);
+    service.upsertEnd(ALICE, keys('a'), [undefined]);
+    assert.is(end('a', BOB), -601, way);
+  }
+});
+
+test('what can never fit preempts nobody', () => {
+  const { clock, begin, beginUpsert, end, status } = start(1000, { tenants: { default: { quotaBytes: 800 } } });
+  begin('a', 100);
+  assert.is(status(beginUpsert('a', 801, {}, BOB)), -1700);
+  assert.is(status(beginUpsert('a', 401, { replicas: 2 }, BOB)), -1700);
+  clock.now += 30_000;
+  assert.is(status(begin('a', 801, {}, BOB)), -1700);
+  assert.is(end('a'), 0);
 });
 
 test('room for an upsert may cost the very object; then it is a put', () => {
