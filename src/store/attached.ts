@@ -11,7 +11,7 @@ import type { CallLimits, Peer, RemoteSegment, Transfer } from '../transfer/tran
 import type { IntegrityOptions } from './options.js';
 import { RemoteMetadata } from './remote.js';
 import { Claims, checkTransfer, type Place, type Session } from './session.js';
-import { message, SERVICE, text, VERSION } from './wire.js';
+import { type Hello, SERVICE, unpackHello, VERSION } from './wire.js';
 
 export interface AttachOptions extends IntegrityOptions {
   /** The transfer by which the owner is reached; it stays the caller's. */
@@ -30,6 +30,7 @@ interface Reached {
 class RemoteSession implements Session {
   readonly client: Uuid;
   readonly claims = new Claims();
+  readonly putWindowMs: number;
   readonly #peer: Peer;
   readonly #home: string;
   readonly #transfer: Transfer;
@@ -38,10 +39,12 @@ class RemoteSession implements Session {
   readonly #segments = new Map<Uuid, Reached | Promise<Reached>>();
 
   /** `lost` is called when the owner does not know the client any more. */
-  constructor(peer: Peer, client: Uuid, home: string, transfer: Transfer, limits: CallLimits, lost: () => void) {
+  constructor(peer: Peer, hello: Hello, transfer: Transfer, limits: CallLimits, lost: () => void) {
     this.#peer = peer;
-    this.client = client;
-    this.#home = home;
+    this.client = hello.client;
+    this.#home = hello.home;
+    // Half of it for what is under way when it ends, and for clocks that differ.
+    this.putWindowMs = hello.putReleaseMs / 2;
     this.#transfer = transfer;
     this.#limits = limits;
     this.#lost = lost;
@@ -57,12 +60,12 @@ class RemoteSession implements Session {
 
   /** Ends the client and its puts. */
   async bye(): Promise<void> {
-    await this.claims.abort();
+    await this.claims.close();
     await this.#peer.call(SERVICE, { call: 'bye', client: this.client }, this.#limits);
   }
 
-  suspect(keys: Keys, tenant: string): Promise<void> {
-    return this.metadata().suspect(keys, tenant);
+  suspect(keys: Keys, _replicas: readonly number[], tenant: string, limits?: CallLimits): Promise<void> {
+    return this.metadata(limits).suspect(keys, tenant);
   }
 
   place(replica: Replica): Place | Promise<Place> {
@@ -74,7 +77,11 @@ class RemoteSession implements Session {
   async #reach({ segment: id, segmentName, endpoint }: Replica): Promise<Reached> {
     try {
       const peer = endpoint === this.#home ? this.#peer : await this.#transfer.connect(endpoint, this.#limits);
-      const reached = { peer, segment: await peer.segment(segmentName, this.#limits) };
+      const segment = await peer.segment(segmentName, this.#limits);
+      // Its name may be that of another segment by now; an id is never used twice.
+      const mounted = (await this.metadata().segments()).some((each) => each.id === id && each.name === segmentName);
+      if (!mounted) throw errors.segment('segment', segmentName, 'is not mounted any more');
+      const reached = { peer, segment };
       this.#segments.set(id, reached);
       return reached;
     } catch (error) {
@@ -84,11 +91,11 @@ class RemoteSession implements Session {
   }
 }
 
-function within({ offset, size }: Replica, { peer, segment }: Reached): Place {
+function within({ id, offset, size }: Replica, { peer, segment }: Reached): Place {
   if (offset + size > segment.length) {
     throw errors.protocol(`a replica leaves its segment ${segment.name}`, offset + size);
   }
-  return { peer, segment: segment.id, offset };
+  return { replica: id, peer, segment: segment.id, offset };
 }
 
 export class AttachedCluster {
@@ -123,10 +130,9 @@ export class AttachedCluster {
     try {
       const peer = await this.transfer.connect(this.#address, this.#limits);
       const hello = { call: 'hello', version: VERSION };
-      const answer = message('the answer to hello', await peer.call(SERVICE, hello, this.#limits));
+      const answer = unpackHello(await peer.call(SERVICE, hello, this.#limits));
       void peer.closed.then(lost);
-      const [client, home] = [text('client', answer.client), text('home', answer.home)];
-      return new RemoteSession(peer, client, home, this.transfer, this.#limits, lost);
+      return new RemoteSession(peer, answer, this.transfer, this.#limits, lost);
     } catch (error) {
       lost();
       throw error;

@@ -9,6 +9,8 @@ import type { StoreContext } from './context.js';
 
 /** Objects in one batch, at most: what a client may make the service reserve or answer in one go. */
 export const MAX_BATCH = 65536;
+/** What ends a call (an end, a revoke) is told to the owner also when the call's time is over: so long it may take, in ms. */
+const ENDING_MS = 1000;
 /** Bytes copied and summed in one synchronous step. */
 export const STEP_BYTES = 2 ** 20;
 
@@ -71,6 +73,11 @@ export class Limits {
   rest(): { signal?: AbortSignal; timeoutMs: number } {
     this.check();
     return { signal: this.#signal, timeoutMs: Math.max(1, Math.ceil(this.#end - performance.now())) };
+  }
+
+  /** For what has to be said at the end of the call, in time or not. */
+  ending(): CallLimits {
+    return { timeoutMs: Math.max(ENDING_MS, Math.ceil(this.#end - performance.now())) };
   }
 
   /** Runs a move between peers with what is left of the call; `end` aborts it as well. */

@@ -1,12 +1,14 @@
 /** The cluster of an embedded store: the metadata service and the segments, in this process. */
 import { boolean, string } from '../core/check.js';
-import { errors } from '../core/errors.js';
+import { errors, MooncakeError } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
-import type { MetadataClient, Replica, SegmentInfo } from '../master/api.js';
+import type { MetadataClient, ObjectInfo, Outcome, Replica, SegmentInfo } from '../master/api.js';
+import { resolveOptions } from '../master/options.js';
 import { MetadataService } from '../master/service.js';
 import { STATUS } from '../master/status.js';
 import { LocalTransfer } from '../transfer/local.js';
 import type { Transfer } from '../transfer/transfer.js';
+import { pick } from './batch.js';
 import type { SegmentMemory } from './memory.js';
 import { InProcess } from './metadata.js';
 import type { StoreOptions } from './options.js';
@@ -31,6 +33,7 @@ export class EmbeddedCluster implements Session {
   readonly client = uuid();
   readonly claims = new Claims();
   readonly now: () => number;
+  readonly putWindowMs: number;
   readonly transfer: Transfer;
   readonly #service: MetadataService;
   readonly #metadata: InProcess;
@@ -38,7 +41,8 @@ export class EmbeddedCluster implements Session {
   readonly #hostId: string;
   readonly #populate: boolean;
   readonly #segments = new Map<string, Mounted>();
-  readonly #doors = new Set<Transfer>();
+  /** The transfers through which segments are reached, and how often each is served; our own always is. */
+  readonly #doors = new Map<Transfer, number>();
   readonly #serving = new Set<() => void>();
   readonly #ticks: NodeJS.Timeout;
 
@@ -48,11 +52,13 @@ export class EmbeddedCluster implements Session {
     const segments = parseSegments(options.segments ?? '1GB');
     this.#service = new MetadataService(options);
     this.#metadata = new InProcess(this.#service);
-    this.now = options.now ?? (() => performance.now());
+    const { now, putReleaseMs } = resolveOptions(options);
+    this.now = now;
+    this.putWindowMs = putReleaseMs;
     this.#ownTransfer = options.transfer === undefined;
     if (!this.#ownTransfer) checkTransfer(options.transfer);
     this.transfer = options.transfer ?? new LocalTransfer();
-    this.#doors.add(this.transfer);
+    this.#doors.set(this.transfer, 1);
     try {
       for (const segment of segments) this.#mount(segment);
     } catch (error) {
@@ -71,8 +77,12 @@ export class EmbeddedCluster implements Session {
   }
 
   /** Our own readers read the bytes where they lie: what they found corrupt is. */
-  async suspect(keys: Keys, tenant: string): Promise<void> {
-    this.#service.remove(keys, true, tenant);
+  async suspect(keys: Keys, replicas: readonly number[], tenant: string): Promise<void> {
+    const same = (outcome: Outcome<ObjectInfo>, i: number) =>
+      outcome.ok && outcome.value.replicas.some(({ id }) => id === replicas[i]);
+    const there = this.#service.peek(keys, tenant);
+    const corrupt = [...there.keys()].filter((i) => same(there[i], i));
+    this.#service.remove(pick(keys, corrupt), true, tenant);
   }
 
   place(replica: Replica): Place {
@@ -80,7 +90,7 @@ export class EmbeddedCluster implements Session {
     if (mounted?.id !== replica.segment) {
       throw errors.segment('segment', replica.segmentName, 'is not mounted any more');
     }
-    return { memory: mounted.memory, offset: replica.offset };
+    return { replica: replica.id, memory: mounted.memory, offset: replica.offset };
   }
 
   mount(spec: SegmentOptions): string {
@@ -98,16 +108,34 @@ export class EmbeddedCluster implements Session {
 
   /** `examine` reads objects where they lie; its misses are removed. */
   serve(transfer: Transfer, examine: Served['examine']): () => void {
-    const stop = serveStore(transfer, { home: this.transfer.address, metadata: this.#metadata, examine });
-    if (transfer !== this.transfer && !this.#doors.has(transfer)) {
-      this.#doors.add(transfer);
-      for (const [name, mounted] of this.#segments) this.#register(transfer, name, mounted);
-    }
-    this.#serving.add(stop);
-    return () => {
-      this.#serving.delete(stop);
-      stop();
+    const { address: home } = this.transfer;
+    const end = serveStore(transfer, { home, putReleaseMs: this.putWindowMs, metadata: this.#metadata, examine });
+    const stop = () => {
+      if (!this.#serving.delete(stop)) return;
+      end();
+      this.#leave(transfer);
     };
+    this.#serving.add(stop);
+    const times = this.#doors.get(transfer) ?? 0;
+    this.#doors.set(transfer, times + 1);
+    if (times === 0) for (const [name, mounted] of this.#segments) this.#register(transfer, name, mounted);
+    return stop;
+  }
+
+  /** The segments are served once less through a transfer; after the last time nobody reaches them there. */
+  #leave(transfer: Transfer): void {
+    const times = (this.#doors.get(transfer) ?? 1) - 1;
+    if (times > 0) {
+      this.#doors.set(transfer, times);
+      return;
+    }
+    this.#doors.delete(transfer);
+    for (const { registered } of this.#segments.values()) {
+      const segment = registered.get(transfer);
+      registered.delete(transfer);
+      // Whoever has unregistered it himself has done our work.
+      if (segment !== undefined) void transfer.unregister(segment).catch(() => {});
+    }
   }
 
   async close(): Promise<void> {
@@ -136,7 +164,7 @@ export class EmbeddedCluster implements Session {
       hostId: this.#hostId,
     };
     try {
-      for (const transfer of this.#doors) this.#register(transfer, name, mounted);
+      for (const transfer of this.#doors.keys()) this.#register(transfer, name, mounted);
       const status = this.#service.mountSegment(info, this.client);
       if (status !== STATUS.ok) throw errors.segment('name', name, `the service refused it with status ${status}`);
     } catch (error) {
@@ -148,7 +176,13 @@ export class EmbeddedCluster implements Session {
   }
 
   #register(transfer: Transfer, name: string, { memory, registered }: Mounted): void {
-    registered.set(transfer, transfer.register(memory.bytes, { name }));
+    try {
+      registered.set(transfer, transfer.register(memory.bytes, { name }));
+    } catch (error) {
+      const closed = error instanceof MooncakeError && error.code === 'ERR_CLOSED';
+      if (!closed || transfer === this.transfer) throw error;
+      // It was closed by whoever made it: nobody comes through it any more.
+    }
   }
 
   /** Takes a segment from every transfer; resolves when nobody copies from it any more. */

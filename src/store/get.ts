@@ -7,7 +7,7 @@ import { crc64 } from '../core/checksum.js';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
-import type { ObjectInfo, Outcome, Replica } from '../master/api.js';
+import type { ObjectInfo, Replica } from '../master/api.js';
 import type { CallLimits } from '../transfer/transfer.js';
 import type { BatchOptions, GetBatch, StoreMissReason } from './api.js';
 import { checkTenant, Limits, pick, STEP_BYTES, UnderWay } from './batch.js';
@@ -34,12 +34,9 @@ export interface FoundObject {
 function failure(error: unknown): StoreMissReason | undefined {
   if (!(error instanceof MooncakeError)) return undefined;
   switch (error.code) {
-    case 'ERR_PEER':
-    case 'ERR_PROTOCOL':
-    case 'ERR_CLOSED':
-    case 'ERR_NOT_OWNER':
-    case 'ERR_NOT_SUPPORTED':
-      return 'peer-lost';
+    case 'ERR_INVALID_ARGUMENT':
+    case 'ERR_ABORTED':
+      return undefined;
     case 'ERR_TIMEOUT':
       return 'timeout';
     case 'ERR_CORRUPT':
@@ -47,8 +44,29 @@ function failure(error: unknown): StoreMissReason | undefined {
     case 'ERR_SEGMENT':
       return 'removed';
     default:
-      return undefined;
+      return 'peer-lost';
   }
+}
+
+/** The nearest replica: one in this process before one of a peer. A reason where none can be reached. */
+function locate(
+  session: Session,
+  replicas: readonly Replica[],
+): Place | StoreMissReason | Promise<Place | StoreMissReason> {
+  const later: Promise<Place>[] = [];
+  let reason: StoreMissReason = 'incomplete';
+  for (const replica of replicas) {
+    if (replica.state !== 'complete') continue;
+    try {
+      const place = session.place(replica);
+      if (!(place instanceof Promise)) return place;
+      later.push(place);
+    } catch (error) {
+      reason = failure(error) ?? 'removed';
+    }
+  }
+  if (later.length === 0) return reason;
+  return Promise.any(later).catch(({ errors: [error] }: AggregateError) => failure(error) ?? 'peer-lost');
 }
 
 export class ObjectGets implements GetBatch {
@@ -79,16 +97,20 @@ export class ObjectGets implements GetBatch {
       const asked = session.now();
       const outcomes = await session.metadata(limits.rest()).getReplicas(keys, gets.#tenant);
       for (const [i, outcome] of outcomes.entries()) {
-        const found = gets.#find(session, i, outcome, asked);
-        if (found instanceof Promise) await limits.within(found);
+        if (!outcome.ok) {
+          gets.#missed(i, missReason(outcome.status, outcome.why));
+          continue;
+        }
+        const place = locate(session, outcome.value.replicas);
+        gets.#found(i, outcome.value, place instanceof Promise ? await limits.within(place) : place, asked);
       }
+      limits.check();
     } catch (error) {
       const reason = failure(error);
       if (reason === undefined) throw error;
       gets.#objects.length = 0;
       for (let i = 0; i < keys.length; i++) if (gets.statuses[i] === 0) gets.#missed(i, reason);
     }
-    limits.check();
     return gets;
   }
 
@@ -126,7 +148,8 @@ export class ObjectGets implements GetBatch {
     );
   }
 
-  async finish(): Promise<Int32Array> {
+  /** `limits` of the call that reads and finishes in one. */
+  async finish(limits?: Limits): Promise<Int32Array> {
     if (!(await this.#underWay.finish())) throw errors.closed('the batch');
     const statuses = this.statuses.slice();
     const corrupt: number[] = [];
@@ -140,8 +163,13 @@ export class ObjectGets implements GetBatch {
       if (miss === 'corrupt') corrupt.push(i);
     }
     // That it cannot be looked into now changes nothing for this reader.
-    if (corrupt.length > 0) await this.#session?.suspect(pick(this.#keys, corrupt), this.#tenant).catch(() => {});
+    if (corrupt.length > 0) await this.#suspect(corrupt, limits).catch(() => {});
     return statuses;
+  }
+
+  async #suspect(corrupt: readonly number[], limits: Limits | undefined): Promise<void> {
+    const replicas = corrupt.map((i) => this.#objects[i]?.place.replica ?? -1);
+    await this.#session?.suspect(pick(this.#keys, corrupt), replicas, this.#tenant, limits?.ending());
   }
 
   /** Ends the batch without a verdict: nothing that was read counts. */
@@ -149,40 +177,14 @@ export class ObjectGets implements GetBatch {
     await this.#underWay.abort();
   }
 
-  #find(session: Session, i: number, outcome: Outcome<ObjectInfo>, asked: number): void | Promise<void> {
-    if (!outcome.ok) return this.#missed(i, missReason(outcome.status, outcome.why));
-    const { replicas, size, checksum, leaseMs } = outcome.value;
-    const readable = replicas.filter(({ state }) => state === 'complete');
-    const open = (place: Place) => {
-      this.sizes[i] = size;
-      const [expires, coverage] = [asked + leaseMs, new Coverage()];
-      this.#objects[i] = { size, checksum, place, expires, coverage, wanted: 0, miss: undefined };
-    };
-    return this.#locate(session, readable, open, (reason) => this.#missed(i, reason));
-  }
-
-  /** The nearest replica: one in this process before one of a peer. */
-  #locate(
-    session: Session,
-    replicas: readonly Replica[],
-    found: (place: Place) => void,
-    missed: (reason: StoreMissReason) => void,
-  ): void | Promise<void> {
-    const later: Promise<Place>[] = [];
-    let reason: StoreMissReason = 'incomplete';
-    for (const replica of replicas) {
-      try {
-        const place = session.place(replica);
-        if (!(place instanceof Promise)) return found(place);
-        later.push(place);
-      } catch (error) {
-        reason = failure(error) ?? 'removed';
-      }
+  #found(i: number, { size, checksum, leaseMs }: ObjectInfo, place: Place | StoreMissReason, asked: number): void {
+    if (typeof place === 'string') {
+      this.#missed(i, place);
+      return;
     }
-    if (later.length === 0) return missed(reason);
-    return Promise.any(later).then(found, ({ errors: [error] }: AggregateError) =>
-      missed(failure(error) ?? 'peer-lost'),
-    );
+    this.sizes[i] = size;
+    const [expires, coverage] = [asked + leaseMs, new Coverage()];
+    this.#objects[i] = { size, checksum, place, expires, coverage, wanted: 0, miss: undefined };
   }
 
   #missed(i: number, reason: StoreMissReason): void {
@@ -195,7 +197,8 @@ export class ObjectGets implements GetBatch {
     const { counters, verify, requireChecksum } = this.#context;
     const { size, checksum, coverage, miss } = found;
     if (miss !== undefined) return miss;
-    if (now > found.expires) return 'lease-expired';
+    // At that very moment its room may be another's.
+    if (now >= found.expires) return 'lease-expired';
     if (found.place.memory?.retired) return 'removed';
     const comparable = verify && checksum !== undefined && coverage.bytes === size;
     if (comparable && coverage.digest() !== checksum) return 'corrupt';
@@ -236,25 +239,31 @@ export class ObjectGets implements GetBatch {
     const object = this.#objects[index];
     if (object === undefined || object.miss !== undefined || target.length === 0) return;
     const { memory, peer, offset: base } = object.place;
+    const { length } = target;
+    const whole = () => {
+      if (target.length !== length) throw errors.segment('into', length, 'its memory was detached or resized');
+    };
     if (memory !== undefined) {
-      for (let at = 0; at < target.length; at += STEP_BYTES) {
+      for (let at = 0; at < length; at += STEP_BYTES) {
         if (this.#context.pacer.full) await this.#pause(limits);
-        this.#take(object, at, target.length <= STEP_BYTES ? target : target.subarray(at, at + STEP_BYTES));
+        whole();
+        this.#take(object, at, length <= STEP_BYTES ? target : target.subarray(at, at + STEP_BYTES));
       }
       return;
     }
     const { transfer } = this.#context;
     const segment = transfer.register(target);
     try {
-      object.wanted += target.length;
+      object.wanted += length;
       const moves = new Moves();
-      moves.of(peer).push(object.place.segment, base, segment, 0, target.length);
+      moves.of(peer).push(object.place.segment, base, segment, 0, length);
       await this.#receive(moves, [object], limits);
     } finally {
       await transfer.unregister(segment);
     }
-    for (let at = 0; at < target.length && object.miss === undefined; at += STEP_BYTES) {
+    for (let at = 0; at < length && object.miss === undefined; at += STEP_BYTES) {
       if (this.#context.pacer.full) await this.#pause(limits);
+      whole();
       this.#arrived(object, at, target.subarray(at, at + STEP_BYTES));
     }
   }

@@ -7,7 +7,7 @@ import { crc64 } from '../core/checksum.js';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
-import type { Outcome, Replica } from '../master/api.js';
+import type { Outcome, Replica, Status } from '../master/api.js';
 import { STATUS } from '../master/status.js';
 import type { CallLimits } from '../transfer/transfer.js';
 import type { PutBatch, PutBatchOptions } from './api.js';
@@ -18,13 +18,12 @@ import { Moves } from './moves.js';
 import { Pieces } from './pieces.js';
 import { keyName, type Place, type Session } from './session.js';
 
-/**
- * A late write must never land in room that was given to somebody else: the service keeps the room of a put that does not
- * end back for 600 s, and writes end long before.
- */
-const WRITE_WINDOW_MS = 300_000;
+/** What an owner answers that has taken the puts back itself, or has lost everything. */
+const GONE: readonly string[] = ['ERR_PEER', 'ERR_CLOSED', 'ERR_NOT_OWNER', 'ERR_NOT_SUPPORTED'];
 
 interface OpenObject {
+  /** Its key in the client's claims. */
+  readonly name: string;
   readonly size: number;
   readonly places: Place[];
   readonly coverage: Coverage;
@@ -50,7 +49,8 @@ export class ObjectPuts implements PutBatch {
   readonly #upsert: boolean;
   readonly #objects: (OpenObject | undefined)[] = [];
   readonly #underWay = new UnderWay('the batch');
-  readonly #latest = performance.now() + WRITE_WINDOW_MS;
+  /** When its writes must have ended, by the session's clock: late ones must not land in room of somebody else. */
+  readonly #latest: number;
 
   private constructor(
     context: StoreContext,
@@ -58,9 +58,11 @@ export class ObjectPuts implements PutBatch {
     keys: Keys,
     options: PutOptions,
     outcomes: readonly Outcome<Replica[]>[],
+    asked: number,
   ) {
     this.#context = context;
     this.#session = session;
+    this.#latest = asked + session.putWindowMs;
     this.#keys = keys;
     this.#tenant = checkTenant(options.tenant);
     this.#stride = options.stride;
@@ -78,13 +80,30 @@ export class ObjectPuts implements PutBatch {
   ): Promise<ObjectPuts> {
     const session = await limits.within(context.session());
     const metadata = session.metadata(limits.rest());
+    const tenant = checkTenant(options.tenant);
+    const names = Array.from(sizes, (_, i) => keyName(keys.at(i), tenant));
+    const { claims } = session;
+    claims.check();
+    const asked = session.now();
     const start = options.upsert ? metadata.upsertStart : metadata.putStart;
-    const outcomes = await start.call(metadata, session.client, keys, sizes, options, checkTenant(options.tenant));
-    const puts = new ObjectPuts(context, session, keys, options, outcomes);
-    for (const [i, outcome] of outcomes.entries()) {
-      if (!outcome.ok) continue;
-      session.claims.take(keyName(keys.at(i), puts.#tenant), puts);
-      puts.#objects[i] = { size: sizes[i], places: [], coverage: new Coverage(), broken: false };
+    const answer = start.call(metadata, session.client, keys, sizes, options, tenant);
+    const answered = claims.starting(names, answer);
+    let puts: ObjectPuts;
+    let outcomes: readonly Outcome<Replica[]>[];
+    try {
+      outcomes = await answer;
+      puts = new ObjectPuts(context, session, keys, options, outcomes, asked);
+      for (const [i, outcome] of outcomes.entries()) {
+        if (!outcome.ok) continue;
+        claims.take(names[i], puts);
+        puts.#objects[i] = { name: names[i], size: sizes[i], places: [], coverage: new Coverage(), broken: false };
+      }
+    } catch (error) {
+      // Refused arguments have started nothing; after any other error nobody knows.
+      if (!(error instanceof MooncakeError && error.code === 'ERR_INVALID_ARGUMENT')) claims.forget(names);
+      throw error;
+    } finally {
+      answered();
     }
     try {
       for (const [i, outcome] of outcomes.entries()) {
@@ -95,10 +114,15 @@ export class ObjectPuts implements PutBatch {
       }
       limits.check();
     } catch (error) {
-      await puts.abort().catch(() => {});
+      await puts.abort(limits).catch(() => {});
       throw error;
     }
     return puts;
+  }
+
+  /** Every copy of an open object lies in this process. */
+  isNear(object: number): boolean {
+    return this.#objects[object]?.places.every(({ memory }) => memory !== undefined) ?? true;
   }
 
   /** Writes a whole object from memory that need not be registered: the parts in order. */
@@ -113,30 +137,77 @@ export class ObjectPuts implements PutBatch {
     );
   }
 
-  async commit(): Promise<Int32Array> {
+  /** `limits` of the call that writes and commits in one. */
+  async commit(limits?: Limits): Promise<Int32Array> {
     if (!(await this.#underWay.finish())) throw errors.closed('the batch');
-    const { counters } = this.#context;
+    await this.#settled(limits);
     const statuses = this.statuses.slice();
     const whole: number[] = [];
     const broken: number[] = [];
-    for (let i = 0; i < statuses.length; i++) {
-      const object = this.#objects[i];
+    for (const [i, object] of this.#objects.entries()) {
       if (object === undefined) continue;
-      if (!this.#ours(i)) statuses[i] = STATUS.notFound;
+      if (!this.#ours(object)) statuses[i] = STATUS.notFound;
       else if (!object.broken && object.coverage.bytes === object.size) whole.push(i);
       else {
         broken.push(i);
         statuses[i] = STATUS.invalidWrite;
       }
     }
-    await this.#takeBack(broken);
-    if (whole.length > 0) {
-      const metadata = this.#session.metadata();
-      const sums = whole.map((i) => (this.#context.checksum ? this.#objects[i]?.coverage.digest() : undefined));
-      const end = this.#upsert ? metadata.upsertEnd : metadata.putEnd;
-      const ended = await end.call(metadata, this.#session.client, pick(this.#keys, whole), sums, this.#tenant);
-      for (const [n, i] of whole.entries()) statuses[i] = ended[n];
+    // Both at once: from now on another put of this client may have these keys. What is not taken back expires.
+    const takenBack = this.#takeBack(broken, limits).catch(() => {});
+    try {
+      for (const [n, status] of (await this.#end(whole, limits)).entries()) statuses[whole[n]] = status;
+    } catch (error) {
+      this.#context.counters.failedPuts += whole.length + broken.length;
+      throw error;
+    } finally {
+      await takenBack;
     }
+    this.#count(statuses);
+    return statuses;
+  }
+
+  /** `limits` of the call that ends so. */
+  async abort(limits?: Limits): Promise<void> {
+    if (!(await this.#underWay.abort())) return;
+    await this.#settled(limits);
+    const open = [...this.#objects.entries()].filter(([, object]) => object !== undefined);
+    this.#context.counters.failedPuts += open.length;
+    const ours = open.filter(([, object]) => object && this.#ours(object)).map(([i]) => i);
+    await this.#takeBack(ours, limits).catch((error: unknown) => {
+      if (!(error instanceof MooncakeError) || !GONE.includes(error.code)) throw error;
+    });
+  }
+
+  /** Until it is known whose the keys are that another put of this client is asking for. */
+  #settled(limits: Limits | undefined): Promise<void> {
+    const { timeoutMs = this.#context.timeoutMs } = limits?.ending() ?? {};
+    const names = this.#objects.flatMap((object) => object?.name ?? []);
+    return this.#session.claims.answered(names, timeoutMs);
+  }
+
+  /** The put is still this batch's: another of this client has not preempted it. Asked once, at its end. */
+  #ours({ name }: OpenObject): boolean {
+    return this.#session.claims.drop(name, this);
+  }
+
+  async #end(whole: readonly number[], limits: Limits | undefined): Promise<readonly Status[]> {
+    if (whole.length === 0) return [];
+    const metadata = this.#session.metadata(limits?.ending());
+    const sums = whole.map((i) => (this.#context.checksum ? this.#objects[i]?.coverage.digest() : undefined));
+    const end = this.#upsert ? metadata.upsertEnd : metadata.putEnd;
+    return end.call(metadata, this.#session.client, pick(this.#keys, whole), sums, this.#tenant);
+  }
+
+  async #takeBack(positions: readonly number[], limits: Limits | undefined): Promise<void> {
+    if (positions.length === 0) return;
+    const metadata = this.#session.metadata(limits?.ending());
+    const revoke = this.#upsert ? metadata.upsertRevoke : metadata.putRevoke;
+    await revoke.call(metadata, this.#session.client, pick(this.#keys, positions), this.#tenant);
+  }
+
+  #count(statuses: Int32Array): void {
+    const { counters } = this.#context;
     for (const [i, status] of statuses.entries()) {
       if (status === STATUS.ok) {
         counters.puts++;
@@ -144,30 +215,6 @@ export class ObjectPuts implements PutBatch {
       } else if (status === STATUS.exists) counters.existing++;
       else counters.failedPuts++;
     }
-    return statuses;
-  }
-
-  async abort(): Promise<void> {
-    if (!(await this.#underWay.abort())) return;
-    const open = [...this.#objects.keys()].filter((i) => this.#objects[i] !== undefined);
-    this.#context.counters.failedPuts += open.length;
-    const lost = (error: unknown) => {
-      // An owner that is gone has taken them back itself, or has lost everything.
-      if (!(error instanceof MooncakeError) || error.code !== 'ERR_PEER') throw error;
-    };
-    await this.#takeBack(open.filter((i) => this.#ours(i))).catch(lost);
-  }
-
-  /** The put is still this batch's: another of this client has not preempted it. Asked once, at its end. */
-  #ours(i: number): boolean {
-    return this.#session.claims.drop(keyName(this.#keys.at(i), this.#tenant), this);
-  }
-
-  async #takeBack(positions: readonly number[]): Promise<void> {
-    if (positions.length === 0) return;
-    const metadata = this.#session.metadata();
-    const revoke = this.#upsert ? metadata.upsertRevoke : metadata.putRevoke;
-    await revoke.call(metadata, this.#session.client, pick(this.#keys, positions), this.#tenant);
   }
 
   /** The objects that a failed write touched are broken. */
@@ -199,8 +246,11 @@ export class ObjectPuts implements PutBatch {
         for (let at = 0; at < part.length; at += STEP_BYTES) {
           const piece = part.length <= STEP_BYTES ? part : part.subarray(at, at + STEP_BYTES);
           if (this.#context.pacer.full) await this.#pause(limits);
+          const end = offset + piece.length;
+          // Memory that can be resized may have grown since; what lies behind the object is another's.
+          if (end > object.size) throw errors.invalidArgument('value', end, `the ${object.size} bytes that it had`);
           this.#take(object, index, offset, piece, segment, at, moves);
-          offset += piece.length;
+          offset = end;
         }
       }
       await this.#send(moves, limits);
@@ -255,7 +305,7 @@ export class ObjectPuts implements PutBatch {
     at: number,
     moves: Moves,
   ): void {
-    if (performance.now() > this.#latest) throw errors.timeout('a put', WRITE_WINDOW_MS);
+    this.#left();
     const run = object.coverage.add(offset, piece.length);
     if (run === undefined) {
       const range = `bytes ${offset} to ${offset + piece.length} of object ${index}`;
@@ -279,6 +329,17 @@ export class ObjectPuts implements PutBatch {
 
   async #send(moves: Moves, limits: Limits): Promise<void> {
     if (moves.empty) return;
-    await limits.move(this.#underWay.signal, (rest) => moves.run((peer, descriptors) => peer.write(descriptors, rest)));
+    const left = this.#left();
+    await limits.move(this.#underWay.signal, ({ signal, timeoutMs = left }) => {
+      const rest = { signal, timeoutMs: Math.min(timeoutMs, Math.ceil(left)) };
+      return moves.run((peer, descriptors) => peer.write(descriptors, rest));
+    });
+  }
+
+  /** Milliseconds in which writes must have ended. Throws ERR_TIMEOUT where there are none. */
+  #left(): number {
+    const left = this.#latest - this.#session.now();
+    if (left <= 0) throw errors.timeout('a put', this.#session.putWindowMs);
+    return left;
   }
 }

@@ -110,7 +110,8 @@ export class RemoteMetadata implements MetadataClient {
   }
 
   async segments(): Promise<SegmentFigures[]> {
-    return list('segments', await this.#ask('segments', {})) as SegmentFigures[];
+    const segments = list('segments', await this.#ask('segments', {}));
+    return segments.map((segment) => message('a segment', segment) as unknown as SegmentFigures);
   }
 
   /** Asks the owner to look at objects that came out corrupt here. */
@@ -137,7 +138,7 @@ export class RemoteMetadata implements MetadataClient {
 
   async #start(call: string, keys: Keys, sizes: Float64Array, config: ReplicateConfig, tenant: string) {
     const fields = { ...packKeys(keys), sizes: packed(sizes), config: configOf(config), tenant };
-    return unpackPlaces(message('the answer', await this.#ask(call, fields)), keys.length);
+    return unpackPlaces(message('the answer', await this.#ask(call, fields)), sizes);
   }
 
   async #statuses(call: string, keys: Keys, tenant: string, fields: Message = {}): Promise<Status[]> {

@@ -30,6 +30,8 @@ import {
 export interface Served {
   /** The address under which the metadata knows the segments; clients reach them through the peer they asked. */
   readonly home: string;
+  /** How long the metadata keeps the room of a put back that does not end. */
+  readonly putReleaseMs: number;
   readonly metadata: MetadataClient;
   /** Reads objects where they lie and removes those that are corrupt. */
   examine(keys: Keys, tenant: string): Promise<void>;
@@ -70,9 +72,12 @@ class StoreServer {
     return this.#call(call, client, asked, signal);
   }
 
-  /** No more clients: what they have not ended is taken back. */
+  /**
+   * No more clients. What they have not ended is left to expire: their connections live on, and writes that are under way
+   * on them must not land in room that was given away.
+   */
   close(): void {
-    for (const clients of this.#clients.values()) for (const client of clients.values()) void this.#end(client);
+    for (const clients of this.#clients.values()) for (const client of clients.values()) client.gone = true;
     this.#clients.clear();
   }
 
@@ -90,7 +95,8 @@ class StoreServer {
     if (clients.size >= MAX_CLIENTS) throw errors.queueFull(MAX_CLIENTS);
     const client: Client = { id: uuid(), open: new Map(), gone: false };
     clients.set(client.id, client);
-    return { version: VERSION, client: client.id, home: this.#served.home };
+    const { home, putReleaseMs } = this.#served;
+    return { version: VERSION, client: client.id, home, putReleaseMs };
   }
 
   async #call(call: string, client: Client, asked: Message, signal: AbortSignal): Promise<unknown> {

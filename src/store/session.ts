@@ -9,24 +9,33 @@ import type { MetadataClient, Replica, Uuid } from '../master/api.js';
 import type { CallLimits, Peer, Transfer } from '../transfer/transfer.js';
 import type { SegmentMemory } from './memory.js';
 
-/** Where a replica's bytes are reached: in this process, or through a peer's segment. `offset` in bytes. */
+/** Where a replica's bytes are reached: in this process, or through a peer's segment. `replica` is its id, `offset` in bytes. */
 export type Place =
-  | { readonly memory: SegmentMemory; readonly peer?: undefined; readonly offset: number }
-  | { readonly memory?: undefined; readonly peer: Peer; readonly segment: number; readonly offset: number };
+  | { readonly replica: number; readonly memory: SegmentMemory; readonly peer?: undefined; readonly offset: number }
+  | {
+      readonly replica: number;
+      readonly memory?: undefined;
+      readonly peer: Peer;
+      readonly segment: number;
+      readonly offset: number;
+    };
 
 export interface Session {
   readonly client: Uuid;
   /** The puts that this client has not ended. */
   readonly claims: Claims;
+  /** Milliseconds from the start of a put in which its writes must have ended: later its room may be another's. */
+  readonly putWindowMs: number;
   /** The metadata service; calls of one in another process end by these limits. */
   metadata(limits?: CallLimits): MetadataClient;
   /** Throws ERR_SEGMENT where the segment is gone, ERR_PEER where its owner is. */
   place(replica: Replica): Place | Promise<Place>;
   /**
-   * These objects did not have their checksum when they were read: those that are corrupt where they lie are removed, so
-   * that they are computed and stored anew. Bytes that changed on their way cost no other reader the object.
+   * These replicas did not have their checksum when they were read: objects that are corrupt where they lie are removed,
+   * so that they are computed and stored anew. Bytes that changed on their way cost no other reader the object, nor does
+   * what was stored in its place since.
    */
-  suspect(keys: Keys, tenant: string): Promise<void>;
+  suspect(keys: Keys, replicas: readonly number[], tenant: string, limits?: CallLimits): Promise<void>;
   /** Milliseconds, by the clock that leases are measured with. */
   now(): number;
 }
@@ -42,9 +51,43 @@ export function keyName(key: Uint8Array, tenant: string): string {
  */
 export class Claims {
   readonly #batches = new Map<string, Claimant>();
+  readonly #starts = new Set<Start>();
+  #closed = false;
+
+  /** Throws ERR_CLOSED when no put may start any more. */
+  check(): void {
+    if (this.#closed) throw errors.closed('the store');
+  }
+
+  /** A start is under way, and the service may have preempted a put of ours for it; until the function returned is called. */
+  starting(names: readonly string[], answer: Promise<unknown>): () => void {
+    const start = { names, answer };
+    this.#starts.add(start);
+    return () => this.#starts.delete(start);
+  }
+
+  /**
+   * Waits for the starts under way of these keys: before their answers nobody knows whose the puts are. Where the answers
+   * do not come in time, nobody's.
+   */
+  async answered(names: readonly string[], timeoutMs: number): Promise<void> {
+    const until = performance.now() + timeoutMs;
+    while (this.#starts.size > 0) {
+      const asked = new Set(names);
+      const starts = [...this.#starts].filter((start) => start.names.some((name) => asked.has(name)));
+      if (starts.length === 0) return;
+      const answers = Promise.allSettled(starts.map(({ answer }) => answer));
+      if (!(await inTime(answers, until - performance.now()))) return this.forget(names);
+    }
+  }
 
   take(name: string, batch: Claimant): void {
     this.#batches.set(name, batch);
+  }
+
+  /** A start of these keys has no known end: whoever had them cannot know whether they still are his. */
+  forget(names: readonly string[]): void {
+    for (const name of names) this.#batches.delete(name);
   }
 
   /** Gives the claim back; false where another batch has it by now. */
@@ -52,14 +95,32 @@ export class Claims {
     return this.#batches.get(name) === batch && this.#batches.delete(name);
   }
 
-  /** Ends every batch: no write of this client lands anywhere any more. */
-  async abort(): Promise<void> {
+  /** Ends every batch, those too that are being started: no write of this client lands anywhere any more. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled([...this.#starts].map(({ answer }) => answer));
     await Promise.allSettled([...new Set(this.#batches.values())].map((batch) => batch.abort()));
   }
 }
 
+/** False where the work has not ended so many milliseconds later. */
+async function inTime(work: Promise<unknown>, milliseconds: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(resolve, milliseconds, false);
+  });
+  const ended = await Promise.race([work.then(() => true), late]);
+  clearTimeout(timer);
+  return ended;
+}
+
 interface Claimant {
   abort(): Promise<void>;
+}
+
+interface Start {
+  readonly names: readonly string[];
+  readonly answer: Promise<unknown>;
 }
 
 /** A random id for a client or a segment. */

@@ -64,13 +64,20 @@ export async function putValues(
   const limits = new Limits(object('options', options), context);
   const sizes = Float64Array.from(values, (parts) => parts.reduce((sum, part) => sum + part.length, 0));
   const puts = await ObjectPuts.open(context, keys, sizes, { ...options, stride: 1, upsert }, limits);
-  const writes = values.map((parts, i) => (puts.statuses[i] === 0 ? puts.fill(i, parts, limits) : undefined));
-  const failed = (await Promise.allSettled(writes)).find((write) => write.status === 'rejected');
+  const write = (i: number) => (puts.statuses[i] === 0 ? puts.fill(i, values[i], limits) : undefined);
+  const failed = await moveAll(keys.length, (i) => puts.isNear(i), write);
   if (failed !== undefined && keys.length === 1) {
-    await puts.abort();
+    // What went wrong with the write is the news, not what went wrong with taking it back.
+    await puts.abort(limits).catch(() => {});
     throw failed.reason;
   }
-  return { statuses: await puts.commit(), reasons: puts.reasons };
+  return { statuses: await puts.commit(limits), reasons: puts.reasons };
+}
+
+function checkGet(options: GetValueOptions): GetValueOptions {
+  const { size } = object('options', options);
+  if (size !== undefined) integer('size', size, 1, Number.MAX_SAFE_INTEGER);
+  return options;
 }
 
 /** Memory of `size` bytes that is not cleared first. */
@@ -94,20 +101,17 @@ export async function getValues(
   target: (key: number, size: number) => Uint8Array | undefined,
   options: GetValueOptions,
 ): Promise<Int32Array> {
-  const limits = new Limits(object('options', options), context);
+  const limits = new Limits(checkGet(options), context);
   const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
-  const targets = Array.from(gets.statuses, (status, i) => {
-    if (status !== 0) return undefined;
+  const read = (i: number) => {
+    if (gets.statuses[i] !== 0) return undefined;
     const fits = options.size === undefined || options.size === gets.sizes[i];
     const into = fits ? target(i, gets.sizes[i]) : undefined;
-    if (into === undefined) gets.refuse(i, 'size');
-    return into;
-  });
-  await settled(
-    gets,
-    targets.map((into, i) => into && gets.fill(i, into, limits)),
-  );
-  return gets.finish();
+    if (into !== undefined) return gets.fill(i, into, limits);
+    return gets.refuse(i, 'size');
+  };
+  await readAll(gets, keys.length, read);
+  return gets.finish(limits);
 }
 
 /** An object where it lies; a copy where that is in another process. */
@@ -116,7 +120,7 @@ export async function viewValue(
   keys: Keys,
   options: GetValueOptions,
 ): Promise<ObjectView | undefined> {
-  const limits = new Limits(object('options', options), context);
+  const limits = new Limits(checkGet(options), context);
   const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
   const found = gets.found(0);
   if (found === undefined) return undefined;
@@ -124,8 +128,8 @@ export async function viewValue(
   const { memory, offset } = place;
   if (options.size !== undefined && options.size !== size) gets.refuse(0, 'size');
   const bytes = memory ? memory.bytes.subarray(offset, offset + size) : uncleared(size);
-  await settled(gets, [memory ? gets.check(0, limits) : gets.fill(0, bytes, limits)]);
-  const [status] = await gets.finish();
+  await readAll(gets, 1, () => (memory ? gets.check(0, limits) : gets.fill(0, bytes, limits)));
+  const [status] = await gets.finish(limits);
   if (status !== 0) return undefined;
   const verified = context.verify && checksum !== undefined;
   return memory ? new ObjectView(bytes, verified, memory, () => gets.leaseMs(0)) : new ObjectView(bytes, verified);
@@ -141,12 +145,40 @@ export async function examine(context: StoreContext, keys: Keys, tenant: string)
     limits,
   );
   for (let i = 0; i < keys.length; i++) await gets.check(i, limits);
-  await gets.finish();
+  await gets.finish(limits);
+}
+
+/**
+ * Moves objects: those in this process one after the other, as they share its one thread, those of peers all at once.
+ * Resolves when no move is under way any more, with what the first failed with.
+ */
+async function moveAll(
+  objects: number,
+  isNear: (i: number) => boolean,
+  move: (i: number) => Promise<void> | void,
+): Promise<{ reason: unknown } | undefined> {
+  let failed: { reason: unknown } | undefined;
+  const fail = (reason: unknown) => {
+    failed ??= { reason };
+  };
+  const far: Promise<void>[] = [];
+  for (let i = 0; i < objects; i++) {
+    try {
+      const moving = move(i);
+      if (!moving) continue;
+      if (isNear(i)) await moving;
+      else far.push(moving.catch(fail));
+    } catch (error) {
+      fail(error);
+    }
+  }
+  await Promise.all(far);
+  return failed;
 }
 
 /** Waits for all reads, so that none writes into the caller's memory afterwards; throws what the first failed with. */
-async function settled(gets: ObjectGets, reads: readonly (Promise<void> | undefined)[]): Promise<void> {
-  const failed = (await Promise.allSettled(reads)).find((read) => read.status === 'rejected');
+async function readAll(gets: ObjectGets, objects: number, read: (i: number) => Promise<void> | void): Promise<void> {
+  const failed = await moveAll(objects, (i) => gets.found(i)?.place.memory !== undefined, read);
   if (failed === undefined) return;
   await gets.abort();
   throw failed.reason;

@@ -5,7 +5,7 @@
  */
 import { errors } from '../core/errors.js';
 import { Keys } from '../core/keys.js';
-import type { ObjectInfo, Outcome, Replica, ReplicateConfig } from '../master/api.js';
+import type { ObjectInfo, Outcome, Replica, ReplicateConfig, Uuid } from '../master/api.js';
 
 export const SERVICE = 'mooncake-store';
 export const VERSION = 1;
@@ -17,6 +17,23 @@ export function message(what: string, value: unknown): Message {
     throw errors.protocol(`${what} is no object`, value);
   }
   return value as Message;
+}
+
+/** What an owner says to a new client. */
+export interface Hello {
+  readonly client: Uuid;
+  /** The address under which the metadata knows the segments; they are reached through the peer that answered. */
+  readonly home: string;
+  /** How long the room of a put that does not end is kept back. */
+  readonly putReleaseMs: number;
+}
+
+export function unpackHello(answer: unknown): Hello {
+  const { client, home, putReleaseMs } = message('the answer to hello', answer);
+  if (!Number.isSafeInteger(putReleaseMs) || (putReleaseMs as number) < 0) {
+    throw errors.protocol('putReleaseMs is no time', putReleaseMs);
+  }
+  return { client: text('client', client), home: text('home', home), putReleaseMs: putReleaseMs as number };
 }
 
 type NumberArray = Uint8Array | Uint32Array | Int32Array | Float64Array | BigUint64Array;
@@ -161,6 +178,7 @@ function unpackOutcomes<T>(answer: Message, count: number, value: (row: unknown)
   const rows = list('rows', answer.rows);
   if (rows.length !== count) throw errors.protocol(`${rows.length} answers for ${count} keys`, rows);
   return rows.map((row, i) => {
+    if (statuses[i] > 0) throw errors.protocol('a status is above 0', statuses[i]);
     if (statuses[i] === 0) return { ok: true, value: value(row) };
     return { ok: false, status: statuses[i], why: text('why', row) };
   });
@@ -171,8 +189,20 @@ export function packPlaces(outcomes: readonly Outcome<Replica[]>[]): Message {
   return { ...packOutcomes(outcomes, (replicas) => replicas.map((each) => rows.row(each))), segments: rows.segments };
 }
 
-export function unpackPlaces(answer: Message, count: number): Outcome<Replica[]>[] {
-  return unpackOutcomes(answer, count, replicaReader(answer.segments));
+/** Where objects of these sizes are to be written. */
+export function unpackPlaces(answer: Message, sizes: Float64Array): Outcome<Replica[]>[] {
+  const outcomes = unpackOutcomes(answer, sizes.length, replicaReader(answer.segments));
+  for (const [i, outcome] of outcomes.entries()) {
+    if (!outcome.ok) continue;
+    if (outcome.value.length === 0) throw errors.protocol('an object was started without a replica', i);
+    checkSizes(outcome.value, sizes[i]);
+  }
+  return outcomes;
+}
+
+function checkSizes(replicas: readonly Replica[], size: number): void {
+  const other = replicas.find((replica) => replica.size !== size);
+  if (other) throw errors.protocol(`a replica of an object of ${size} bytes has another size`, other.size);
 }
 
 export function packInfos(outcomes: readonly Outcome<ObjectInfo>[]): Message {
@@ -190,9 +220,11 @@ export function unpackInfos(answer: Message, count: number): Outcome<ObjectInfo>
   const replicas = replicaReader(answer.segments);
   return unpackOutcomes(answer, count, (value) => {
     const [rows, size, checksum, leaseMs] = list('object', value);
-    const sum = typeof checksum === 'number' ? BigInt(checksum) : checksum;
+    const sum = Number.isInteger(checksum) ? BigInt(checksum as number) : checksum;
     const good = Number.isSafeInteger(size) && (size as number) > 0 && typeof leaseMs === 'number' && leaseMs >= 0;
     if (!good || (sum !== null && typeof sum !== 'bigint')) throw errors.protocol('an object is malformed', value);
-    return { replicas: replicas(rows), size: size as number, checksum: sum ?? undefined, leaseMs: leaseMs as number };
+    const copies = replicas(rows);
+    checkSizes(copies, size as number);
+    return { replicas: copies, size: size as number, checksum: sum ?? undefined, leaseMs: leaseMs as number };
   });
 }

@@ -39,8 +39,11 @@ export async function startRelay(targetPort: number, options: RelayOptions = {})
         const out = options.onChunk ? await options.onChunk(direction, chunk, connection) : chunk;
         if (out && out.length > 0 && !to.destroyed && !to.write(out)) {
           await new Promise<void>((resolve) => {
-            to.once('drain', resolve);
-            to.once('close', resolve);
+            const done = () => {
+              to.off('drain', done).off('close', done);
+              resolve();
+            };
+            to.on('drain', done).on('close', done);
           });
         }
         from.resume();
