@@ -108,20 +108,20 @@ export class StoreRequest {
 
   /**
    * The blocks that are full at token `full` and were neither saved nor found in the store before; the first ones, full at
-   * token `before`, are ready to be read.
+   * token `ready`, may be read before the step.
    */
-  saves(before: number, full: number): SaveJob[] {
+  saves(ready: number, full: number): SaveJob[] {
     const presence = this.lookup?.presence;
     return this.#groups.flatMap(({ blockSize }, group) => {
-      const end = Math.floor(Math.min(full, this.request.tokens.length) / blockSize);
+      const end = Math.floor(full / blockSize);
       const positions: number[] = [];
       for (let position = this.#next[group]; position < end; position++) {
         if (!presence?.has(group, position) && this.#block(group, position) !== undefined) positions.push(position);
       }
       this.#next[group] = Math.max(this.#next[group], end);
       if (positions.length === 0) return [];
-      const ready = positions.filter((position) => (position + 1) * blockSize <= before).length;
-      return [{ ...this.#pick(group, positions), ready }];
+      const before = positions.filter((position) => (position + 1) * blockSize <= ready).length;
+      return [{ ...this.#pick(group, positions), ready: before }];
     });
   }
 
