@@ -3,6 +3,7 @@
  * fills layer by layer as the forward pass leaves them. Nothing is visible before the last layer of a block is there.
  */
 import { STATUS } from '../master/status.js';
+import type { CallLimits } from '../transfer/transfer.js';
 import { blockKeys } from './blocks.js';
 import type { SaveJob } from './store-metadata.js';
 import { MAX_OBJECTS } from './store-objects.js';
@@ -42,6 +43,8 @@ export class ForwardPass {
   }
 }
 
+type SaveLimits = Required<CallLimits>;
+
 /** Blocks of a batch with their hashes. */
 export interface SaveBlocks {
   readonly blockIds: readonly number[];
@@ -62,6 +65,7 @@ export class SaveBatch {
   readonly #target: Target;
   readonly #layers: readonly number[];
   readonly #pass: ForwardPass;
+  readonly #controller = new AbortController();
 
   constructor(
     context: StoreWorkerContext,
@@ -80,27 +84,30 @@ export class SaveBatch {
     this.left = new Promise((resolve) => {
       leave = resolve;
     });
-    this.done = limiter.run(async () => {
-      try {
-        await this.#run(leave);
-      } catch (error) {
+    const limits = { signal: this.#controller.signal, timeoutMs: context.saveTimeoutMs };
+    // Blocks are kept for those that wait their turn too: behind a store that hangs, not for ever.
+    const run = limiter.run(() => this.#run(limits, leave), limits);
+    this.done = run
+      .catch((error) => {
         // A block that is not saved is computed again by whoever needs it.
-        context.onError(error);
+        if (!limits.signal.aborted) context.onError(error);
         context.stats.failedSaveBlocks += blocks.blockIds.length;
-      } finally {
-        leave();
-      }
-    });
+      })
+      .finally(leave);
   }
 
-  async #run(leave: () => void): Promise<void> {
-    const { store, tenant, put, saveTimeoutMs, attached, closed, stats } = this.#context;
+  /** Saves nothing, unless it is all but done; `left` and `done` say when it has ended. */
+  giveUp(): void {
+    this.#controller.abort();
+  }
+
+  async #run(limits: SaveLimits, leave: () => void): Promise<void> {
+    const { store, tenant, put, attached, stats } = this.#context;
     const { blockIds, ready, hashes, width } = this.blocks;
     if (!(await attached())) {
       stats.failedSaveBlocks += blockIds.length;
       return;
     }
-    const limits = { signal: closed, timeoutMs: saveTimeoutMs };
     const { prefix, bytes } = this.#target;
     const keys = blockKeys([prefix], hashes, width);
     const batch = await store.openPut(keys, bytes, { ...put, stride: bytes, tenant, ...limits });
@@ -123,6 +130,8 @@ export class SaveBatch {
       leave();
       statuses = await batch.commit();
     } catch (error) {
+      // What is still read of the blocks goes into objects that nobody will see.
+      leave();
       await batch.abort();
       throw error;
     }
@@ -138,7 +147,7 @@ export class SaveBatch {
     batch: Awaited<ReturnType<StoreWorkerContext['store']['openPut']>>,
     indices: readonly number[],
     layer: number | undefined,
-    limits: { signal: AbortSignal; timeoutMs: number },
+    limits: SaveLimits,
   ): Promise<void> {
     if (indices.length === 0) return;
     const sourceBlocks = indices.map((at) => this.blocks.blockIds[at]);

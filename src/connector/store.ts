@@ -113,7 +113,6 @@ export class MooncakeStoreConnector implements KvConnector {
   createWorker(engine: EngineInfo, rank: number): WorkerConnector {
     const { put, loadTimeoutMs, saveTimeoutMs, batchBytes, asideBytes, maxLoads, maxSaves, onError } = this.#options;
     const store = this.#store(integer('rank', rank, 0, (engine.tensorParallelSize ?? 1) - 1));
-    const close = new AbortController();
     let claimed: NamespaceClaim | undefined;
     const context: StoreWorkerContext = {
       store,
@@ -123,7 +122,6 @@ export class MooncakeStoreConnector implements KvConnector {
       saveTimeoutMs,
       batchBytes,
       attached: async () => claimed !== undefined && this.#attach(store, claimed),
-      closed: close.signal,
       onError,
       stats: {
         loadedBlocks: 0,
@@ -150,7 +148,7 @@ export class MooncakeStoreConnector implements KvConnector {
         void this.#attach(store, claim);
       },
     };
-    return new StoreWorker(context, options, () => close.abort());
+    return new StoreWorker(context, options);
   }
 
   /**
