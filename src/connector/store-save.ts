@@ -13,21 +13,21 @@ import { type Limiter, pickHashes, type StoreWorkerContext } from './store-worke
 /** Says when a layer of the step has been computed. */
 export class ForwardPass {
   readonly #layers = new Map<number, { computed: Promise<boolean>; settle: (computed: boolean) => void }>();
-  #over: boolean | undefined;
+  #over = false;
 
   /** True when the layer has been computed; false when the pass ended without. */
-  async layer(layer: number): Promise<boolean> {
-    return this.#over ?? this.#gate(layer).computed;
+  layer(layer: number): Promise<boolean> {
+    return this.#gate(layer).computed;
   }
 
   computed(layer: number): void {
     this.#gate(layer).settle(true);
   }
 
-  /** The pass has ended: `complete` or given up. Layers that were not named count alike. */
-  end(complete: boolean): void {
-    this.#over ??= complete;
-    for (const { settle } of this.#layers.values()) settle(this.#over);
+  /** The pass has ended. A layer that was not named was not computed: engines give a step up whose load failed. */
+  end(): void {
+    this.#over = true;
+    for (const { settle } of this.#layers.values()) settle(false);
   }
 
   #gate(layer: number) {
@@ -38,6 +38,7 @@ export class ForwardPass {
         settle = resolve;
       });
       this.#layers.set(layer, (gate = { computed, settle }));
+      if (this.#over) settle(false);
     }
     return gate;
   }

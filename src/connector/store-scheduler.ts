@@ -175,16 +175,20 @@ export class StoreScheduler implements SchedulerConnector {
     const saves = this.#lastSaves;
     // A request that begins beside a synchronous load may share its blocks, and be wrong with them.
     const synchronous = loads.some((job) => !job.async);
-    const computed = ({ requestId, numComputedTokens }: NewRequestData | CachedRequestData) =>
-      numComputedTokens + (output.numScheduledTokens[requestId] ?? 0);
+    const compute = ({ requestId, numComputedTokens }: NewRequestData | CachedRequestData) =>
+      this.#requests
+        .get(requestId)
+        ?.compute(numComputedTokens, numComputedTokens + (output.numScheduledTokens[requestId] ?? 0));
     for (const data of output.newRequests) {
       this.#requests.get(data.requestId)?.setBlocks(data.blockIds);
+      compute(data);
       // None is ready: engines share a block from the step on that computes it, so it may have one not yet written.
-      this.#save(data.requestId, 0, computed(data), synchronous ? undefined : saves);
+      if (!synchronous) this.#save(data.requestId, 0, saves);
     }
     for (const data of output.cachedRequests) {
       this.#requests.get(data.requestId)?.addBlocks(data.newBlockIds);
-      this.#save(data.requestId, data.numComputedTokens, computed(data), saves);
+      compute(data);
+      this.#save(data.requestId, data.numComputedTokens, saves);
     }
     const work = { loads, saves, aborted: this.#aborted, cancelled: this.#cancelled, release: this.#release };
     this.#lastSaves = [];
@@ -203,6 +207,7 @@ export class StoreScheduler implements SchedulerConnector {
     if (invalidBlockIds.length === 0) return;
     const invalid = new Set(invalidBlockIds);
     for (const own of this.#requests.values()) {
+      own?.doubt();
       if (own === undefined || own.loadFailed) continue;
       own.failLoad(invalid);
       if (own.loadFailed) this.#stats.failedLoads++;
@@ -332,16 +337,10 @@ export class StoreScheduler implements SchedulerConnector {
     return this.#engine.role !== 'consumer' && this.#attached === true;
   }
 
-  /**
-   * Plans the saves of a request that has the KV of `computed` tokens when the step has ended, and of `ready` before it;
-   * without `saves` they are only noted for later.
-   */
-  #save(id: string, ready: number, computed: number, saves: SaveJob[] | undefined): void {
+  /** Plans the saves of a request; the KV of its first `ready` tokens may be read before the step. */
+  #save(id: string, ready: number, saves: SaveJob[]): void {
     const own = this.#requests.get(id);
-    if (own === undefined) return;
-    // Draft tokens are scheduled too, but are not the request's yet: their KV may be that of others.
-    own.computed = Math.min(computed, own.request.tokens.length);
-    if (saves === undefined || !this.#saving) return;
+    if (own === undefined || !this.#saving) return;
     const hashed = this.#hashable(own, () => {
       const jobs = own.saves(ready, own.computed);
       if (jobs.length > 0) own.saved = true;
@@ -357,7 +356,7 @@ export class StoreScheduler implements SchedulerConnector {
       (load.sent ? this.#aborted : this.#cancelled).push(id);
     this.#loads = this.#loads.filter((other) => other !== own);
     own.setBlocks(blockIds);
-    this.#save(id, own.computed, own.computed, this.#lastSaves);
+    this.#save(id, own.computed, this.#lastSaves);
     if (!own.saved || !own.hasBlocks) return false;
     this.#release.push(id);
     this.#releasing.add(id);

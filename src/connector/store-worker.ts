@@ -98,7 +98,7 @@ export class StoreWorker implements WorkerConnector {
   bindConnectorMetadata(metadata: unknown): void {
     this.#registered();
     this.#step = metadata as StoreStep;
-    this.#pass.end(false);
+    this.#pass.end();
     this.#pass = new ForwardPass();
     for (const id of this.#step.aborted) this.#loads.get(id)?.abort();
     this.#received.push(...this.#step.cancelled);
@@ -106,7 +106,7 @@ export class StoreWorker implements WorkerConnector {
   }
 
   clearConnectorMetadata(): void {
-    this.#pass.end(false);
+    this.#pass.end();
     // Ended by now, but in a step that failed: its requests may lose their blocks next.
     for (const task of this.#stepLoads) task.abort();
     this.#step = NO_WORK;
@@ -164,7 +164,7 @@ export class StoreWorker implements WorkerConnector {
   }
 
   async waitForSave(): Promise<void> {
-    this.#pass.end(true);
+    this.#pass.end();
     // What was not read by layer is loaded by now, so that its errors belong to this step.
     await Promise.all(this.#stepLoads.map(({ done }) => done));
     const { groups } = this.#registered();
@@ -193,7 +193,7 @@ export class StoreWorker implements WorkerConnector {
   }
 
   async shutdown(): Promise<void> {
-    this.#pass.end(false);
+    this.#pass.end();
     for (const task of this.#loads.values()) task.abort();
     for (const { batch } of this.#saves) batch.giveUp();
     await Promise.all([...this.#loads.values()].map(({ done }) => done));

@@ -67,6 +67,59 @@ test('draft tokens that were scheduled and rejected are not saved as if they wer
   });
 });
 
+/** One step of a request on the first rank of an engine; `layers` says which are announced. */
+async function step(
+  { scheduler, workers }: HarnessEngine,
+  output: Parameters<HarnessEngine['scheduler']['buildConnectorMeta']>[0],
+  layers: number[],
+): Promise<void> {
+  const [worker] = workers;
+  worker.bindConnectorMetadata(structuredClone(scheduler.buildConnectorMeta(output)));
+  worker.startLoadKv();
+  for (const layer of layers) worker.saveKvLayer(layer);
+  await worker.waitForSave();
+  const { sending, receiving } = worker.getFinished([]);
+  worker.clearConnectorMetadata();
+  scheduler.updateConnectorOutput({ finishedSending: sending, finishedReceiving: receiving, invalidBlockIds: [] });
+}
+
+test('a layer that the engine does not announce was not computed: nothing is saved, until it is', async () => {
+  await withEngine({}, async (engine) => {
+    const { scheduler, workers } = engine;
+    const request = { requestId: 'given up', tokens: TOKENS, numPromptTokens: TOKENS.length };
+    const blockIds: GroupBlocks = [[1, 2, 3, 4, 5]];
+    await pause();
+    scheduler.updateStateAfterAlloc(request, blockIds, 0);
+    const fresh = { requestId: 'given up', blockIds, numComputedTokens: 0 };
+    const numScheduledTokens = { 'given up': 18 };
+    await step(engine, { ...OUTPUT, newRequests: [fresh], numScheduledTokens }, [0]);
+    while (workers[0].stats().failedSaveBlocks < 4) await pause();
+    assert.is(workers[0].stats().savedBlocks, 0);
+
+    // The engine computes it again.
+    const again = { requestId: 'given up', newBlockIds: [[]], numComputedTokens: 0 };
+    await step(engine, { ...OUTPUT, cachedRequests: [again], numScheduledTokens }, [0, 1]);
+    while (workers[0].stats().savedBlocks < 4) await pause();
+  });
+});
+
+test('an aborted request saves nothing of a step that was given up', async () => {
+  await withEngine({}, async ({ scheduler }) => {
+    const request = { requestId: 'aborted', tokens: TOKENS, numPromptTokens: TOKENS.length };
+    const blockIds: GroupBlocks = [[1, 2, 3, 4, 5]];
+    await pause();
+    scheduler.updateStateAfterAlloc(request, blockIds, 0);
+    const fresh = { requestId: 'aborted', blockIds, numComputedTokens: 0 };
+    scheduler.buildConnectorMeta({ ...OUTPUT, newRequests: [fresh], numScheduledTokens: { aborted: 9 } });
+    const cached = { requestId: 'aborted', newBlockIds: [[]], numComputedTokens: 9 };
+    scheduler.buildConnectorMeta({ ...OUTPUT, cachedRequests: [cached], numScheduledTokens: { aborted: 9 } });
+    // Another request lost its load: the engine may have thrown the whole step away.
+    scheduler.updateConnectorOutput({ finishedSending: [], finishedReceiving: [], invalidBlockIds: [63] });
+    scheduler.requestFinished(request, blockIds);
+    assert.equal(saved(scheduler.buildConnectorMeta({ ...OUTPUT, numScheduledTokens: {} })), []);
+  });
+});
+
 test('of a block that the engine has in part, nothing is offered', async () => {
   await withEngine({}, async (engine) => {
     await engine.run({ tokens: TOKENS });
