@@ -46,8 +46,12 @@ async function ask({ scheduler }: HarnessEngine, requestId: string, tokens: numb
   }
 }
 
-const saved = (metadata: unknown) =>
-  (metadata as { saves: { positions: number[] }[] }).saves.flatMap(({ positions }) => positions);
+interface StoreStep {
+  loads: { groups: { blockIds: number[] }[] }[];
+  saves: { positions: number[] }[];
+}
+
+const saved = (metadata: unknown) => (metadata as StoreStep).saves.flatMap(({ positions }) => positions);
 
 test('draft tokens that were scheduled and rejected are not saved as if they were the last token', async () => {
   await withEngine({}, async ({ scheduler }) => {
@@ -123,7 +127,11 @@ test('an aborted request saves nothing of a step that was given up', async () =>
 test('of a block that the engine has in part, nothing is offered', async () => {
   await withEngine({}, async (engine) => {
     await engine.run({ tokens: TOKENS });
-    assert.is((await ask(engine, 'whole', TOKENS, 4)).offered, 12);
+    const { request, offered } = await ask(engine, 'whole', TOKENS, 4);
+    assert.is(offered, 12);
+    engine.scheduler.updateStateAfterAlloc(request, [[1, 2, 3, 4, 5]], 12);
+    const { loads } = engine.scheduler.buildConnectorMeta({ ...OUTPUT, numScheduledTokens: {} }) as StoreStep;
+    assert.equal(loads[0].groups[0].blockIds, [2, 3, 4]);
     assert.is((await ask(engine, 'part', TOKENS, 6)).offered, 0);
     assert.is((await ask(engine, 'prompt', TOKENS, 18)).offered, 0);
   });
