@@ -59,7 +59,14 @@ export class LoadTask {
     this.#aside = aside;
     this.#parts = job.groups.flatMap((blocks) => this.#cut(blocks, sources));
     if (!job.async) this.#prepareGates();
-    this.done = limiter.run(() => this.#run());
+    const limits = { signal: this.#controller.signal, timeoutMs: context.loadTimeoutMs };
+    this.done = limiter
+      .run(() => this.#run(), limits)
+      .catch((error) => {
+        if (!this.aborted) context.onError(error);
+        this.#lose(0);
+      })
+      .then(() => this.#judge());
   }
 
   /** Gives the load up; `done` says when it has let go of the cache. */
@@ -108,11 +115,13 @@ export class LoadTask {
   }
 
   async #run(): Promise<void> {
-    const { stats, attached } = this.#context;
-    if (!(await attached()) || this.aborted) this.#lose(0);
+    if (!(await this.#context.attached()) || this.aborted) this.#lose(0);
     else if (this.job.async) for (const part of this.#parts) await this.#load(part);
     else await Promise.all(this.#parts.map((part) => this.#load(part)));
+  }
 
+  #judge(): void {
+    const { stats } = this.#context;
     this.failed = this.aborted ? [] : this.#lost();
     if (this.aborted) stats.abortedLoads++;
     stats.failedLoadBlocks += this.failed.length;

@@ -72,6 +72,7 @@ export class Presence {
 
 export interface LookupLimits {
   readonly tenant: string | undefined;
+  /** Of the whole lookup, however many calls it takes. */
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
 }
@@ -85,7 +86,7 @@ export interface LookupOptions extends LookupLimits {
 
 /**
  * Looks up the blocks of `hashes` (of `width` bytes). A hole before token `computed` is none: the engine has these
- * blocks itself.
+ * blocks itself. What the store has not answered in time is absent.
  */
 export async function lookUp(
   hashes: Uint8Array,
@@ -94,6 +95,7 @@ export async function lookUp(
   options: LookupOptions,
 ): Promise<Presence> {
   const { groups } = options.needs;
+  const end = performance.now() + options.timeoutMs;
   // Groups whose whole prefix counts come first: they say how far the others are of interest.
   let tokens = (hashes.length / width) * options.hashBlockSize;
   const found: Uint8Array[] = groups.map(() => new Uint8Array(0));
@@ -106,8 +108,11 @@ export async function lookUp(
     const present = new Uint8Array(blocks).fill(ABSENT);
     found[group] = present;
     for (let from = 0; from < blocks; from += WINDOW) {
+      const timeoutMs = Math.floor(end - performance.now());
+      if (timeoutMs < 1) return new Presence(found);
       const to = Math.min(blocks, from + WINDOW);
-      await lookUpWindow(own.subarray(from * width, to * width), width, group, present.subarray(from, to), options);
+      const window = own.subarray(from * width, to * width);
+      await lookUpWindow(window, width, group, present.subarray(from, to), { ...options, timeoutMs });
       const hole = present.findIndex(
         (source, block) => source === ABSENT && block < to && (block + 1) * blockSize > computed,
       );

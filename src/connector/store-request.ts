@@ -35,8 +35,9 @@ export class StoreRequest {
   loadFailed = false;
   /** Some save of it went to the workers. */
   saved = false;
-  /** Tokens whose KV is there when the step that was last built has ended. */
-  computed = 0;
+  /** Tokens whose KV was there before the step that was last built, and is there when it has ended. */
+  #settled = 0;
+  #computed = 0;
   readonly #groups: readonly StoreGroup[];
   readonly #hashBlockSize: number;
   #blocks: number[][];
@@ -64,11 +65,36 @@ export class StoreRequest {
     return this.#blocks.some((ids) => ids.length > 0);
   }
 
+  /** Tokens whose KV is there when the step that was last built has ended. */
+  get computed(): number {
+    return this.#computed;
+  }
+
+  /** A step is built that computes up to token `computed`, where `settled` are there. */
+  compute(settled: number, computed: number): void {
+    // The step before this one was given up: what it was to save was not saved.
+    if (settled < this.#computed) this.#saveFrom(settled);
+    this.#settled = settled;
+    // Draft tokens are scheduled too, but are not the request's yet: their KV may be that of others.
+    this.#computed = Math.min(computed, this.request.tokens.length);
+  }
+
+  /** The step that was last built may have been given up, because some load of it failed. */
+  doubt(): void {
+    this.#computed = Math.min(this.#computed, this.#settled);
+    this.#saveFrom(this.#computed);
+  }
+
+  #saveFrom(token: number): void {
+    this.#next = this.#next.map((next, group) => Math.min(next, Math.floor(token / this.#groups[group].blockSize)));
+  }
+
   /** The engine has taken the blocks away. */
   reset(): void {
     this.setBlocks([]);
-    this.#next = this.#groups.map(() => 0);
-    this.computed = 0;
+    this.#saveFrom(0);
+    this.#settled = 0;
+    this.#computed = 0;
     this.offer = undefined;
     this.load = undefined;
     this.loadFailed = false;
@@ -90,8 +116,8 @@ export class StoreRequest {
     if (first === Number.POSITIVE_INFINITY) return;
     this.loadFailed = true;
     this.dropLookup();
-    this.computed = Math.min(this.computed, first);
-    this.#next = this.#groups.map(() => 0);
+    this.#computed = Math.min(this.#computed, first);
+    this.#saveFrom(0);
   }
 
   /** The blocks to load for `span`, by group. */
@@ -108,20 +134,20 @@ export class StoreRequest {
 
   /**
    * The blocks that are full at token `full` and were neither saved nor found in the store before; the first ones, full at
-   * token `before`, are ready to be read.
+   * token `ready`, may be read before the step.
    */
-  saves(before: number, full: number): SaveJob[] {
+  saves(ready: number, full: number): SaveJob[] {
     const presence = this.lookup?.presence;
     return this.#groups.flatMap(({ blockSize }, group) => {
-      const end = Math.floor(Math.min(full, this.request.tokens.length) / blockSize);
+      const end = Math.floor(full / blockSize);
       const positions: number[] = [];
       for (let position = this.#next[group]; position < end; position++) {
         if (!presence?.has(group, position) && this.#block(group, position) !== undefined) positions.push(position);
       }
       this.#next[group] = Math.max(this.#next[group], end);
       if (positions.length === 0) return [];
-      const ready = positions.filter((position) => (position + 1) * blockSize <= before).length;
-      return [{ ...this.#pick(group, positions), ready }];
+      const before = positions.filter((position) => (position + 1) * blockSize <= ready).length;
+      return [{ ...this.#pick(group, positions), ready: before }];
     });
   }
 

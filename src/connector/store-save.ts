@@ -3,6 +3,7 @@
  * fills layer by layer as the forward pass leaves them. Nothing is visible before the last layer of a block is there.
  */
 import { STATUS } from '../master/status.js';
+import type { CallLimits } from '../transfer/transfer.js';
 import { blockKeys } from './blocks.js';
 import type { SaveJob } from './store-metadata.js';
 import { MAX_OBJECTS } from './store-objects.js';
@@ -12,21 +13,21 @@ import { type Limiter, pickHashes, type StoreWorkerContext } from './store-worke
 /** Says when a layer of the step has been computed. */
 export class ForwardPass {
   readonly #layers = new Map<number, { computed: Promise<boolean>; settle: (computed: boolean) => void }>();
-  #over: boolean | undefined;
+  #over = false;
 
   /** True when the layer has been computed; false when the pass ended without. */
-  async layer(layer: number): Promise<boolean> {
-    return this.#over ?? this.#gate(layer).computed;
+  layer(layer: number): Promise<boolean> {
+    return this.#gate(layer).computed;
   }
 
   computed(layer: number): void {
     this.#gate(layer).settle(true);
   }
 
-  /** The pass has ended: `complete` or given up. Layers that were not named count alike. */
-  end(complete: boolean): void {
-    this.#over ??= complete;
-    for (const { settle } of this.#layers.values()) settle(this.#over);
+  /** The pass has ended. A layer that was not named was not computed: engines give a step up whose load failed. */
+  end(): void {
+    this.#over = true;
+    for (const { settle } of this.#layers.values()) settle(false);
   }
 
   #gate(layer: number) {
@@ -37,10 +38,13 @@ export class ForwardPass {
         settle = resolve;
       });
       this.#layers.set(layer, (gate = { computed, settle }));
+      if (this.#over) settle(false);
     }
     return gate;
   }
 }
+
+type SaveLimits = Required<CallLimits>;
 
 /** Blocks of a batch with their hashes. */
 export interface SaveBlocks {
@@ -62,6 +66,7 @@ export class SaveBatch {
   readonly #target: Target;
   readonly #layers: readonly number[];
   readonly #pass: ForwardPass;
+  readonly #controller = new AbortController();
 
   constructor(
     context: StoreWorkerContext,
@@ -80,27 +85,30 @@ export class SaveBatch {
     this.left = new Promise((resolve) => {
       leave = resolve;
     });
-    this.done = limiter.run(async () => {
-      try {
-        await this.#run(leave);
-      } catch (error) {
+    const limits = { signal: this.#controller.signal, timeoutMs: context.saveTimeoutMs };
+    // Blocks are kept for those that wait their turn too: behind a store that hangs, not for ever.
+    const run = limiter.run(() => this.#run(limits, leave), limits);
+    this.done = run
+      .catch((error) => {
         // A block that is not saved is computed again by whoever needs it.
-        context.onError(error);
+        if (!limits.signal.aborted) context.onError(error);
         context.stats.failedSaveBlocks += blocks.blockIds.length;
-      } finally {
-        leave();
-      }
-    });
+      })
+      .finally(leave);
   }
 
-  async #run(leave: () => void): Promise<void> {
-    const { store, tenant, put, saveTimeoutMs, attached, closed, stats } = this.#context;
+  /** Saves nothing, unless it is all but done; `left` and `done` say when it has ended. */
+  giveUp(): void {
+    this.#controller.abort();
+  }
+
+  async #run(limits: SaveLimits, leave: () => void): Promise<void> {
+    const { store, tenant, put, attached, stats } = this.#context;
     const { blockIds, ready, hashes, width } = this.blocks;
     if (!(await attached())) {
       stats.failedSaveBlocks += blockIds.length;
       return;
     }
-    const limits = { signal: closed, timeoutMs: saveTimeoutMs };
     const { prefix, bytes } = this.#target;
     const keys = blockKeys([prefix], hashes, width);
     const batch = await store.openPut(keys, bytes, { ...put, stride: bytes, tenant, ...limits });
@@ -123,6 +131,8 @@ export class SaveBatch {
       leave();
       statuses = await batch.commit();
     } catch (error) {
+      // What is still read of the blocks goes into objects that nobody will see.
+      leave();
       await batch.abort();
       throw error;
     }
@@ -138,7 +148,7 @@ export class SaveBatch {
     batch: Awaited<ReturnType<StoreWorkerContext['store']['openPut']>>,
     indices: readonly number[],
     layer: number | undefined,
-    limits: { signal: AbortSignal; timeoutMs: number },
+    limits: SaveLimits,
   ): Promise<void> {
     if (indices.length === 0) return;
     const sourceBlocks = indices.map((at) => this.blocks.blockIds[at]);

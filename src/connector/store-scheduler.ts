@@ -114,6 +114,8 @@ export class StoreScheduler implements SchedulerConnector {
   getNumNewMatchedTokens(request: KvRequest, numComputedTokens: number): [number | null, boolean] {
     const limit = request.tokens.length - 1;
     if (this.#engine.role === 'producer' || limit < this.#step) return [0, false];
+    // Whole blocks are loaded: of one that the engine has in part, the rest would be missing.
+    if (numComputedTokens % this.#step !== 0) return [0, false];
     const own = this.#track(request);
     if (own === undefined || own.loadFailed || this.#needs === undefined) return [0, false];
     if (this.#attached === undefined) return [null, false];
@@ -155,6 +157,13 @@ export class StoreScheduler implements SchedulerConnector {
         `whole blocks of the ${most} tokens offered`,
       );
     }
+    const short = this.#needs?.groups.findIndex(
+      ({ blockSize }, group) => (blockIds[group]?.length ?? 0) < span.to / blockSize,
+    );
+    if (short !== undefined && short >= 0) {
+      const expected = `blocks for the ${span.to} tokens that are there after the load`;
+      throw errors.invalidArgument(`blockIds[${short}]`, blockIds[short], expected);
+    }
     own.load = { ...span, sent: false, ended: false };
     this.#loads.push(own);
     this.#stats.hitTokens += numExternalTokens;
@@ -166,15 +175,20 @@ export class StoreScheduler implements SchedulerConnector {
     const saves = this.#lastSaves;
     // A request that begins beside a synchronous load may share its blocks, and be wrong with them.
     const synchronous = loads.some((job) => !job.async);
-    const step = (data: NewRequestData | CachedRequestData, later = false) =>
-      this.#save(data.requestId, data.numComputedTokens, output.numScheduledTokens[data.requestId] ?? 0, later, saves);
+    const compute = ({ requestId, numComputedTokens }: NewRequestData | CachedRequestData) =>
+      this.#requests
+        .get(requestId)
+        ?.compute(numComputedTokens, numComputedTokens + (output.numScheduledTokens[requestId] ?? 0));
     for (const data of output.newRequests) {
       this.#requests.get(data.requestId)?.setBlocks(data.blockIds);
-      step(data, synchronous);
+      compute(data);
+      // None is ready: engines share a block from the step on that computes it, so it may have one not yet written.
+      if (!synchronous) this.#save(data.requestId, 0, saves);
     }
     for (const data of output.cachedRequests) {
       this.#requests.get(data.requestId)?.addBlocks(data.newBlockIds);
-      step(data);
+      compute(data);
+      this.#save(data.requestId, data.numComputedTokens, saves);
     }
     const work = { loads, saves, aborted: this.#aborted, cancelled: this.#cancelled, release: this.#release };
     this.#lastSaves = [];
@@ -193,6 +207,7 @@ export class StoreScheduler implements SchedulerConnector {
     if (invalidBlockIds.length === 0) return;
     const invalid = new Set(invalidBlockIds);
     for (const own of this.#requests.values()) {
+      own?.doubt();
       if (own === undefined || own.loadFailed) continue;
       own.failLoad(invalid);
       if (own.loadFailed) this.#stats.failedLoads++;
@@ -322,14 +337,12 @@ export class StoreScheduler implements SchedulerConnector {
     return this.#engine.role !== 'consumer' && this.#attached === true;
   }
 
-  /** Plans the saves of a request for a step that computes `tokens` tokens after `before`; or only notes them for later. */
-  #save(id: string, before: number, tokens: number, later: boolean, saves: SaveJob[]): void {
+  /** Plans the saves of a request; the KV of its first `ready` tokens may be read before the step. */
+  #save(id: string, ready: number, saves: SaveJob[]): void {
     const own = this.#requests.get(id);
-    if (own === undefined) return;
-    own.computed = before + tokens;
-    if (later || !this.#saving) return;
+    if (own === undefined || !this.#saving) return;
     const hashed = this.#hashable(own, () => {
-      const jobs = own.saves(before, own.computed);
+      const jobs = own.saves(ready, own.computed);
       if (jobs.length > 0) own.saved = true;
       saves.push(...jobs);
     });
@@ -343,7 +356,7 @@ export class StoreScheduler implements SchedulerConnector {
       (load.sent ? this.#aborted : this.#cancelled).push(id);
     this.#loads = this.#loads.filter((other) => other !== own);
     own.setBlocks(blockIds);
-    this.#save(id, own.computed, 0, false, this.#lastSaves);
+    this.#save(id, own.computed, this.#lastSaves);
     if (!own.saved || !own.hasBlocks) return false;
     this.#release.push(id);
     this.#releasing.add(id);

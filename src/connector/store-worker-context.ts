@@ -1,6 +1,8 @@
 /** What loading and saving of one rank share: the store, the bounds, the verdict on the namespace, the counters. */
+import { errors } from '../core/errors.js';
 import type { ReplicateConfig } from '../master/api.js';
 import type { ObjectStore } from '../store/api.js';
+import type { CallLimits } from '../transfer/transfer.js';
 
 export interface StoreWorkerContext {
   readonly store: ObjectStore;
@@ -13,8 +15,6 @@ export interface StoreWorkerContext {
   readonly batchBytes: number;
   /** Whether this engine may use the namespace. Never rejects. */
   readonly attached: () => Promise<boolean>;
-  /** Fires when the connector is shut down. */
-  readonly closed: AbortSignal;
   readonly stats: StoreWorkerStats;
   /** Told why a load or a save failed; the engine computes on. */
   readonly onError: (error: unknown) => void;
@@ -42,9 +42,11 @@ export class Limiter {
     this.#free = limit;
   }
 
-  async run<T>(work: () => Promise<T>): Promise<T> {
+  /** Throws, without having begun, where the turn has not come within `limits`. */
+  async run<T>(work: () => Promise<T>, limits: CallLimits = {}): Promise<T> {
+    limits.signal?.throwIfAborted();
     if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else await this.#turn(limits);
     try {
       return await work();
     } finally {
@@ -52,6 +54,26 @@ export class Limiter {
       if (next) next();
       else this.#free++;
     }
+  }
+
+  #turn({ signal, timeoutMs }: CallLimits): Promise<void> {
+    return new Promise((resolve, reject) => {
+      let timer: NodeJS.Timeout | undefined;
+      const settle = (then: () => void) => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', aborted);
+        then();
+      };
+      const begin = () => settle(resolve);
+      const leave = (reason: unknown) => {
+        this.#waiting.splice(this.#waiting.indexOf(begin), 1);
+        settle(() => reject(reason));
+      };
+      const aborted = () => leave(signal?.reason);
+      this.#waiting.push(begin);
+      signal?.addEventListener('abort', aborted);
+      if (timeoutMs !== undefined) timer = setTimeout(() => leave(errors.timeout('waiting', timeoutMs)), timeoutMs);
+    });
   }
 }
 

@@ -31,10 +31,12 @@ export interface StoreWorkerOptions {
 /** Groups whose blocks an engine may give to others while the request runs: what a window has left, a state replaced. */
 const RECYCLED = new Set(['sliding', 'state']);
 
+/** How long an engine's step waits for saves of blocks that it wants back, in ms. */
+const MAX_STALL_MS = 1000;
+
 export class StoreWorker implements WorkerConnector {
   readonly #context: StoreWorkerContext;
   readonly #options: StoreWorkerOptions;
-  readonly #close: () => void;
   readonly #loadLimit: Limiter;
   readonly #saveLimit: Limiter;
   readonly #aside: Aside;
@@ -52,10 +54,9 @@ export class StoreWorker implements WorkerConnector {
   #received: string[] = [];
   #failed: number[] = [];
 
-  constructor(context: StoreWorkerContext, options: StoreWorkerOptions, close: () => void) {
+  constructor(context: StoreWorkerContext, options: StoreWorkerOptions) {
     this.#context = context;
     this.#options = options;
-    this.#close = close;
     this.#loadLimit = new Limiter(options.maxLoads);
     this.#saveLimit = new Limiter(options.maxSaves);
     this.#aside = new Aside(context.store.transfer, options.asideBytes);
@@ -97,7 +98,7 @@ export class StoreWorker implements WorkerConnector {
   bindConnectorMetadata(metadata: unknown): void {
     this.#registered();
     this.#step = metadata as StoreStep;
-    this.#pass.end(false);
+    this.#pass.end();
     this.#pass = new ForwardPass();
     for (const id of this.#step.aborted) this.#loads.get(id)?.abort();
     this.#received.push(...this.#step.cancelled);
@@ -105,7 +106,9 @@ export class StoreWorker implements WorkerConnector {
   }
 
   clearConnectorMetadata(): void {
-    this.#pass.end(false);
+    this.#pass.end();
+    // Ended by now, but in a step that failed: its requests may lose their blocks next.
+    for (const task of this.#stepLoads) task.abort();
     this.#step = NO_WORK;
     this.#stepLoads = [];
   }
@@ -116,9 +119,9 @@ export class StoreWorker implements WorkerConnector {
       load?.abort();
       return load ? [load.done] : [];
     });
-    for (const { batch } of this.#saves)
-      if (requestIds.some((id) => batch.blocks.requestIds.has(id))) ending.push(batch.left);
-    await Promise.all(ending);
+    const saves = [...this.#saves].map(({ batch }) => batch);
+    const theirs = saves.filter(({ blocks }) => requestIds.some((id) => blocks.requestIds.has(id)));
+    await Promise.all([...ending, left(theirs)]);
   }
 
   startLoadKv(): void {
@@ -161,12 +164,12 @@ export class StoreWorker implements WorkerConnector {
   }
 
   async waitForSave(): Promise<void> {
-    this.#pass.end(true);
+    this.#pass.end();
     // What was not read by layer is loaded by now, so that its errors belong to this step.
     await Promise.all(this.#stepLoads.map(({ done }) => done));
     const { groups } = this.#registered();
     const recycled = [...this.#saves].filter(({ group }) => RECYCLED.has(groups[group].kind));
-    await Promise.all(recycled.map(({ batch }) => batch.left));
+    await left(recycled.map(({ batch }) => batch));
   }
 
   getFinished(): { sending: string[]; receiving: string[] } {
@@ -190,9 +193,9 @@ export class StoreWorker implements WorkerConnector {
   }
 
   async shutdown(): Promise<void> {
-    this.#close();
-    this.#pass.end(false);
+    this.#pass.end();
     for (const task of this.#loads.values()) task.abort();
+    for (const { batch } of this.#saves) batch.giveUp();
     await Promise.all([...this.#loads.values()].map(({ done }) => done));
     await Promise.all([...this.#saves].map(({ batch }) => batch.done));
     await this.#aside.close();
@@ -204,4 +207,14 @@ export class StoreWorker implements WorkerConnector {
     if (this.#layout === undefined) throw errors.closed('the KV cache (registerKvCaches comes first)');
     return this.#layout;
   }
+}
+
+/** Resolves when these saves read nothing of the cache any more; those that take long are given up. */
+async function left(batches: readonly SaveBatch[]): Promise<void> {
+  if (batches.length === 0) return;
+  const timer = setTimeout(() => {
+    for (const batch of batches) batch.giveUp();
+  }, MAX_STALL_MS);
+  await Promise.all(batches.map((batch) => batch.left));
+  clearTimeout(timer);
 }

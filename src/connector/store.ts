@@ -35,9 +35,9 @@ export interface StoreConnectorOptions {
   peerTensorParallelSizes?: readonly number[];
   /** How objects are put: replicas, pins, preferred segments. */
   put?: ReplicateConfig;
-  /** Deadline of a question to the store, in ms: later counts as absent. Default 2000. */
+  /** Deadline of a lookup, in ms: what the store has not answered by then counts as absent. Default 2000. */
   lookupTimeoutMs?: number;
-  /** Deadline of each call of a load or save, in ms. Default 10,000 and 30,000. */
+  /** Deadline of each call of a load or save, and of waiting for its turn, in ms. Default 10,000 and 30,000. */
   loadTimeoutMs?: number;
   saveTimeoutMs?: number;
   /** How long an answer of the store is believed while a request waits, in ms. Default 2000. */
@@ -113,7 +113,6 @@ export class MooncakeStoreConnector implements KvConnector {
   createWorker(engine: EngineInfo, rank: number): WorkerConnector {
     const { put, loadTimeoutMs, saveTimeoutMs, batchBytes, asideBytes, maxLoads, maxSaves, onError } = this.#options;
     const store = this.#store(integer('rank', rank, 0, (engine.tensorParallelSize ?? 1) - 1));
-    const close = new AbortController();
     let claimed: NamespaceClaim | undefined;
     const context: StoreWorkerContext = {
       store,
@@ -123,7 +122,6 @@ export class MooncakeStoreConnector implements KvConnector {
       saveTimeoutMs,
       batchBytes,
       attached: async () => claimed !== undefined && this.#attach(store, claimed),
-      closed: close.signal,
       onError,
       stats: {
         loadedBlocks: 0,
@@ -150,7 +148,7 @@ export class MooncakeStoreConnector implements KvConnector {
         void this.#attach(store, claim);
       },
     };
-    return new StoreWorker(context, options, () => close.abort());
+    return new StoreWorker(context, options);
   }
 
   /**

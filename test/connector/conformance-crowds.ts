@@ -1,6 +1,6 @@
 /** Many requests at once: equal ones, unordered ones, more than fit. */
 import * as assert from 'uvu/assert';
-import { BLOCK, type Capability, MOST, PROMPT, type Scenario } from './conformance-bench.js';
+import { BLOCK, type Capability, expected, MOST, PROMPT, pause, type Scenario } from './conformance-bench.js';
 import { tokensOf } from './harness.js';
 
 export const crowds: Scenario[] = [];
@@ -17,6 +17,27 @@ scenario('the same prompt many times at once', [], async (bench) => {
   const taken = given.map((each) => to.add(bench.take({ tokens: PROMPT, maxTokens: 3 }, each)));
   await bench.drain();
   for (const each of taken) assert.ok(each.externalTokens >= MOST);
+  bench.expectClean();
+});
+
+scenario('blocks that a request shares in the step that computes them', ['shared'], async (bench) => {
+  const options = { tokens: tokensOf(50, 10), maxTokens: 40 };
+  const all = [...options.tokens, ...(await expected(bench, options))];
+  const from = await bench.engine({ localPrefixCache: true, layers: 4 });
+  const first = from.add(options);
+  await from.until(() => first.state === 'running');
+  // One begins in every step, whatever block the first is just filling.
+  const others = [];
+  for (let i = 0; i < 8; i++) {
+    others.push(from.add({ tokens: [...all.slice(0, 30), ...tokensOf(51 + i, 5)] }));
+    await from.step();
+    await pause();
+  }
+  await from.drain();
+  assert.ok(others.every(({ localTokens }) => localTokens > 0));
+  const to = await bench.engine({ layers: 4 });
+  assert.ok((await to.run({ tokens: all, maxTokens: 2 })).externalTokens >= 48);
+  for (const { tokens } of others) await to.run({ tokens });
   bench.expectClean();
 });
 

@@ -68,9 +68,9 @@ export class BlockPool {
     request.blocks.push(...blocks);
   }
 
-  /** Lets others find the full blocks that the request has computed. */
-  share(request: HarnessRequest): void {
-    for (let end = this.#blockSize; this.#local && end <= request.computed; end += this.#blockSize) {
+  /** Lets others find the full blocks of the request's first `tokens` tokens; as in vLLM, from the step that computes them. */
+  share(request: HarnessRequest, tokens: number): void {
+    for (let end = this.#blockSize; this.#local && end <= tokens; end += this.#blockSize) {
       const key = request.prefix.at(request.tokens, end - 1).join();
       if (!this.#local.has(key)) this.#local.set(key, request.blocks[end / this.#blockSize - 1]);
     }

@@ -196,6 +196,7 @@ export class HarnessEngine {
       budget -= tokens;
       numScheduledTokens[request.requestId] = tokens;
       cached.push({ requestId: request.requestId, newBlockIds: [blocks], numComputedTokens: request.computed });
+      this.#blocks.share(request, request.computed + tokens);
     }
 
     if (preempted.length === 0) {
@@ -267,6 +268,8 @@ export class HarnessEngine {
     this.#waiting.splice(this.#waiting.indexOf(request), 1);
     this.#running.push(request);
     request.state = 'running';
+    // What a load brings in this step may still fail.
+    if (external === 0) this.#blocks.share(request, known + tokens);
     fresh.push({
       requestId: request.requestId,
       blockIds: [[...request.blocks]],
@@ -322,7 +325,7 @@ export class HarnessEngine {
       if (failed.has(request)) continue;
       this.corruptions.push(...(wrong.get(id) ?? []));
       request.computed += tokens;
-      this.#blocks.share(request);
+      this.#blocks.share(request, request.computed);
       if (request.computed < request.tokens.length) continue;
       if (request.tokens.length - request.numPromptTokens < request.maxTokens) this.#sample(request);
       if (request.tokens.length - request.numPromptTokens >= request.maxTokens) this.#finish(request);

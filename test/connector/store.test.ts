@@ -158,6 +158,18 @@ test('blocks are saved once: not those that were loaded, found, or saved before'
   });
 });
 
+test('a block counts as present where every rank finds its part', async () => {
+  await withStore(async (store, engine) => {
+    const connector = new MooncakeStoreConnector({ store });
+    for (const lost of ['0-2', '2-4']) {
+      await engine(connector, { tensorParallelSize: 2 }).run({ tokens: TOKENS });
+      assert.is(await store.removeByRegex(`@heads:${lost}/4@`, { force: true }), 4);
+      const request = await engine(connector, { tensorParallelSize: 2 }).run({ tokens: TOKENS });
+      assert.is(request.externalTokens + request.failedBlocks, 0, `the heads ${lost} are not there`);
+    }
+  });
+});
+
 test('a load that is aborted is given up, and its blocks come back', async () => {
   await withStore(async (store, engine) => {
     await engine(new MooncakeStoreConnector({ store })).run({ tokens: TOKENS });
