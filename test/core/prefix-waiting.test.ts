@@ -54,7 +54,6 @@ test('waiting blocks that are freed and used again without a call by key', () =>
     if (asked) index.has(1n);
     const chain = maker();
     const held: BigUint64Array[][] = Array.from({ length: 8 }, () => []);
-    // More ranges than there is room to note, of ids that other chains had before.
     for (let round = 0; round < 4000; round++) {
       const instance = (round * 5) % 8;
       const hashes = chain(1 + ((round * 37) % 150));
@@ -75,6 +74,25 @@ test('waiting blocks that are freed and used again without a call by key', () =>
     for (const [instance, hashes] of all) assert.is(index.remove(instance, hashes), hashes.length);
     assert.is(index.check(), 0);
     assert.is(index.stats().blocks, 0);
+  }
+});
+
+test('more runs wait than there is room to note', () => {
+  for (const asked of [false, true]) {
+    const index = filled(1);
+    if (asked) index.has(1n);
+    const chain = maker();
+    // Cleared from the oldest on, they are used again from the newest on: no run's ids follow those of the one before.
+    for (let i = 0; i < 1500; i++) index.insert(0, chain(40));
+    index.clear(0);
+    const chains = Array.from({ length: 1500 }, () => chain(40));
+    for (const hashes of chains) assert.is(index.insert(0, hashes), 40);
+    assert.is(index.check(), 0);
+    for (const hashes of chains) assert.is(index.match(hashes).length(0), 40);
+    for (const hashes of chains) assert.ok(index.has(hashes[39]));
+    assert.is(index.check(), 0);
+    for (const hashes of chains) assert.is(index.remove(0, hashes.subarray(20)), 20);
+    assert.equal([index.check(), index.stats().blocks], [0, 30_000]);
   }
 });
 
