@@ -48,6 +48,7 @@ export const NOTED: usize = 216; // and how many ids they have
 export const ASKED: usize = 220; // not 0 once a block was asked for by its key alone
 export const TWINS: usize = 224; // not 0 once a key was entered that was there already
 export const LIMIT: usize = 228; // where the memory must end
+export const CURSOR_BLOCK: usize = 232; // in a node's middle, or 0
 export const FENCE: usize = 240; // the writer's barrier cell
 export const TABLE_MOVES: usize = 244; // where a segment's entries wait while it is divided
 export const WARMED: usize = 248; // takes what `warm` returns, so that it is not optimized away
