@@ -38,7 +38,7 @@ import {
   setDense,
   setLength,
 } from './nodes';
-import { enterAll, enterRun, MOST_PENDING, wait } from './pending';
+import { enterAll, enterRun, wait } from './pending';
 import { erase } from './table';
 
 /**
@@ -136,19 +136,17 @@ function close(record: usize, last: u32, length: u32, dense: bool, children: u32
 // Enters of the new blocks up from `last` what the table must have, the last `grown` of them behind the node in which
 // the walk ended; the others wait.
 function enterNew(last: u32, count: u32, grown: u32): bool {
-  const all = get(PENDING) > MOST_PENDING;
   for (let left = count - grown; left > 0; ) {
     const record = node(nodeOf(block(last)));
     const first = load<u32>(record, FIRST);
     const length = lengthOf(record);
-    const waits = !all && isDense(record);
-    if (waits ? !(wait(first, length) && enterRun(first, 1)) : !enterRun(last, length)) return false;
+    const waits = isDense(record) && wait(first, length);
+    if (!(waits ? enterRun(first, 1) : enterRun(last, length))) return false;
     left -= length;
     last = previous(block(first));
   }
   if (!grown) return true;
-  const waits = !all && isDense(node(get(WALK_NODE)));
-  return waits ? wait(last - grown + 1, grown) : enterRun(last, grown);
+  return (isDense(node(get(WALK_NODE))) && wait(last - grown + 1, grown)) || enterRun(last, grown);
 }
 
 /** Takes back the blocks from `last` up to `tail`. A part of a change. */

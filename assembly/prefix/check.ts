@@ -1,9 +1,10 @@
 // Checks every invariant of an index: what tests run after each step.
 import { HEADER } from '../memory';
 import { block, entered, KEY, nodeOf, previous } from './blocks';
-import { BLOCKS, get, HELD, NEWEST, NODE_NEXT, NODES, OLDEST, PENDING, RANGE_COUNT, RANGES, TWINS } from './header';
+import { BLOCKS, get, HELD, NEWEST, NODE_NEXT, NODES, OLDEST, PENDING, TWINS } from './header';
 import { entriesOf, entryHolder, entryLength, heldLength, holdersOf } from './holders';
 import { CHILDREN, FIRST, isDense, LAST, lengthOf, NEWER, node, OLDER, parentOf, START } from './nodes';
+import { isNoted } from './pending';
 import { find, hasBlock } from './table';
 
 /**
@@ -32,7 +33,7 @@ export function check(marks: usize): i32 {
       if (nodeOf(block(at)) != id || (k == 1) != first) return 3;
       if (dense && at != load<u32>(record, FIRST) + k - 1) return 3;
       const waits = !entered(block(at));
-      if (waits && (!dense || first || !noted(at))) return 4;
+      if (waits && (!dense || first || !isNoted(at))) return 4;
       if (hasBlock(at) == waits) return 4;
       if (!waits && find(block(at) + KEY) != at && !get(TWINS)) return 4;
       if (waits) pending++;
@@ -67,12 +68,4 @@ export function check(marks: usize): i32 {
   if (nodes != get(NODES) || blocks != get(BLOCKS) || held != load<u64>(HEADER + HELD)) return 10;
   if (pending != get(PENDING)) return 10;
   return get(NODE_NEXT) > nodes ? 0 : 10;
-}
-
-function noted(id: u32): bool {
-  for (let k: u32 = 0; k < get(RANGE_COUNT); k++) {
-    const range: usize = get(RANGES) + (k << 3);
-    if (id - load<u32>(range) < load<u32>(range, 4)) return true;
-  }
-  return false;
 }

@@ -3,7 +3,7 @@
 // an entry of holders.ts u32 each, the keys. Read back, every record is checked before anything is built from it.
 
 import { block, copyKey, KEY, newBlock, previous, reserveBlocks, writeBlock } from './blocks';
-import { addHeld, BLOCKS, CURSOR, get, MALFORMED, NEWEST, NO_MEMORY, NODES, OLDEST, PENDING, set, WIDTH } from './header';
+import { addHeld, BLOCKS, CURSOR, get, MALFORMED, NEWEST, NO_MEMORY, NODES, OLDEST, set, WIDTH } from './header';
 import { entriesOf, entryHolder, entryLength, heldLength, holdersOf, initEntries } from './holders';
 import {
   CHILDREN,
@@ -21,7 +21,7 @@ import {
   setDense,
   setLength,
 } from './nodes';
-import { enterRun, MOST_PENDING, wait } from './pending';
+import { enterRun, wait } from './pending';
 import { linkBefore } from './recency';
 import { findAfter } from './table';
 
@@ -127,8 +127,7 @@ export function restore(from: usize, size: u32, live: usize): i32 {
     }
     store<u32>(record, first, FIRST);
     store<u32>(record, tail, LAST);
-    const waits = get(PENDING) <= MOST_PENDING;
-    if (waits ? !(wait(first, length) && enterRun(first, 1)) : !enterRun(tail, length)) return NO_MEMORY;
+    if (!(wait(first, length) ? enterRun(first, 1) : enterRun(tail, length))) return NO_MEMORY;
     linkBefore(id, get(OLDEST));
   }
   return <i32>(at - from);

@@ -108,7 +108,6 @@ const ORPHAN = -3;
 
 // A parent's key lies before the hashes.
 const HASHES_AT = 32;
-const MAX_RUN = 16383;
 const LEAST_SCRATCH = 32768;
 const NAMED_BYTES = 4 * (1 + MAX_INSTANCES);
 const ALL_MEMORY = 4 * 1024 ** 3;
@@ -148,7 +147,7 @@ export class PrefixIndex {
     const started = exports.prefixInit(this.keyWidth, low >>> 0, high >>> 0, Math.min(limit, 0xffff_ffff));
     this.#result = started ? exports.prefixSlot(KEY_BYTES + NAMED_BYTES) >>> 0 : 0;
     if (this.#result === 0) throw errors.outOfMemory('maxBytes', maxBytes);
-    // So that blocks can be removed when the memory is full.
+    // So that blocks can be listed and removed when the memory is full.
     this.#reserve(LEAST_SCRATCH);
     this.#named = this.#result + RESULT_BYTES + KEY_BYTES;
     this.#header = exports.prefixHeader() >>> 0;
@@ -292,12 +291,13 @@ export class PrefixIndex {
     let left = integer('limit', limit, 0, Number.MAX_SAFE_INTEGER);
     const { exports } = this.#core;
     const width = this.keyWidth;
-    const window = this.#reserve(MAX_RUN * width);
+    const window = this.#reserve(LEAST_SCRATCH);
+    const most = LEAST_SCRATCH / width;
     const parts: Uint8Array[] = [];
     let size = 0;
     exports.prefixOrderStart();
     while (left > 0) {
-      const count = exports.prefixOrderNext(holder, mask, window, Math.min(left, MAX_RUN));
+      const count = exports.prefixOrderNext(holder, mask, window, Math.min(left, most));
       if (count === 0) break;
       if (width === 8) exports.prefixNarrow(window, width, count);
       parts.push(this.#core.u8.slice(window, window + count * width));
@@ -330,6 +330,7 @@ export class PrefixIndex {
   /**
    * The whole index in bytes: instances, blocks, who holds them, and their order of use. The same index gives the same
    * bytes.
+   * @throws ERR_OUT_OF_MEMORY when the index may not grow by the megabyte and more that writing takes
    */
   snapshot(): Uint8Array {
     const { blocks, nodes } = this.stats();

@@ -92,6 +92,14 @@ test('a run longer than a node goes on in the next', () => {
   assert.is(index.match(hashes.subarray(0, 30_000)).length('a'), 30_000);
   assert.is(index.check(), 0);
   assert.is(PrefixIndex.load(index.snapshot()).match(hashes).length('a'), 40_000);
+  const listed = (limit?: number) => {
+    const { buffer, byteOffset, length } = index.evictionOrder(limit === undefined ? {} : { limit }).bytes;
+    const view = new DataView(buffer, byteOffset, length);
+    return BigUint64Array.from({ length: length / 8 }, (_, i) => view.getBigUint64(8 * i));
+  };
+  const backwards = BigUint64Array.from(Array.from(hashes).reverse(), (hash) => hash & 0xffff_ffff_ffff_ffffn);
+  assert.equal(listed(), backwards);
+  assert.equal(listed(5001), backwards.slice(0, 5001));
   assert.is(index.remove('a', hashes), 40_000);
   assert.equal([index.stats().blocks, index.stats().nodes], [0, 0]);
 });
@@ -435,6 +443,7 @@ test('an index that may not grow says so, and goes on with what it has', () => {
   // A record and a slot of the table for each, also of those that the table does not have yet.
   assert.ok(index.stats().blocks * (16 + 8) < 1 << 20);
   for (const hashes of chains) assert.is(index.match(hashes).length('a'), 50);
+  assert.is(index.evictionOrder().length, 50 * chains.length);
   for (const hashes of chains) assert.is(index.remove('a', hashes), 50);
   assert.is(index.check(), 0);
   refuses(fill, 'ERR_OUT_OF_MEMORY');
