@@ -1,6 +1,7 @@
 // `npm start [-- options]`: sets up what is missing, then runs the main job: a cluster of engines that share their KV cache,
 // and the proof that its answers are right (`mooncake-ts up --demo`). `npm start -- TRACE.jsonl [options]` replays a trace.
 import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { root, run, setup } from './setup.mjs';
 
@@ -14,6 +15,6 @@ await run(async () => {
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal));
   process.exitCode = await new Promise((resolve, reject) => {
     child.on('error', reject);
-    child.on('exit', (code) => resolve(code ?? 1));
+    child.on('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal]));
   });
 });

@@ -31,7 +31,7 @@ export function modelConfig(changes: Partial<ModelConfig> = {}): ModelConfig {
   const config = { ...DEFAULT_MODEL, ...changes };
   integer('model.layers', config.layers, 1, 64);
   integer('model.kvHeads', config.kvHeads, 1, 64);
-  // Dot products run in four sums (kernels.ts).
+  // Dot products come four at a time (kernels.ts).
   for (const field of ['dim', 'headDim', 'hidden'] as const) {
     integer(`model.${field} / 4`, config[field] / 4, 1, 1024);
   }

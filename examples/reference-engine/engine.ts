@@ -158,7 +158,10 @@ export class ReferenceEngine {
   async #run(): Promise<void> {
     try {
       for (let idle = 0; !this.#refusal; ) {
-        for (const requestId of this.#aborted.splice(0)) this.#scheduler.abort(requestId);
+        for (const requestId of this.#aborted.splice(0)) {
+          // One that ended by itself meanwhile may have left its id to another request.
+          if (!this.#generations.has(requestId)) this.#scheduler.abort(requestId);
+        }
         if (!this.#scheduler.hasWork) {
           await this.#sleep(this.#connector ? IDLE_MS : undefined, false);
           continue;

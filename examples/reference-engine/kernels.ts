@@ -11,9 +11,16 @@ export interface Matrix {
   readonly values: Float32Array;
 }
 
+/** Rows of numbers in memory: where the first begins, and how far it is from one to the next. */
+export interface Span {
+  readonly values: Float32Array;
+  readonly at: number;
+  readonly stride: number;
+}
+
 /**
  * out[r][o] = dot(x[r], weight[o]) for rows r below `rows` and outputs `from` to `to`: the columns of `out` that a
- * tensor-parallel rank computes. `columns` is a multiple of 4.
+ * tensor-parallel rank computes, 4 or more.
  */
 export function project(
   x: Float32Array,
@@ -23,27 +30,73 @@ export function project(
   from = 0,
   to = outputs,
 ): void {
-  for (let r = 0; r < rows; r++) {
-    const row = r * columns;
-    for (let o = from; o < to; o++) {
-      out[r * outputs + o] = dot(x, row, values, o * columns, columns);
-    }
-  }
+  dots(
+    { values: x, at: 0, stride: columns },
+    rows,
+    { values, at: from * columns, stride: columns },
+    to - from,
+    { values: out, at: from, stride: outputs },
+    columns,
+  );
 }
 
-/** Dot product in four sums, which a processor adds side by side. `length` is a multiple of 4. */
-export function dot(a: Float32Array, atA: number, b: Float32Array, atB: number, length: number): number {
-  let s0 = 0;
-  let s1 = 0;
-  let s2 = 0;
-  let s3 = 0;
-  for (let i = 0; i < length; i += 4) {
-    s0 += a[atA + i] * b[atB + i];
-    s1 += a[atA + i + 1] * b[atB + i + 1];
-    s2 += a[atA + i + 2] * b[atB + i + 2];
-    s3 += a[atA + i + 3] * b[atB + i + 3];
+/**
+ * out[r][o] = dot(x[r], w[o]) for r below `rows` and o below `outputs` (4 or more), over `length` elements.
+ *
+ * Two rows meet four outputs at a time, so that what is read is used more than once and eight sums run side by side; each
+ * sum is of one row and one output, element after element. Where rows or outputs do not come out even, the last of them
+ * are computed again: the same code gives the same bits.
+ */
+export function dots(x: Span, rows: number, w: Span, outputs: number, out: Span, length: number): void {
+  const { values: a } = x;
+  const { values: b } = w;
+  const { values: c } = out;
+  for (let r = 0; r < rows; r += 2) {
+    const r1 = Math.min(r + 1, rows - 1);
+    const a0 = x.at + r * x.stride;
+    const a1 = x.at + r1 * x.stride;
+    for (let next = 0; next < outputs; next += 4) {
+      const o = Math.min(next, outputs - 4);
+      const b0 = w.at + o * w.stride;
+      const b1 = b0 + w.stride;
+      const b2 = b1 + w.stride;
+      const b3 = b2 + w.stride;
+      let s0 = 0;
+      let s1 = 0;
+      let s2 = 0;
+      let s3 = 0;
+      let t0 = 0;
+      let t1 = 0;
+      let t2 = 0;
+      let t3 = 0;
+      for (let i = 0; i < length; i++) {
+        const p = a[a0 + i];
+        const q = a[a1 + i];
+        const v0 = b[b0 + i];
+        const v1 = b[b1 + i];
+        const v2 = b[b2 + i];
+        const v3 = b[b3 + i];
+        s0 += p * v0;
+        s1 += p * v1;
+        s2 += p * v2;
+        s3 += p * v3;
+        t0 += q * v0;
+        t1 += q * v1;
+        t2 += q * v2;
+        t3 += q * v3;
+      }
+      const c0 = out.at + r * out.stride + o;
+      c[c0] = s0;
+      c[c0 + 1] = s1;
+      c[c0 + 2] = s2;
+      c[c0 + 3] = s3;
+      const c1 = out.at + r1 * out.stride + o;
+      c[c1] = t0;
+      c[c1 + 1] = t1;
+      c[c1 + 2] = t2;
+      c[c1 + 3] = t3;
+    }
   }
-  return s0 + s1 + (s2 + s3);
 }
 
 /** RMSNorm of each row: x / sqrt(mean(x^2) + 1e-6) * gain. */
@@ -51,7 +104,9 @@ export function rmsNorm(x: Float32Array, at: number, rows: number, gain: Float32
   const width = gain.length;
   for (let r = 0; r < rows; r++) {
     const row = at + r * width;
-    const scale = 1 / Math.sqrt(dot(x, row, x, row, width) / width + 1e-6);
+    let squares = 0;
+    for (let i = 0; i < width; i++) squares += x[row + i] * x[row + i];
+    const scale = 1 / Math.sqrt(squares / width + 1e-6);
     for (let i = 0; i < width; i++) out[r * width + i] = x[row + i] * scale * gain[i];
   }
 }

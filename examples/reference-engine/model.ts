@@ -19,7 +19,7 @@ import { type LayerWeights, makeWeights, type Weights } from './weights.js';
 export interface Rows {
   readonly tokens: readonly number[];
   readonly positions: readonly number[];
-  /** The block ids of each row's sequence. */
+  /** The block ids of each row's sequence: one array for all rows of a sequence. */
   readonly blocks: readonly (readonly number[])[];
 }
 
@@ -48,7 +48,7 @@ export class Model {
     this.seed = seed;
     this.name = `reference-l${layers}-d${dim}-h${heads}.${kvHeads}x${headDim}-f${hidden}-seed${seed}`;
     this.#weights = makeWeights(this.config, seed);
-    this.#attention = new Attention(headDim, maxPositions, new Rope(headDim, maxPositions));
+    this.#attention = new Attention(headDim, heads / kvHeads, maxPositions, new Rope(headDim, maxPositions));
     this.#normed = new Float32Array(MAX_ROWS * dim);
     this.#query = new Float32Array(MAX_ROWS * heads * headDim);
     this.#key = new Float32Array(MAX_ROWS * kvHeads * headDim);
@@ -94,15 +94,24 @@ export class Model {
     project(this.#normed, count, query, this.#query, own.from * headDim, own.to * headDim);
     project(this.#normed, count, key, this.#key, ownKv.from * headDim, ownKv.to * headDim);
     project(this.#normed, count, value, this.#value, ownKv.from * headDim, ownKv.to * headDim);
-    const shared = heads / kvHeads;
     for (let r = 0; r < count; r++) {
-      const [position, blocks] = [rows.positions[from + r], rows.blocks[from + r]];
       for (let head = ownKv.from; head < ownKv.to; head++) {
-        this.#store(index, cache, head, (r * kvHeads + head) * headDim, blocks, position);
+        const at = (r * kvHeads + head) * headDim;
+        this.#store(index, cache, head, at, rows.blocks[from + r], rows.positions[from + r]);
       }
-      for (let head = own.from; head < own.to; head++) {
-        const at = (r * heads + head) * headDim;
-        this.#attention.attend(this.#query, at, cache, index, Math.floor(head / shared), blocks, position);
+    }
+    const shared = heads / kvHeads;
+    for (let first = 0, end = 0; first < count; first = end) {
+      const blocks = rows.blocks[from + first];
+      do end++;
+      while (end < count && rows.blocks[from + end] === blocks);
+      for (let kvHead = ownKv.from; kvHead < ownKv.to; kvHead++) {
+        const head = Math.max(own.from, kvHead * shared);
+        const readers = Math.min(own.to, (kvHead + 1) * shared) - head;
+        this.#attention.gather(cache, index, kvHead, blocks, rows.positions[from + end - 1] + 1);
+        for (let r = first; r < end; r++) {
+          this.#attention.attend(this.#query, (r * heads + head) * headDim, readers, rows.positions[from + r]);
+        }
       }
     }
   }

@@ -36,21 +36,4 @@ export class Rope {
       x[at + half + i] = b * cos + a * sin;
     }
   }
-
-  /** Dot product of the query at `x[at]`, which is turned, with the key at `keys[key]`, turned here to its position. */
-  score(x: Float32Array, at: number, keys: Float32Array, key: number, position: number): number {
-    const half = this.#half;
-    const angle = position * half;
-    let even = 0;
-    let odd = 0;
-    for (let i = 0; i < half; i++) {
-      const a = keys[key + i];
-      const b = keys[key + half + i];
-      const p = x[at + i];
-      const q = x[at + half + i];
-      even += this.#cos[angle + i] * (p * a + q * b);
-      odd += this.#sin[angle + i] * (q * a - p * b);
-    }
-    return even + odd;
-  }
 }

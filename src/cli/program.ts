@@ -22,9 +22,9 @@ export async function program(argv: string[]): Promise<void> {
   addReplay(root);
   addBench(root);
   addPlanned(root);
-  // A reader that goes away (| head) ends the program quietly.
+  // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0);
+    if (error.code === 'EPIPE') process.exit();
     process.stderr.write(`mooncake-ts: standard output cannot be written: ${error.message}\n`);
     process.exit(1);
   });

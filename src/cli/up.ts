@@ -5,7 +5,8 @@ import { type DemoProgress, type DemoResult, runDemo } from '../cluster/demo.js'
 import { serveHttp } from '../cluster/http.js';
 import { demoFigures, demoTable } from '../cluster/report.js';
 import type { Scheduling } from '../cluster/router.js';
-import { type Reference, startCluster } from '../cluster/start.js';
+import { capacity, type Reference, startCluster } from '../cluster/start.js';
+import { longest } from '../cluster/workload.js';
 import { oneOf } from '../core/check.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import { parseSize } from '../store/size.js';
@@ -32,6 +33,11 @@ interface Options {
   port: number;
   json?: true;
 }
+
+const BLOCKS = 256;
+/** What an engine forgets it finds in the store. */
+const DEMO_BLOCKS = 64;
+const MIN_STORE = 2 ** 20;
 
 const SCHEDULING: readonly Scheduling[] = ['prefix_aware', 'round_robin'];
 
@@ -60,31 +66,34 @@ export function addUp(program: Command): void {
       (text) => oneOf('--scheduling', text, SCHEDULING),
       'prefix_aware' as Scheduling,
     )
-    .option(
-      '--store-size <size>',
-      'memory of the store, as in 256MB',
-      (text) => parseSize('--store-size', text),
-      2 ** 28,
-    );
+    .option('--store-size <size>', 'memory of the store, as in 256MB', storeSize, 2 ** 28);
   number('block-size', 'tokens of a block', 16, 1, 256);
-  number('blocks', 'blocks of KV cache of each engine', 256, 16, 65536);
-  number('sessions', 'demo: conversations', 8, 1, 1000);
-  number('concurrency', 'demo: conversations at the same time', 4, 1, 64);
+  command.option(
+    '--blocks <n>',
+    `blocks of KV cache of each engine (default: ${BLOCKS}; in the demo ${DEMO_BLOCKS}, too few for all conversations)`,
+    (text) => integer('--blocks', text, 16, 65536),
+  );
+  number('sessions', 'demo: conversations', 6, 1, 1000);
+  number('concurrency', 'demo: conversations at the same time', 2, 1, 64);
   number('turns', 'demo: turns of a conversation', 4, 1, 64);
   number('system', 'demo: characters of the system prompt that all share', 256, 0, 4096);
   number('input', 'demo: characters of what is said in a turn', 80, 1, 4096);
-  number('output', 'demo: most tokens of an answer', 24, 1, 1024);
+  number('output', 'demo: most tokens of an answer', 32, 1, 1024);
   number('seed', 'seed of the weights and of the workload', 1, 0, 2 ** 31 - 1);
   command.option('--host <address>', 'address to listen on', '127.0.0.1');
   number('port', 'port of the HTTP API, 0 for any', 8000, 0, 65535);
   command
     .option('--json', 'the result of the demo, or the addresses of the cluster, as one JSON line')
-    .action((options: Options) => interruptible((signal) => (options.demo ? demo : keepUp)(options, signal)));
+    .action((options: Omit<Options, 'blocks'> & { blocks?: number }) => {
+      const blocks = options.blocks ?? (options.demo ? DEMO_BLOCKS : BLOCKS);
+      return interruptible((signal) => (options.demo ? demo : keepUp)({ ...options, blocks }, signal));
+    });
 }
 
 async function demo(options: Options, signal: AbortSignal): Promise<void> {
+  checkFit(options);
   const progress = new Progress();
-  const cluster = await startCluster({ ...options, serveStore: options.processes ?? false });
+  const cluster = await startCluster({ ...options, signal, serveStore: options.processes ?? false });
   let result: DemoResult;
   try {
     if (!options.json) process.stdout.write(`${describe(options)}\n`);
@@ -107,10 +116,10 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
   const figures = demoFigures(result);
   const verdict = `verified ${figures.verified} of ${figures.requests} completions equal to the run without cache`;
   const good = figures.verified === figures.requests;
+  if (!good) process.exitCode = 1;
   if (options.json) process.stdout.write(`${JSON.stringify(figures)}\n`);
   else process.stdout.write(`\n${demoTable(figures)}\n\n${good ? colors.green(verdict) : colors.red(verdict)}\n`);
   if (good) return;
-  process.exitCode = 1;
   const { session, turn, expected, actual } = result.firstDifference as NonNullable<DemoResult['firstDifference']>;
   process.stderr.write(
     `first difference: session ${session}, turn ${turn}: expected ${JSON.stringify(cluster.decode(expected))}, ` +
@@ -118,11 +127,27 @@ async function demo(options: Options, signal: AbortSignal): Promise<void> {
   );
 }
 
-function describe({ prefill, decode, processes, sessions, turns, scheduling }: Options): string {
+/** An engine that cannot hold the last turn would refuse it after all the others have been computed. */
+function checkFit(options: Options): void {
+  const [needed, held] = [1 + longest(options, options.output), capacity(options)];
+  if (needed <= held) return;
+  const most = capacity({ ...options, blocks: Number.POSITIVE_INFINITY });
+  const way = needed <= most ? `--blocks ${Math.ceil((needed + 1) / options.blockSize)}` : 'fewer --turns';
+  throw new MooncakeError(
+    'ERR_INVALID_ARGUMENT',
+    `--blocks: a conversation may grow to ${needed} tokens, an engine of ${options.blocks} blocks holds ${held}; take ` +
+      `${way}, or a smaller --system, --input or --output`,
+    { argument: '--blocks', value: options.blocks },
+  );
+}
+
+function describe(options: Options): string {
+  const { prefill, decode, processes, sessions, turns, concurrency, scheduling, blocks, blockSize } = options;
   const where = processes ? 'each in a process of its own, KV over TCP' : 'in one process';
   return (
-    `${prefill} prefill and ${decode} decode engines, ${where}; one store; scheduling ${scheduling}\n` +
-    `${sessions} conversations of ${turns} turns`
+    `${prefill} prefill and ${decode} decode engines, ${where}; scheduling ${scheduling}\n` +
+    `each engine's own cache holds ${count(blocks * blockSize)} tokens; one store behind all of them\n` +
+    `${sessions} conversations of ${turns} turns, ${Math.min(concurrency, sessions)} at a time`
   );
 }
 
@@ -134,7 +159,7 @@ function progressLine({ phase, done, total, promptTokens, savedTokens }: DemoPro
 }
 
 async function keepUp(options: Options, signal: AbortSignal): Promise<void> {
-  const cluster = await startCluster({ ...options, serveStore: true });
+  const cluster = await startCluster({ ...options, signal, serveStore: true });
   try {
     const http = await serveHttp(cluster.cluster, {
       host: options.host,
@@ -150,17 +175,29 @@ async function keepUp(options: Options, signal: AbortSignal): Promise<void> {
       process.stdout.write(
         options.json ? `${JSON.stringify(addresses(cluster, http.url))}\n` : usage(cluster, http.url),
       );
-      await Promise.race([
-        new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true })),
-        Promise.all(cluster.cluster.instances.map(({ gone }) => gone)),
-      ]);
-      if (!signal.aborted) throw errors.noInstance(cluster.cluster.instances.length);
+      await untilOver(cluster, signal);
     } finally {
       await http.close();
     }
   } finally {
     await cluster.close();
   }
+}
+
+/** Until the signal; throws ERR_NO_INSTANCE when nobody is left who could answer. */
+async function untilOver({ cluster: { instances } }: Reference, signal: AbortSignal): Promise<void> {
+  for (const { gone } of instances) {
+    gone.then((error) => {
+      if (!signal.aborted) process.stderr.write(`${error.message}; the others go on without it\n`);
+    });
+  }
+  const stopped = new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+  const decode = instances.filter(({ role }) => role === 'decode');
+  await Promise.race([stopped, Promise.all(decode.map(({ gone }) => gone))]);
+  if (!signal.aborted) throw errors.noInstance(decode.length);
 }
 
 function listenError({ host, port }: Options, error: NodeJS.ErrnoException): Error {
@@ -188,6 +225,14 @@ share the store from another program
 Ctrl-C ends it.
 `;
 }
+
+function storeSize(text: string): number {
+  const size = parseSize('--store-size', text);
+  if (size < MIN_STORE) throw errors.invalidArgument('--store-size', text, 'at least 1MB');
+  return size;
+}
+
+const count = (value: number) => value.toLocaleString('en-US');
 
 function integer(flag: string, text: string, min: number, max: number): number {
   const value = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;

@@ -25,7 +25,7 @@ export interface Completion {
   ttftMs: number;
   totalMs: number;
   promptTokens: number;
-  /** Prompt tokens that the prefill instance did not compute. */
+  /** Prompt tokens that whoever prefilled did not compute: the prefill instance, or without one the decode instance. */
   prefillCached: CachedTokens;
   /** Prompt tokens that the decode instance did not compute. */
   decodeCached: CachedTokens;
@@ -40,8 +40,6 @@ export interface CompletionOptions {
   signal?: AbortSignal;
   onToken?: (token: number, text: string) => void;
 }
-
-const NONE: CachedTokens = { local: 0, store: 0, prefill: 0 };
 
 export class Cluster {
   readonly instances: readonly Instance[];
@@ -92,7 +90,7 @@ export class Cluster {
           ttftMs: (firstAt ?? now) - started,
           totalMs: now - started,
           promptTokens: tokens.length,
-          prefillCached: prefilled.cached,
+          prefillCached: prefilled.cached ?? result.cached,
           decodeCached: result.cached,
           prefillInstance: prefilled.instance,
           decodeInstance: assignment.instance.name,
@@ -121,7 +119,7 @@ export class Cluster {
   async #prefill(id: string, tokens: Uint32Array, signal: AbortSignal, failed: Set<Instance>) {
     for (let error: unknown; ; ) {
       const assignment = this.#router.prefill(tokens, failed);
-      if (!assignment) return { params: undefined, cached: NONE, instance: null, error };
+      if (!assignment) return { params: undefined, cached: undefined, instance: null, error };
       const transferId = `${id}-${failed.size}`;
       try {
         const result = await assignment.instance.generate(

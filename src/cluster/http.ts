@@ -112,7 +112,8 @@ function completionOf(message: unknown, { encode, maxTokens: limit }: HttpOption
   }
   const maxTokens = wanted as number;
   if (tokens.length + maxTokens > limit) {
-    throw errors.invalidArgument('prompt', prompt, `with max_tokens at most ${limit} tokens long`);
+    const expected = `such that with the prompt's ${tokens.length} tokens there are at most ${limit}`;
+    throw errors.invalidArgument('max_tokens', wanted, expected);
   }
   if (typeof stream !== 'boolean') throw errors.invalidArgument('stream', stream, 'true or false');
   return { tokens, maxTokens, stream };

@@ -11,6 +11,7 @@ import type { ReferenceOptions } from './reference.js';
 
 const START_TIMEOUT = 30_000;
 const CLOSE_TIMEOUT = 5_000;
+const STATS_TIMEOUT = 2_000;
 
 interface Call {
   resolve(value: GenerateResult | ConnectorStats): void;
@@ -22,8 +23,16 @@ export interface ProcessInstance extends Instance {
   readonly pid: number;
 }
 
-/** Starts an instance; resolves when it takes requests. `store` is the address of the store it attaches to. */
-export async function spawnInstance(options: ReferenceOptions, store: string): Promise<ProcessInstance> {
+/**
+ * Starts an instance; resolves when it takes requests. `store` is the address of the store it attaches to; the signal ends
+ * a start, not an instance that has started.
+ */
+export async function spawnInstance(
+  options: ReferenceOptions,
+  store: string,
+  signal: AbortSignal,
+): Promise<ProcessInstance> {
+  if (signal.aborted) throw errors.aborted(signal.reason);
   const child = fork(new URL('./child.js', import.meta.url), [], {
     serialization: 'advanced',
     // Standard output is for results.
@@ -52,12 +61,16 @@ export async function spawnInstance(options: ReferenceOptions, store: string): P
     });
     gone.then(reject);
   });
+  const kill = () => child.kill('SIGKILL');
+  signal.addEventListener('abort', kill, { once: true });
   send(child, { type: 'start', options, store });
   try {
     await within(started, START_TIMEOUT, `start of ${options.name}`);
   } catch (error) {
-    child.kill('SIGKILL');
+    kill();
     throw error;
+  } finally {
+    signal.removeEventListener('abort', kill);
   }
 
   function ask<T extends GenerateResult | ConnectorStats>(
@@ -89,7 +102,10 @@ export async function spawnInstance(options: ReferenceOptions, store: string): P
         signal.removeEventListener('abort', abort);
       }
     },
-    stats: async () => (child.connected ? ask<ConnectorStats>((call) => ({ type: 'stats', call })).answer : {}),
+    stats: () =>
+      within(ask<ConnectorStats>((call) => ({ type: 'stats', call })).answer, STATS_TIMEOUT, `stats of ${options.name}`)
+        // Of one that is gone or stuck nothing is known; the others' counters are worth having.
+        .catch(() => ({})),
     async close() {
       send(child, { type: 'close' });
       await within(gone, CLOSE_TIMEOUT, `end of ${options.name}`).catch(() => child.kill('SIGKILL'));

@@ -73,7 +73,8 @@ export function demoFigures({ requests, stats, ...result }: DemoResult): DemoFig
 const count = (value: number) => value.toLocaleString('en-US');
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
-const milliseconds = ({ p50, p95 }: { p50: number; p95: number }) => `${p50.toFixed(0)} ms, p95 ${p95.toFixed(0)} ms`;
+const milliseconds = ({ p50, p95 }: { p50: number; p95: number }) =>
+  `median ${p50.toFixed(0)} ms, p95 ${p95.toFixed(0)} ms`;
 
 export function demoTable(figures: DemoFigures): string {
   const rows: [string, string][] = [
@@ -85,12 +86,12 @@ export function demoTable(figures: DemoFigures): string {
       'prefill: computed',
       `${percent(figures.computedTokens / figures.promptTokens)}  ${count(figures.computedTokens)} tokens`,
     ],
-    ['prefill tokens saved', count(figures.localTokens + figures.storeTokens)],
+    ['prefill tokens saved', `${count(figures.localTokens + figures.storeTokens)} of ${count(figures.promptTokens)}`],
     ['prefill to decode', `${count(figures.handedBlocks)} blocks, ${megabytes(figures.handedBytes)}`],
     ['saved to the store', `${count(figures.savedBlocks)} blocks, ${megabytes(figures.savedBytes)}`],
     ['loaded from the store', `${count(figures.loadedBlocks)} blocks, ${megabytes(figures.loadedBytes)}`],
     ['time to first token', milliseconds(figures.ttftMs)],
-    ['  without cache', milliseconds(figures.ttftWithoutMs)],
+    ['  without cache', `${milliseconds(figures.ttftWithoutMs)} (one engine, nothing else to do)`],
   ];
   if (figures.retries > 0) rows.push(['failed and repeated', count(figures.retries)]);
   return rows.map(([name, value]) => `${name.padEnd(24)}${value}`).join('\n');

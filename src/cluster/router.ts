@@ -13,13 +13,11 @@ export type Scheduling = 'prefix_aware' | 'round_robin';
 class Pool {
   readonly instances: readonly Instance[];
   readonly load: Float64Array;
-  readonly chooser: InstanceChooser;
   turn = 0;
 
   constructor(instances: readonly Instance[]) {
     this.instances = instances;
     this.load = new Float64Array(instances.length);
-    this.chooser = new InstanceChooser(instances.map(({ name }) => name));
     for (const [i, { gone }] of instances.entries()) {
       gone.then(() => {
         this.load[i] = Number.POSITIVE_INFINITY;
@@ -50,27 +48,32 @@ export class Router {
   readonly #prefill: Pool;
   readonly #decode: Pool;
   readonly #index = new PrefixIndex();
+  /** Undefined where there is no prefill instance to choose. */
+  readonly #chooser: InstanceChooser | undefined;
   readonly #hash: HashOptions;
   readonly #scheduling: Scheduling;
 
   constructor(instances: readonly Instance[], hash: HashOptions, scheduling: Scheduling) {
     this.#prefill = new Pool(instances.filter(({ role }) => role === 'prefill'));
     this.#decode = new Pool(instances.filter(({ role }) => role === 'decode'));
-    for (const { name } of this.#prefill.instances) this.#index.addInstance(name);
+    const names = this.#prefill.instances.map(({ name }) => name);
+    for (const name of names) this.#index.addInstance(name);
+    if (names.length > 0) this.#chooser = new InstanceChooser(names);
     this.#hash = hash;
     this.#scheduling = scheduling;
   }
 
   /** A prefill instance for the prompt, not one of `without`; undefined when none is left. */
   prefill(tokens: Uint32Array, without: ReadonlySet<Instance> = new Set()): Assignment | undefined {
-    const pool = this.#prefill;
+    const [pool, chooser] = [this.#prefill, this.#chooser];
+    if (chooser === undefined) return undefined;
     const hashes = blockHashes(tokens, this.#hash);
     const at =
       this.#scheduling === 'round_robin'
         ? pool.next(without)
         : choose(pool, without, (load) => {
             const match = this.#index.match(hashes);
-            return pool.chooser.choose(match, { blocks: hashes.length, load }).instance;
+            return chooser.choose(match, { blocks: hashes.length, load }).instance;
           });
     if (at === undefined) return undefined;
     return assign(pool, at, hashes.length, () => this.#index.insert(pool.instances[at].name, hashes));

@@ -1,5 +1,6 @@
 /** Starts a cluster of reference engines with a store of its own, in this process or in one process each. */
 import { DEFAULT_MODEL, decode, encode, ReferenceEngine } from 'mooncake-ts/reference-engine';
+import { errors } from '../core/errors.js';
 import type { HashOptions } from '../core/hash.js';
 import { MooncakeStore } from '../store/store.js';
 import { LocalTransfer } from '../transfer/local.js';
@@ -24,6 +25,8 @@ export interface StartOptions {
   seed: number;
   /** Other processes may attach to the store. */
   serveStore: boolean;
+  /** Ends the start with ERR_ABORTED, and nothing left behind. */
+  signal: AbortSignal;
 }
 
 /** The run without cache. */
@@ -48,6 +51,12 @@ export interface Reference {
   close(): Promise<void>;
 }
 
+/** Longest prompt and answer together, in tokens, that an instance can hold. */
+export function capacity({ blocks, blockSize }: Pick<StartOptions, 'blocks' | 'blockSize'>): number {
+  return Math.min(DEFAULT_MODEL.maxPositions, blocks * blockSize) - 1;
+}
+
+/** Throws ERR_ABORTED by the signal, or what kept a part from starting; what had started is closed. */
 export async function startCluster(options: StartOptions): Promise<Reference> {
   const hash: HashOptions = { algorithm: 'sha256_cbor', seed: '0', blockSize: options.blockSize };
   // Whoever comes from outside this process comes by TCP.
@@ -66,9 +75,12 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
     const wanted = [...names('prefill', options.prefill), ...names('decode', options.decode)];
     const instances: Instance[] = [];
     const pids: Record<string, number> = {};
+    const gone = new Set<string>();
     opened.push({ close: async () => void (await Promise.all(instances.map((instance) => instance.close()))) });
     if (options.processes) {
-      const started = await Promise.allSettled(wanted.map((one) => spawnInstance(one, transfer.address)));
+      const started = await Promise.allSettled(
+        wanted.map((one) => spawnInstance(one, transfer.address, options.signal)),
+      );
       for (const result of started) if (result.status === 'fulfilled') instances.push(result.value);
       const failure = started.find((result) => result.status === 'rejected');
       if (failure) throw failure.reason;
@@ -76,18 +88,25 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
     } else {
       for (const one of wanted) instances.push(startReference(one, transfer, store));
     }
+    if (options.signal.aborted) throw errors.aborted(options.signal.reason);
+    for (const instance of instances) instance.gone.then(() => gone.add(instance.name));
     const cluster = new Cluster({ instances, hash, scheduling: options.scheduling });
     return {
       cluster,
       model: 'reference',
-      maxTokens: Math.min(DEFAULT_MODEL.maxPositions, options.blocks * options.blockSize) - 1,
+      maxTokens: capacity(options),
       storeAddress: transfer.address,
       pids,
       store,
       encode,
       decode,
       status: async () => ({
-        instances: instances.map(({ name, role }) => ({ name, role, pid: pids[name] ?? process.pid })),
+        instances: instances.map(({ name, role }) => ({
+          name,
+          role,
+          pid: pids[name] ?? process.pid,
+          alive: !gone.has(name),
+        })),
         connectors: await cluster.stats(),
         store: await store.stats(),
       }),
@@ -96,7 +115,7 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
     };
   } catch (error) {
     await close();
-    throw error;
+    throw options.signal.aborted ? errors.aborted(options.signal.reason) : error;
   }
 }
 

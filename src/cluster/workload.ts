@@ -67,6 +67,14 @@ export class Session {
   }
 }
 
+/** Characters of the longest prompt and its answer, where an answer has `output` characters at most. */
+export function longest({ system, input, turns, seed }: WorkloadOptions, output: number): number {
+  const session = new Session(0, { sessions: 1, system, input, turns, seed });
+  let length = 0;
+  for (const answer = 'x'.repeat(output); session.left > 0; session.answer(answer)) length = session.ask().length;
+  return length + output;
+}
+
 export function sessions(options: WorkloadOptions): Session[] {
   return Array.from({ length: options.sessions }, (_, id) => new Session(id, options));
 }

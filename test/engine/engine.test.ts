@@ -283,4 +283,24 @@ test('any requests, with aborts, in few blocks: every answer is right and every 
   );
 });
 
+test('a request id is free again as soon as the aborted request has ended, also within a step', async () => {
+  const engine = new ReferenceEngine({ model, maxBatchedTokens: 1024 });
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  const prompt = encode(text('again', 600));
+  const first = engine.generate(prompt, { requestId: 'one', maxTokens: 1 });
+  for (let i = 0; i < 3; i++) await turn();
+  first.abort();
+  let second: ReturnType<ReferenceEngine['generate']> | undefined;
+  while (second === undefined) {
+    await turn();
+    try {
+      second = engine.generate(prompt, { requestId: 'one', maxTokens: 2, ignoreEos: true });
+    } catch (error) {
+      assert.match((error as Error).message, /requestId/);
+    }
+  }
+  assert.equal((await second.result).tokens, expected([...prompt], 2));
+  await engine.close();
+});
+
 test.run();

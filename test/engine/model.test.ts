@@ -23,6 +23,21 @@ test('logits are those of the textbook model', () => {
   }
 });
 
+test('one query head to a KV head, or three; an odd number of positions', () => {
+  for (const heads of [2, 6]) {
+    const of = new Model({ ...SMALL, heads, maxPositions: 43 }, 7);
+    const input = tokens.slice(0, 43);
+    const naive = naiveLogits(of.config, 7, input);
+    const ours = logitsOf(input, { caches: emptyCaches({ of }), blocks: inOrder(3), of });
+    for (const [position, logits] of ours.entries()) {
+      for (const [token, value] of logits.entries()) {
+        assert.ok(Math.abs(value - naive[position][token]) < 1e-3, `${heads} heads, position ${position}`);
+      }
+    }
+    assert.equal(logitsOf(input, { caches: emptyCaches({ of }), blocks: inOrder(3), of, step: 1 }), ours);
+  }
+});
+
 test('logits do not depend on how the prompt is cut', () => {
   for (const step of [1, 2, 7, 15, 16, 17, 33, 64, 99]) {
     assert.equal(logitsOf(tokens, { caches: emptyCaches(), blocks: inOrder(7), step }), whole, `${step} at a time`);
