@@ -80,9 +80,26 @@ function checkGet(options: GetValueOptions): GetValueOptions {
   return options;
 }
 
+let keeping = false;
+
+/**
+ * The allocator of most Linux systems (glibc) gives freed memory back to the kernel beyond a limit that is twice the
+ * largest block it has seen freed, 64 MiB at most, and new memory costs a page fault for every 4 KiB. One large block,
+ * never touched and free at the next garbage collection, raises the limit, so that large results reuse each other's pages.
+ */
+function keepFreedMemory(): void {
+  if (keeping) return;
+  keeping = true;
+  new ArrayBuffer(LARGEST_KEPT);
+}
+
+const LARGEST_KEPT = 2 ** 25 - 2 ** 16;
+const LARGE = 2 ** 17;
+
 /** Memory of `size` bytes that is not cleared first. */
 export function uncleared(size: number): Uint8Array {
   try {
+    if (size >= LARGE) keepFreedMemory();
     // Not from the pool of small buffers: the result is the caller's, who may transfer it away.
     const { buffer } = Buffer.allocUnsafeSlow(size);
     return new Uint8Array(buffer, 0, size);
