@@ -14,7 +14,7 @@ const version = JSON.parse(readFileSync(new URL('../../../package.json', import.
 /** Parses `argv` and runs the command it names. Errors become one line on stderr and exit code 1. */
 export async function program(argv: string[]): Promise<void> {
   const root = new Command('mooncake-ts')
-    .description('The Mooncake KV-cache system for LLM inference: hashing, prefix matching, replay')
+    .description('The Mooncake KV-cache system for LLM inference')
     .version(version)
     .showHelpAfterError('(add --help for what is accepted)');
   addUp(root);
