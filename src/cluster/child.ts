@@ -3,7 +3,7 @@ import { errors } from '../core/errors.js';
 import { MooncakeStore } from '../store/store.js';
 import { TcpTransfer } from '../transfer/tcp/transfer.js';
 import type { Instance } from './instance.js';
-import { type FromInstance, type ToInstance, toWire } from './messages.js';
+import { ALIVE_EVERY, type FromInstance, type ToInstance, toWire } from './messages.js';
 import { startReference } from './reference.js';
 
 let instance: Instance | undefined;
@@ -67,4 +67,5 @@ async function answer(call: number, work: (instance: Instance, signal: AbortSign
 
 // Ctrl-C reaches the whole process group; the parent decides when to stop.
 process.on('SIGINT', () => {});
+setInterval(() => say({ type: 'alive' }), ALIVE_EVERY).unref();
 process.on('disconnect', () => process.exit(0));

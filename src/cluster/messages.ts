@@ -18,10 +18,15 @@ export type ToInstance =
 
 export type FromInstance =
   | { type: 'started' }
+  | { type: 'alive' }
   | { type: 'failed'; error: WireError }
   | { type: 'token'; call: number; token: number; text: string }
   | { type: 'answer'; call: number; value: GenerateResult | ConnectorStats }
   | { type: 'refusal'; call: number; error: WireError };
+
+/** How often an instance says that it lives, and how long it may be silent, in milliseconds. */
+export const ALIVE_EVERY = 500;
+export const SILENCE = 5_000;
 
 export function toWire(error: unknown): WireError {
   if (error instanceof MooncakeError) return { message: error.message, code: error.code };

@@ -1,12 +1,13 @@
 /**
  * An instance in a process of its own. Requests and answers take Node's IPC channel, KV blocks go between the instances'
- * processes by TCP. When the process dies, every call it had fails at once; when this process dies, it ends by itself.
+ * processes by TCP. When the process dies or falls silent, every call it had fails at once; when this process dies, it
+ * ends by itself.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import type { ConnectorStats } from '../connector/api.js';
 import { errors } from '../core/errors.js';
 import type { GenerateResult, Instance } from './instance.js';
-import { type FromInstance, fromWire, type ToInstance } from './messages.js';
+import { ALIVE_EVERY, type FromInstance, fromWire, SILENCE, type ToInstance } from './messages.js';
 import type { ReferenceOptions } from './reference.js';
 
 const START_TIMEOUT = 30_000;
@@ -49,8 +50,11 @@ export async function spawnInstance(
     calls.clear();
   });
 
+  const heard = watch(child);
   const started = new Promise<void>((resolve, reject) => {
     child.on('message', (message: FromInstance) => {
+      heard();
+      if (message.type === 'alive') return;
       if (message.type === 'started') return resolve();
       if (message.type === 'failed') return reject(fromWire(message.error));
       const call = calls.get(message.call);
@@ -111,6 +115,27 @@ export async function spawnInstance(
       await within(gone, CLOSE_TIMEOUT, `end of ${options.name}`).catch(() => child.kill('SIGKILL'));
       await gone;
     },
+  };
+}
+
+/**
+ * Kills a process that is silent for too long: one that was stopped would hold its calls for ever. The function that
+ * comes back is called whenever something is heard of it.
+ */
+function watch(child: ChildProcess): () => void {
+  // It begins with the first sign of life: a start has a deadline of its own.
+  let last = Number.POSITIVE_INFINITY;
+  let looked = performance.now();
+  const timer = setInterval(() => {
+    const now = performance.now();
+    // Where we were stopped ourselves, its messages are still waiting to be read.
+    if (now - looked > 4 * ALIVE_EVERY) last = Math.max(last, now);
+    looked = now;
+    if (now - last > SILENCE) child.kill('SIGKILL');
+  }, ALIVE_EVERY).unref();
+  child.once('exit', () => clearInterval(timer));
+  return () => {
+    last = performance.now();
   };
 }
 

@@ -143,29 +143,31 @@ test('the cluster that stays up completes, streams, refuses and stops', async ()
   }
 });
 
-test('an instance that is killed costs no answer', async () => {
-  const cluster = await up('--processes');
-  try {
-    const before = await complete(cluster.url, { prompt: PROMPT, max_tokens: 8 });
-    assert.is(before.status, 200);
-    process.kill(cluster.pids['prefill-0'], 'SIGKILL');
-    process.kill(cluster.pids['decode-1'], 'SIGKILL');
-    const after = await Promise.all(
-      Array.from({ length: 4 }, () => complete(cluster.url, { prompt: PROMPT, max_tokens: 8 })),
-    );
-    for (const { status, body } of after) {
-      assert.is(status, 200);
-      assert.is(body.choices[0].text, before.body.choices[0].text);
+for (const signal of ['SIGKILL', 'SIGSTOP'] as const) {
+  test(`an instance that gets ${signal} costs no answer`, async () => {
+    const cluster = await up('--processes');
+    try {
+      const before = await complete(cluster.url, { prompt: PROMPT, max_tokens: 8 });
+      assert.is(before.status, 200);
+      process.kill(cluster.pids['prefill-0'], signal);
+      process.kill(cluster.pids['decode-1'], signal);
+      const after = await Promise.all(
+        Array.from({ length: 4 }, () => complete(cluster.url, { prompt: PROMPT, max_tokens: 8 })),
+      );
+      for (const { status, body } of after) {
+        assert.is(status, 200);
+        assert.is(body.choices[0].text, before.body.choices[0].text);
+      }
+      const status = (await (await fetch(`${cluster.url}/status`)).json()) as { instances: { alive: boolean }[] };
+      assert.equal(
+        status.instances.map(({ alive }) => alive),
+        [false, true, true, false],
+      );
+    } finally {
+      await stop(cluster);
     }
-    const status = (await (await fetch(`${cluster.url}/status`)).json()) as { instances: { alive: boolean }[] };
-    assert.equal(
-      status.instances.map(({ alive }) => alive),
-      [false, true, true, false],
-    );
-  } finally {
-    await stop(cluster);
-  }
-});
+  });
+}
 
 test('a cluster that nobody could answer for ends', async () => {
   const cluster = await up('--processes', '--prefill', '1', '--decode', '1');
