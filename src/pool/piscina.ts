@@ -25,6 +25,7 @@ export function openPiscina(setup: WorkerSetup, threads: number, entry: string |
     maxThreads: threads,
     concurrentTasksPerWorker: DEPTH,
     workerData: setup,
+    ...importing(),
   });
   const running = new Set<(error: unknown) => void>();
   // Piscina does not keep the process alive while a batch waits for a worker that starts.
@@ -74,4 +75,13 @@ export class WorkerPool extends TaskPool {
     const { workerFile, ...rest } = plainOptions('options', options);
     super(rest, (setup, threads) => openPiscina(setup, threads, workerFile), availableParallelism());
   }
+}
+
+/**
+ * Piscina tries `require` first, and where Node can require a module, a worker that is terminated in the middle of that
+ * takes the whole process with it (V8 aborts in ModuleWrap::InstantiateSync). Without it the module is imported.
+ */
+function importing(): { execArgv?: string[] } {
+  const { require_module: requires } = process.features as { require_module?: boolean };
+  return requires ? { execArgv: [...process.execArgv, '--no-experimental-require-module'] } : {};
 }
