@@ -32,3 +32,23 @@ export function ensure(end: u64): bool {
   const pages = <i32>((end - have + 0xffff) >>> 16);
   return memory.grow(pages) >= 0;
 }
+
+// Fields of the header, by their offset in it.
+
+// @ts-ignore: decorator
+@inline
+export function get(field: usize): u32 {
+  return load<u32>(HEADER + field);
+}
+
+// @ts-ignore: decorator
+@inline
+export function set(field: usize, value: u32): void {
+  store<u32>(HEADER + field, value);
+}
+
+// @ts-ignore: decorator
+@inline
+export function add(field: usize, delta: i32): void {
+  store<u32>(HEADER + field, load<u32>(HEADER + field) + delta);
+}

@@ -47,21 +47,7 @@ export {
 } from './core/objects.js';
 export type { ObjectState } from './core/objects-records.js';
 export * from './edge/index.js';
-export type {
-  LongMetadata,
-  Metadata,
-  MetadataClient,
-  MetadataStats,
-  MissReason,
-  ObjectInfo,
-  Outcome,
-  Replica,
-  ReplicateConfig,
-  SegmentFigures,
-  SegmentInfo,
-  Status,
-  Uuid,
-} from './master/api.js';
+export type * from './master/api.js';
 export type { AllocationStrategy, MetadataOptions, TenantPolicy } from './master/options.js';
 export { MetadataService } from './master/service.js';
 export { STATUS } from './master/status.js';

@@ -5,7 +5,9 @@
 //   area 0   the core's own memory map, then what passes in and out of calls (WINDOW)
 //   area 1   directory of the table of objects; area 2 that of the table of templates
 //   others   cells (cells.ts) or segments of both tables (table.ts), as they are needed
-import { ensure, HEADER, HEAP } from '../memory';
+import { ensure, HEADER, HEAP, get, set } from '../memory';
+
+export { add, get, set } from '../memory';
 
 // Fields, as byte offsets from HEADER.
 export const SEED: usize = 0; // u64, random: nobody can choose keys that crowd one place
@@ -56,24 +58,6 @@ export const TEXT: usize = PROBES + 0x2000;
 export const ROUTED: usize = TEXT + TEXT_BYTES + 128;
 export const ROUTED_OFFSETS: usize = ROUTED + TEXT_BYTES + 128;
 export const ROUTED_STARTS: usize = ROUTED_OFFSETS + BATCH * 4 + 16;
-
-// @ts-ignore: decorator
-@inline
-export function get(field: usize): u32 {
-  return load<u32>(HEADER + field);
-}
-
-// @ts-ignore: decorator
-@inline
-export function set(field: usize, value: u32): void {
-  store<u32>(HEADER + field, value);
-}
-
-// @ts-ignore: decorator
-@inline
-export function add(field: usize, delta: i32): void {
-  store<u32>(HEADER + field, load<u32>(HEADER + field) + delta);
-}
 
 /** A fresh area, all zeros; 0 when the memory cannot grow. */
 export function takeArea(kind: u8): usize {

@@ -2,7 +2,9 @@
 // number of instances of the shared build can work on one memory. Memory is only ever taken from the top; what is
 // freed goes to free lists of its own kind (blocks, nodes, table segments, spilled holder lists), so addresses stay
 // valid for ever and a reader that follows a stale one reads stale data, never outside the memory.
-import { ensure, HEADER, HEAP } from '../memory';
+import { ensure, HEADER, HEAP, get, set } from '../memory';
+
+export { add, get, set } from '../memory';
 
 /** True in the shared build: one writer, many readers. */
 export const SHARED: bool = ASC_FEATURE_THREADS;
@@ -65,24 +67,6 @@ export const MALFORMED: i32 = -5; // a snapshot that contradicts itself
 const LAST_ADDRESS: u64 = 0xffff_0000;
 // What the table takes for a block at most, just after all its segments have divided.
 const TABLE_SHARE: u64 = 20;
-
-// @ts-ignore: decorator
-@inline
-export function get(field: usize): u32 {
-  return load<u32>(HEADER + field);
-}
-
-// @ts-ignore: decorator
-@inline
-export function set(field: usize, value: u32): void {
-  store<u32>(HEADER + field, value);
-}
-
-// @ts-ignore: decorator
-@inline
-export function add(field: usize, delta: i32): void {
-  store<u32>(HEADER + field, load<u32>(HEADER + field) + delta);
-}
 
 // @ts-ignore: decorator
 @inline

@@ -2,21 +2,7 @@
 export { type ErrorCode, MooncakeError } from '../core/errors.js';
 export { type Key, Keys } from '../core/keys.js';
 export { MooncakeMaster } from '../planned.js';
-export type {
-  LongMetadata,
-  Metadata,
-  MetadataClient,
-  MetadataStats,
-  MissReason,
-  ObjectInfo,
-  Outcome,
-  Replica,
-  ReplicateConfig,
-  SegmentFigures,
-  SegmentInfo,
-  Status,
-  Uuid,
-} from './api.js';
+export type * from './api.js';
 export type { AllocationStrategy, MetadataOptions, TenantPolicy } from './options.js';
 export { MetadataService } from './service.js';
 export { STATUS } from './status.js';
