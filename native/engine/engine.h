@@ -1,0 +1,86 @@
+// The engine: registered memory, peers with their links, and batches on their way. It cuts batches into slices, gives
+// each slice to the link that will have moved it first (chooser.h), gives failed ones to others until the batch's
+// deadline, and reports each batch once. Threads: the transports' own, and one timer. Submitting a batch may move its
+// first slices on the caller's thread (a link that is idle sends at once), which saves a wake-up per small batch.
+#pragma once
+
+#include "engine/peer.h"
+#include "transport/transport.h"
+
+#include <functional>
+
+namespace mooncake {
+
+struct EngineOptions {
+  /** Threads that copy for local, shm and file links; 0: as many as cores, four at most. */
+  u32 copyThreads = 0;
+  /** Batches under way at once; more are refused with queueFull. */
+  u32 maxBatches = 8192;
+  /** Names of the transports to use; empty: all. */
+  std::vector<std::string> transports;
+};
+
+struct BatchSpec {
+  Op op = Op::copy;
+  /** 0 for copies. */
+  u32 peer = 0;
+  std::vector<Record> records;
+  Clock::time_point deadline;
+  bool verify = true;
+};
+
+struct PeerEndpoint {
+  std::string transport;
+  Settings settings;
+};
+
+using BatchDone = std::function<void(u64 batch, BatchResult result)>;
+
+class Engine {
+ public:
+  explicit Engine(EngineOptions options);
+  ~Engine();
+
+  u64 generation() const;
+  MemoryTable& memory();
+
+  /** Allocates zeroed memory that local peers can map. `hugePages`: 2 MiB pages where the machine has them, transparent
+      huge pages otherwise. `numaNode` -1: wherever. */
+  struct AllocateOptions {
+    bool hugePages = true;
+    int numaNode = -1;
+    bool writable = true;
+  };
+  Expected<u32> allocate(u64 length, const AllocateOptions& options);
+  /** A segment that is a file, made or opened; O_DIRECT where the file system has it. `length` 0: the file's own. */
+  Expected<u32> openFile(const std::string& path, u64 length, bool writable);
+
+  /** What peers need to reach this transport. */
+  Expected<Settings> listen(const std::string& transport, const Settings& settings);
+  void onHandshake(std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> handler);
+
+  /** Opens links by every endpoint whose transport is here. Fails only where none of them could be tried. */
+  Expected<u32> openPeer(const std::string& name, u64 generation, const std::vector<PeerEndpoint>& endpoints);
+  void setSegments(u32 peer, const std::vector<RemoteSegment>& segments);
+  /** Batches of the peer that are under way fail with `closed`. */
+  void closePeer(u32 peer);
+
+  /** Starts a batch; `done` is called once, on any thread, also where this returns at once. A refusal returns a Status and
+      never calls `done`. */
+  Expected<u64> submit(BatchSpec spec, BatchDone done);
+  /** The batch ends with `aborted` once none of its slices touches memory. No effect on a batch that ended. */
+  void cancel(u64 batch);
+
+  /** JSON: links per peer with their counters, transports with what was found, memory, batches. */
+  std::string statistics() const;
+  std::vector<std::pair<std::string, Probe>> probe();
+
+  /** Ends every batch with `closed`, closes links and listeners, joins all threads. Idempotent. */
+  void close();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mooncake

@@ -1,0 +1,52 @@
+// The other end as the engine sees it: its name, its run, its segments, and the links to it.
+#pragma once
+
+#include "engine/status.h"
+
+#include <memory>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
+
+namespace mooncake {
+
+/** A segment of a peer. Stock peers know addresses alone; their segments get numbers from whoever opened the peer. */
+struct RemoteSegment {
+  u32 id = 0;
+  u64 address = 0;
+  u64 length = 0;
+};
+
+class Peer {
+ public:
+  Peer(std::string name, u64 generation) : name_(std::move(name)), generation_(generation) {}
+
+  const std::string& name() const { return name_; }
+  /** Of the peer's run, as its descriptor says it; 0 for stock peers, which have none. */
+  u64 generation() const { return generation_; }
+
+  void setSegment(const RemoteSegment& segment) {
+    const std::unique_lock lock(mutex_);
+    segments_[segment.id] = segment;
+  }
+  void dropSegment(u32 id) {
+    const std::unique_lock lock(mutex_);
+    segments_.erase(id);
+  }
+  /** False where the peer has announced no such segment. */
+  bool segment(u32 id, RemoteSegment& out) const {
+    const std::shared_lock lock(mutex_);
+    const auto found = segments_.find(id);
+    if (found == segments_.end()) return false;
+    out = found->second;
+    return true;
+  }
+
+ private:
+  const std::string name_;
+  const u64 generation_;
+  mutable std::shared_mutex mutex_;
+  std::unordered_map<u32, RemoteSegment> segments_;
+};
+
+}  // namespace mooncake

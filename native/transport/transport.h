@@ -1,0 +1,117 @@
+// The interfaces that a way of moving bytes implements. A transport opens links to a peer and may listen for others; a
+// link is one path (a TCP stream, a mapping of the peer's memory, a NIC's rail) that takes slices and settles each once.
+// What a link can do is asked, not assumed; which link gets a slice is decided elsewhere (engine/chooser.h).
+#pragma once
+
+#include "engine/batch.h"
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace mooncake {
+
+/** Flat settings of an endpoint or a listener, as they stand in a segment descriptor: {"host": "::1", "port": "4711"}. */
+using Settings = std::map<std::string, std::string>;
+
+struct Capabilities {
+  bool read = false;
+  bool write = false;
+  bool copy = false;
+  /** Can compare what arrived with the sender's checksum. A batch that asks for it never goes over a link that cannot,
+      unless the peer has none that can: then its bytes are reported as not verified. */
+  bool verify = false;
+  /** Slices are at most so large, and have at most so many records. */
+  u64 sliceBytes = 1 << 20;
+  u32 sliceRecords = 4096;
+  /** Bytes that the link should have under way, at most; the engine keeps the rest back for whichever link is free. */
+  u64 windowBytes = 8 << 20;
+  /** Before the first measurement, bytes per second; lower-ranked transports are used when the better have failed. */
+  double bandwidth = 1e9;
+  int rank = 0;  // local 0, shm 1, rdma 2, tcp 3, file 0 (the only one for its segments)
+};
+
+struct LinkStats {
+  std::atomic<u64> slices{0};
+  std::atomic<u64> bytes{0};
+  std::atomic<u64> failures{0};
+  std::atomic<u64> inFlightBytes{0};
+  /** Exponentially weighted, bytes per second; written by the engine as slices settle. */
+  std::atomic<double> bandwidth{0};
+};
+
+/** Where a link reports. Both calls are safe from any thread. */
+class LinkEvents {
+ public:
+  virtual ~LinkEvents() = default;
+  /** The slice no longer touches memory of ours. `verified`: its checksum was compared. Exactly once per posted slice. */
+  virtual void settled(Slice& slice, Status status, bool verified) = 0;
+};
+
+class Link {
+ public:
+  virtual ~Link() = default;
+
+  /** "tcp 127.0.0.1:4711 #2": for statistics and messages. */
+  virtual const std::string& name() const = 0;
+  virtual const Capabilities& capabilities() const = 0;
+
+  /** False while it connects, and for good after `failed`. */
+  virtual bool alive() const = 0;
+
+  /** Whether it can carry that slice (has the mapping, knows the address, …). Cheap. */
+  virtual bool reaches(const Slice& slice) const = 0;
+
+  /** Takes a slice; may be called from any thread, must not block, may settle before it returns. */
+  virtual void post(Slice& slice) = 0;
+
+  /** The batch is given up: its slices settle with `aborted` as soon as they can no longer touch our memory, at the latest
+      within some 100 ms (close the connection if need be). */
+  virtual void cancel(Batch& batch) = 0;
+
+  /** Ends all slices, closes what it has open, joins its threads. Idempotent. Called before destruction. */
+  virtual void close() = 0;
+
+  u32 number = 0;  // set by the engine, unique
+  LinkStats stats;
+};
+
+/** What a transport needs of the engine. */
+struct TransportContext {
+  MemoryTable& memory;
+  /** Of this run of the engine, random: peers compare it, so that a restarted one is not mistaken for the old. */
+  u64 generation = 0;
+  /** Asks again which link a waiting slice may use: a link came up, went down or has room. From any thread. */
+  std::function<void()> wake;
+  /** A handshake (wire section 7) that came in on a shared port: the answer goes to `reply`, from any thread, once. */
+  std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> handshake;
+};
+
+/** What was found on this machine, for doctor. */
+struct Probe {
+  bool usable = false;
+  /** "io_uring 0x3ffff", or why not. */
+  std::string detail;
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual const char* name() const = 0;
+  virtual Probe probe() = 0;
+  /** Serves peers; what they need to reach it. Settings it does not know are ignored, values it cannot use are refused. */
+  virtual Expected<Settings> listen(const Settings& settings) = 0;
+  /** Opens links to a peer. They may still be connecting when this returns: see Link::alive. `events` outlives them. */
+  virtual Expected<std::vector<std::unique_ptr<Link>>> open(const Settings& endpoint, class Peer& peer, LinkEvents& events) = 0;
+  /** Stops listening and serving; joins its threads. Idempotent. */
+  virtual void close() = 0;
+};
+
+using MakeTransport = std::unique_ptr<Transport> (*)(TransportContext&);
+
+/** All transports, in transport/registry.cpp: one line each. */
+const std::vector<std::pair<const char*, MakeTransport>>& transports();
+
+}  // namespace mooncake

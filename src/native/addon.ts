@@ -1,0 +1,96 @@
+/**
+ * The native accelerator as TypeScript sees it (native/binding/). Nothing here is public: src/native/load.ts finds the
+ * addon, src/transfer/engine wraps it. Numbers of bytes are JS numbers (below 2^53), addresses are bigints.
+ */
+
+/** Same order as `enum class Code` in native/engine/status.h. */
+export const NATIVE_CODES = [
+  'ok',
+  'invalidArgument',
+  'segment',
+  'peer',
+  'timeout',
+  'aborted',
+  'closed',
+  'corrupt',
+  'protocol',
+  'queueFull',
+  'notSupported',
+  'outOfMemory',
+  'system',
+] as const;
+
+export const OP = { read: 0, write: 1, copy: 2 } as const;
+
+/** Flat, as they stand in a segment descriptor. */
+export type Settings = Record<string, string>;
+
+export interface Endpoint {
+  transport: string;
+  settings: Settings;
+}
+
+/** How a batch ended. */
+export interface Completion {
+  batch: number;
+  /** Index into NATIVE_CODES. */
+  code: number;
+  detail: string;
+  bytes: number;
+  verifiedBytes: number;
+  milliseconds: number;
+}
+
+export interface NativeEngineOptions {
+  copyThreads?: number;
+  maxBatches?: number;
+  transports?: string[];
+  /** Called once per wake-up with every batch that ended since the last. */
+  onCompletions(completions: Completion[]): void;
+  /** A handshake of a peer (type 1 metadata, 2 notify, 3 probe); answer with `reply(id, json)` within 5 s. */
+  onHandshake?(id: number, type: number, json: string): void;
+}
+
+/** Methods throw an Error with `code` (an index into NATIVE_CODES) where they refuse. */
+export interface NativeEngine {
+  /** 16 hex digits. */
+  readonly generation: string;
+  /** `memory` is an external ArrayBuffer; it stays valid after `unregister` until it is collected. */
+  allocate(
+    length: number,
+    options: { hugePages?: boolean; numaNode?: number; writable?: boolean },
+  ): { id: number; memory: ArrayBuffer; address: bigint };
+  /** Keeps a reference to the view's buffer until the segment is released. */
+  registerView(view: Uint8Array, writable: boolean): { id: number; address: bigint };
+  registerAddress(address: bigint, length: number, writable: boolean): { id: number };
+  openFile(path: string, length: number, writable: boolean): { id: number; length: number };
+  /** `released` is called once nothing touches the memory any more. */
+  unregister(id: number, released: () => void): void;
+  listen(transport: string, settings: Settings): Settings;
+  reply(handshake: number, json: string): void;
+  openPeer(name: string, generation: string, endpoints: Endpoint[]): number;
+  setSegments(peer: number, segments: { id: number; address: bigint; length: number }[]): void;
+  closePeer(peer: number): void;
+  /** `descriptors`: KVTD bytes, copied. `timeoutMs` from now. Returns the batch's number. */
+  submit(op: number, peer: number, descriptors: Uint8Array, timeoutMs: number, verify: boolean): number;
+  cancel(batch: number): void;
+  /** JSON of Engine::statistics. */
+  statistics(): string;
+  /** Ends everything; `closed` is called when all threads are gone. While open, the engine does not keep Node alive unless
+   *  a batch is under way. */
+  close(closed: () => void): void;
+}
+
+export interface Addon {
+  readonly Engine: new (options: NativeEngineOptions) => NativeEngine;
+  /** CRC-64 of the view, continued from `crc`. */
+  crc64(view: Uint8Array, crc: bigint): bigint;
+  /** Copies `source` to `destination` (same length); the CRC-64 of what was copied, continued from `crc`. */
+  copyCrc64(destination: Uint8Array, source: Uint8Array, crc: bigint): bigint;
+  /** Copies; non-temporal stores where the size makes that faster. */
+  copy(destination: Uint8Array, source: Uint8Array): void;
+  /** Which instructions the checksum uses: "vpclmul512", "pclmul", "pmull", "table". */
+  readonly checksum: string;
+  /** What the machine has, per topic, for doctor: JSON. */
+  probe(): string;
+}

@@ -1,0 +1,160 @@
+/**
+ * The transfer engine: registered memory, peers by their Mooncake segment names, and batches of descriptors moved by the
+ * native accelerator (or, where there is none, by TypeScript over TCP: the same wire, slower). It is a Mooncake Transfer
+ * Engine to others: they find it by P2P handshake or in a metadata server, read and write its segments, and notify it.
+ *
+ * `Transfer` (../transfer.ts) is what stores and connectors use; this is what those use who bring their own protocol.
+ */
+import type { Descriptors } from '../../core/descriptors.js';
+import type { CallLimits, MoveOptions, MoveReport, Verify } from '../transfer.js';
+
+export interface TransferEngineOptions {
+  /** Where segment descriptors are found: `p2p` (default: peers ask each other), or `http://host:port/metadata`. */
+  metadata?: 'p2p' | (string & {});
+  /** Interface to listen on, and what peers are told unless `advertise` says otherwise. Default 127.0.0.1. IPv6 allowed. */
+  host?: string;
+  /** One port for handshakes and data. Default 0: one that is free. */
+  port?: number;
+  advertise?: string;
+  /** Transports to use, in no order: `shm`, `tcp`, `file` (local copies always). Default: all that work here. */
+  transports?: readonly string[];
+  /** TCP streams to each peer of ours. Default 2. */
+  streams?: number;
+  /** Deadline of operations that name none. Default 30,000 ms. */
+  timeoutMs?: number;
+  verify?: Verify;
+  /** false: TypeScript over TCP even where the accelerator is there. Default: the accelerator where it loads. */
+  native?: boolean;
+}
+
+export interface AllocateOptions {
+  /** Default: `segment-ID`. */
+  name?: string;
+  access?: 'read' | 'read-write';
+  /** 2 MiB pages where the machine has them. Default true. */
+  hugePages?: boolean;
+  /** Default: wherever. */
+  numaNode?: number;
+}
+
+export interface ForeignMemory {
+  /** Of an engine or a device in this process; it must stay valid until `unregister` has resolved. */
+  address: bigint;
+  /** Bytes. */
+  length: number;
+}
+
+export interface MemorySegment {
+  /** For descriptors. Never used twice. */
+  readonly id: number;
+  readonly name: string;
+  readonly memory: Uint8Array;
+  /** What peers on Mooncake's wire use; 0n for memory that has none (TypeScript). */
+  readonly address: bigint;
+}
+
+/** One buffer of a peer. */
+export interface PeerSegment {
+  /** For descriptors to this peer. */
+  readonly id: number;
+  readonly name: string;
+  readonly address: bigint;
+  /** Bytes. */
+  readonly length: number;
+}
+
+/** A peer that was opened by its segment name. */
+export interface EnginePeer {
+  /** "host:port", as Mooncake names segments. */
+  readonly name: string;
+  /** 16 hex digits for engines of ours, undefined for others. */
+  readonly generation?: string;
+  /** What it has registered, as of the last `refresh`. */
+  readonly segments: readonly PeerSegment[];
+  /** The segment in which [address, address + length) lies. Throws ERR_SEGMENT. */
+  at(address: bigint, length: number): { segment: number; offset: number };
+  /** Asks for its descriptor again: segments registered since, or another run on the same name. */
+  refresh(limits?: CallLimits): Promise<void>;
+  close(): void;
+}
+
+/** A batch on its way. */
+export interface TransferBatch {
+  /** Resolves when every byte has arrived and was verified; after a rejection nothing is written any more. */
+  readonly done: Promise<MoveReport>;
+  cancel(): void;
+}
+
+export interface Notification {
+  name: string;
+  message: string;
+}
+
+/** One path to a peer, with what it has carried. */
+export interface LinkStatistics {
+  peer: string;
+  transport: string;
+  name: string;
+  alive: boolean;
+  slices: number;
+  bytes: number;
+  failures: number;
+  inFlightBytes: number;
+  /** Bytes per second, measured, weighted to the recent. */
+  bandwidth: number;
+}
+
+export interface EngineStatistics {
+  links: LinkStatistics[];
+  /** Per transport: whether it can be used here, and what was found or why not. */
+  transports: { name: string; usable: boolean; detail: string }[];
+  batches: { active: number; completed: number; failed: number };
+  segments: { count: number; bytes: number };
+}
+
+/** NUMA nodes with their processors and memory, NICs and GPUs with the node they are near. */
+export interface Topology {
+  nodes: { node: number; cpus: number[]; memoryBytes: number }[];
+  nics: { name: string; kind: 'ethernet' | 'rdma'; node: number; speedMbps?: number; up: boolean }[];
+  gpus: { name: string; node: number; pciAddress: string }[];
+}
+
+export interface TransferEngineApi {
+  /** How others open it. */
+  readonly name: string;
+  readonly generation: string;
+  /** false: TypeScript moves the bytes; `why` says what was tried. */
+  readonly accelerated: boolean;
+  readonly why?: string;
+  allocate(length: number, options?: AllocateOptions): Promise<MemorySegment>;
+  /**
+   * Registers memory that is there: a Buffer, a view over a SharedArrayBuffer, or an address. The engine keeps a reference
+   * until `unregister` has resolved. Throws ERR_INVALID_ARGUMENT for views over a WebAssembly.Memory (it detaches when
+   * it grows), for detached or resizable buffers, and for addresses without the accelerator.
+   */
+  register(
+    memory: Uint8Array | ForeignMemory,
+    options?: { name?: string; access?: 'read' | 'read-write' },
+  ): Promise<MemorySegment>;
+  /** A file as a segment, for the disk tier. `length` undefined: the file's own. Descriptors copy to and from it. */
+  openFile(
+    path: string,
+    options?: { length?: number; access?: 'read' | 'read-write' },
+  ): Promise<{ id: number; length: number }>;
+  /** Resolves when nothing touches the memory any more. */
+  unregister(segment: number, limits?: CallLimits): Promise<void>;
+  open(name: string, limits?: CallLimits): Promise<EnginePeer>;
+  submit(op: 'read' | 'write', peer: EnginePeer, descriptors: Descriptors, options?: MoveOptions): TransferBatch;
+  read(peer: EnginePeer, descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport>;
+  write(peer: EnginePeer, descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport>;
+  /** Between segments of this engine, files among them. */
+  copy(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport>;
+  notify(name: string, notification: Notification, limits?: CallLimits): Promise<void>;
+  /** Notifications that came in; the returned function ends it. */
+  onNotification(listener: (notification: Notification) => void): () => void;
+  /** Whether an engine answers there. */
+  probe(name: string, limits?: CallLimits): Promise<boolean>;
+  topology(): Topology;
+  statistics(): EngineStatistics;
+  close(): Promise<void>;
+}
