@@ -51,7 +51,7 @@ function open(path: string): { addon?: Addon; why?: string } {
   try {
     addon = require(path) as Addon;
   } catch (error) {
-    return { why: (error as Error).message.split('\n')[0] };
+    return { why: (error as Error).message.split('\n')[0].replace(`${path}: `, '') };
   }
   if (addon.version !== version) return { why: `it is of version ${addon.version}, this package is ${version}` };
   if (addon.interface !== INTERFACE) {
