@@ -43,6 +43,7 @@ export const LANES = {
   },
   fuzz: { ci: true, run: 'scripts/native-fuzz.mjs' },
   native: { ci: true, run: 'scripts/native-test.mjs' },
+  release: { ci: true, run: 'scripts/native-release.mjs' },
   sanitize: { ci: true, run: 'scripts/native-sanitize.mjs' },
   vllm: { ci: true, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'] },
 };
