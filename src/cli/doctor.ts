@@ -5,12 +5,17 @@ import type { Finding, State } from '../doctor/finding.js';
 import { examine } from '../doctor/report.js';
 import { printable } from './printable.js';
 
-const MARKS: Record<State, string> = { ok: colors.green('ok'), note: colors.dim('–'), degraded: colors.yellow('slow') };
-const WIDTHS: Record<State, number> = { ok: 2, note: 1, degraded: 4 };
+const MARKS: Record<State, { text: string; paint: (text: string) => string }> = {
+  ok: { text: 'ok', paint: colors.green },
+  note: { text: '–', paint: colors.dim },
+  degraded: { text: 'degraded', paint: colors.yellow },
+};
+const MARK_WIDTH = 10;
 
 function lines({ topic, state, found, means, mend }: Finding, width: number): string[] {
-  const head = `${MARKS[state]}${' '.repeat(6 - WIDTHS[state])}${topic.padEnd(width)}  `;
-  const indent = ' '.repeat(6 + width + 2);
+  const { text, paint } = MARKS[state];
+  const head = `${paint(text.padEnd(MARK_WIDTH))}${topic.padEnd(width)}  `;
+  const indent = ' '.repeat(MARK_WIDTH + width + 2);
   return [
     head + printable(found),
     ...(means ? [indent + colors.dim(printable(means))] : []),

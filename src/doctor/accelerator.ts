@@ -5,7 +5,7 @@ import type { Verification } from '../native/verification.js';
 import { count, type Finding } from './finding.js';
 
 const BUILD = 'npm run build';
-/** The rate that cores are counted for, bytes per second: what one 100 Gb/s NIC brings. */
+/** The rate that cores are counted for, bytes per second: what a NIC of 100 Gb/s brings. */
 const RATE = 12.5e9;
 
 const TOOLS = { cmake: 'cmake', ninja: 'ninja', compiler: process.env.CXX || 'c++' };
@@ -42,11 +42,13 @@ export function accelerator({ addon, path, tried }: LoadedAddon, tools: ReturnTy
 
 export function compiler(tools: ReturnType<typeof buildTools>, accelerated: boolean): Finding {
   const absent = Object.entries(tools).flatMap(([name, version]) => (version ? [] : [name]));
-  const present = Object.values(tools).filter(Boolean).join(', ');
+  const present = Object.entries(tools).map(([name, version = '']) =>
+    /^\d/.test(version) ? `${name} ${version}` : version,
+  );
   return {
     topic: 'build tools',
     state: 'note',
-    found: absent.length > 0 ? `${absent.join(', ')} not found` : present,
+    found: absent.length > 0 ? `${absent.join(', ')} not found` : present.join(', '),
     ...(absent.length > 0 && !accelerated && { means: 'the accelerator cannot be built here' }),
   };
 }
@@ -64,7 +66,7 @@ export function verification(measured: Verification): Finding {
     topic: 'verification',
     state: slow ? 'degraded' : 'ok',
     found: `${instructions}: checksum ${gigabytes(checksum)} in cache, copy ${gigabytes(copy)}, checked copy ${gigabytes(checkedCopy)}`,
-    means: `${gigabytes(RATE)} take ${cores(checkedCopy)} cores when every byte is checked (verify=full), ${cores(copy)} when none is`,
+    means: `the ${RATE / 1e9} GB/s of a 100 Gb/s NIC take ${cores(checkedCopy)} cores when every byte is checked (verify=full), ${cores(copy)} when none is`,
     ...(slow && {
       mend: wasm
         ? 'the accelerator sums faster; or verify=sampled:N'

@@ -34,22 +34,24 @@ export function measureVerification(addon?: Addon): Verification {
   const source = new Uint8Array(MEMORY).fill(1);
   const destination = new Uint8Array(MEMORY);
   const cached = source.subarray(0, CACHED);
-  if (addon) {
-    return {
-      instructions: addon.checksum,
-      checksum: fastest(CACHED, () => addon.crc64(cached, 0n)),
-      copy: fastest(MEMORY, () => addon.copy(destination, source)),
-      checkedCopy: fastest(MEMORY, () => addon.copyCrc64(destination, source, 0n)),
-    };
-  }
-  const piece = 4 << 20;
+  const work = addon
+    ? {
+        checksum: () => addon.crc64(cached, 0n),
+        copy: () => addon.copy(destination, source),
+        checkedCopy: () => addon.copyCrc64(destination, source, 0n),
+      }
+    : {
+        checksum: () => crc64(cached),
+        copy: () => destination.set(source),
+        checkedCopy: () => {
+          destination.set(source);
+          crc64(destination);
+        },
+      };
   return {
-    instructions: 'wasm',
-    checksum: fastest(CACHED, () => crc64(cached)),
-    copy: fastest(MEMORY, () => destination.set(source)),
-    checkedCopy: fastest(piece, () => {
-      destination.set(source.subarray(0, piece));
-      crc64(destination.subarray(0, piece));
-    }),
+    instructions: addon?.checksum ?? 'wasm',
+    checksum: fastest(CACHED, work.checksum),
+    copy: fastest(MEMORY, work.copy),
+    checkedCopy: fastest(MEMORY, work.checkedCopy),
   };
 }
