@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { MooncakeError } from '../core/errors.js';
 import { addBench } from './bench.js';
+import { addDoctor } from './doctor.js';
 import { addHash } from './hash.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
@@ -21,6 +22,7 @@ export async function program(argv: string[]): Promise<void> {
   addHash(root);
   addReplay(root);
   addBench(root);
+  addDoctor(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
