@@ -30,7 +30,7 @@ void HandshakeServer::receive() {
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got < 0 || (got == 0 && phase_ != Phase::waiting && phase_ != Phase::reply)) return close();
     // The peer has said all and waits for the answer; its end would be reported over and over.
-    if (got == 0) return await(phase_ == Phase::reply ? EPOLLOUT : 0);
+    if (got == 0) return await(phase_ == Phase::reply ? u32{EPOLLOUT} : 0);
     // What follows the frame is of no use to anybody.
     if (phase_ == Phase::request) received_.insert(received_.end(), piece.begin(), piece.begin() + got);
   }

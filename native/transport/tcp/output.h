@@ -50,6 +50,7 @@ class Output {
 
   void push(Item item) { items_.push_back(std::move(item)); }
   bool empty() const { return items_.empty(); }
+  size_t size() const { return items_.size(); }
   std::deque<Item>& items() { return items_; }
 
   /** Sends until nothing is left, the socket takes no more, or `budget` bytes are sent (`some`). `sent` is called with each

@@ -169,7 +169,7 @@ void OwnServer::flush() {
     // While its requests are left unread, a peer shows that it lives by reading.
     if (paused) heard_ = now();
   }
-  await((full() ? 0 : EPOLLIN) | (flushed == Output::Flushed::all ? 0 : EPOLLOUT));
+  await((full() ? 0 : u32{EPOLLIN}) | (flushed == Output::Flushed::all ? 0 : u32{EPOLLOUT}));
 }
 
 bool OwnServer::tick() {

@@ -34,7 +34,7 @@ class OwnServer final : public Service {
   Code reach(bool writing, std::vector<SegmentRef>& holds, Visit&& visit);
   void answer(const Frame& frame);
   void flush();
-  bool full() const { return output_.items().size() >= MAX_ANSWERS; }
+  bool full() const { return output_.size() >= MAX_ANSWERS; }
 
   /** Answers that wait to be sent, before we stop to read requests. */
   static constexpr size_t MAX_ANSWERS = 256;
