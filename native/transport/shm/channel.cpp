@@ -126,7 +126,8 @@ Expected<Fd> connectTo(const std::string& path) {
   Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!socket) return systemError("socket", errno);
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    return systemError("connect " + path, errno, errno == EAGAIN ? Code::queueFull : Code::peer);
+    const Code code = errno == EAGAIN ? Code::queueFull : errno == ECONNREFUSED ? Code::closed : Code::peer;
+    return systemError("connect " + path, errno, code);
   }
   return socket;
 }

@@ -54,7 +54,7 @@ class Channel {
   std::vector<u8> buffer_;
 };
 
-/** Connects to a socket in the file system. EAGAIN (its backlog is full) is a status of Code::queueFull. */
+/** Connects to a socket in the file system. queueFull: its backlog is full. closed: nobody listens on it any more. */
 Expected<Fd> connectTo(const std::string& path);
 
 }  // namespace mooncake::shm

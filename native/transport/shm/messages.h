@@ -83,9 +83,12 @@ struct RingBody {
 /** Of a sum or a stage. */
 struct WorkBody {
   u32 slot = 0;
-  /** 1: from the ring into the pieces. */
-  u32 write = 0;
+  u32 flags = 0;
 };
+/** From the ring into the pieces; without it, from the pieces into the ring. */
+constexpr u32 workWrite = 1;
+/** The CRC is wanted. */
+constexpr u32 workSum = 2;
 
 struct WirePiece {
   u32 segment = 0;

@@ -71,8 +71,7 @@ void removeStale(const std::string& directory) {
     const std::string path = directory + "/" + name;
     struct stat status{};
     if (::lstat(path.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode) || status.st_uid != ::geteuid()) continue;
-    errno = 0;
-    if (!connectTo(path).ok() && errno == ECONNREFUSED) ::unlink(path.c_str());
+    if (connectTo(path).status.code == Code::closed) ::unlink(path.c_str());
   }
   ::closedir(entries);
 }
