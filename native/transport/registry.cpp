@@ -1,10 +1,12 @@
 #include "transport/local/local.h"
+#include "transport/shm/shm.h"
 
 namespace mooncake {
 
 const std::vector<std::pair<const char*, MakeTransport>>& transports() {
   static const std::vector<std::pair<const char*, MakeTransport>> all = {
       {"local", makeLocalTransport},
+      {"shm", makeShmTransport},
   };
   return all;
 }

@@ -11,9 +11,9 @@ namespace mooncake::shm {
 namespace {
 
 /** Messages that may wait: both sides bound what they have under way, so that more is a peer that does not read. */
-constexpr size_t maxQueued = 8192;
+constexpr size_t MAX_QUEUED = 8192;
 /** Descriptors accepted of one message: more than one is refused, but must be closed. */
-constexpr size_t maxDescriptors = 8;
+constexpr size_t MAX_DESCRIPTORS = 8;
 
 Status gone(const char* call) { return systemError(std::string("shared memory: ") + call, errno, Code::peer); }
 
@@ -33,7 +33,7 @@ Status Channel::send(const Message& message, Fd descriptor) {
     const Expected<bool> sent = transmit(outgoing);
     if (!sent.ok() || sent.value) return sent.status;
   }
-  if (queue_.size() >= maxQueued) return {Code::peer, "shared memory: the peer does not take messages"};
+  if (queue_.size() >= MAX_QUEUED) return {Code::peer, "shared memory: the peer does not take messages"};
   queue_.push_back(std::move(outgoing));
   return {};
 }
@@ -73,12 +73,12 @@ Expected<bool> Channel::transmit(const Outgoing& outgoing) {
 }
 
 Channel::Got Channel::receive(Message& message, Fd& descriptor, Status& why) {
-  buffer_.resize(maxMessageBytes);
+  buffer_.resize(MAX_MESSAGE_BYTES);
   iovec vector{buffer_.data(), buffer_.size()};
   msghdr header{};
   header.msg_iov = &vector;
   header.msg_iovlen = 1;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * maxDescriptors)] = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * MAX_DESCRIPTORS)] = {};
   header.msg_control = control;
   header.msg_controllen = sizeof control;
   ssize_t length;

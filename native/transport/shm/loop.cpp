@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -14,7 +15,7 @@ namespace {
 
 using namespace std::chrono;
 
-constexpr int tickMilliseconds = 100;
+constexpr int TICK_MILLISECONDS = 100;
 
 u64 keyOf(int fd, u64 number) { return (number << 32) | static_cast<u32>(fd); }
 
@@ -105,7 +106,7 @@ void Loop::serve() {
   auto ticked = steady_clock::now();
   for (;;) {
     const bool ticking = !tickers_.empty();
-    const int count = ::epoll_wait(epoll_.get(), events, 64, ticking ? tickMilliseconds : -1);
+    const int count = ::epoll_wait(epoll_.get(), events, 64, ticking ? TICK_MILLISECONDS : -1);
     if (count < 0 && errno != EINTR) return;
     for (int i = 0; i < count; i++) {
       const int fd = static_cast<int>(events[i].data.u64 & 0xffffffff);
@@ -124,11 +125,11 @@ void Loop::serve() {
     const auto now = steady_clock::now();
     if (!ticking) {
       ticked = now;
-    } else if (const auto passed = duration_cast<milliseconds>(now - ticked).count(); passed >= tickMilliseconds) {
+    } else if (const auto passed = duration_cast<milliseconds>(now - ticked).count(); passed >= TICK_MILLISECONDS) {
       ticked = now;
       const auto copy = tickers_;
       for (const auto& [owner, ticker] : copy) {
-        if (tickers_.count(owner) > 0) ticker(static_cast<u32>(std::min<long>(passed, 2 * tickMilliseconds)));
+        if (tickers_.count(owner) > 0) ticker(static_cast<u32>(std::min<long>(passed, 2 * TICK_MILLISECONDS)));
       }
     }
     const std::lock_guard lock(mutex_);

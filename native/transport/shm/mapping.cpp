@@ -13,12 +13,12 @@ namespace mooncake::shm {
 
 namespace {
 
-constexpr long hugetlbMagic = 0x958458f6;  // HUGETLBFS_MAGIC of linux/magic.h
+constexpr long HUGETLB_MAGIC = 0x958458f6;  // HUGETLBFS_MAGIC of linux/magic.h
 
 /** Mappings of a huge-page file begin and end at its pages. */
 u64 pageOf(int fd) {
   struct statfs status{};
-  if (::fstatfs(fd, &status) == 0 && static_cast<long>(status.f_type) == hugetlbMagic) {
+  if (::fstatfs(fd, &status) == 0 && static_cast<long>(status.f_type) == HUGETLB_MAGIC) {
     return static_cast<u64>(status.f_bsize);
   }
   return static_cast<u64>(::sysconf(_SC_PAGESIZE));

@@ -1,6 +1,8 @@
 #include "transport/shm/messages.h"
 
+#include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 namespace mooncake::shm {
 
@@ -56,7 +58,7 @@ Status bad(const std::string& what) { return {Code::protocol, "shared memory: " 
 std::vector<u8> encode(const Message& message) {
   const bool refusal = message.type == MessageType::refusal;
   const size_t body = bodyBytes(message.type);
-  const size_t tail = refusal ? std::min<size_t>(message.text.size(), maxRefusalBytes)
+  const size_t tail = refusal ? std::min<size_t>(message.text.size(), MAX_REFUSAL_BYTES)
                               : message.pieces.size() * sizeof(WirePiece);
   Header header;
   header.type = static_cast<u8>(message.type);
@@ -88,7 +90,7 @@ Status decode(const u8* data, size_t length, Message& out) {
   out.token = header.token;
   const size_t body = bodyBytes(out.type);
   const bool refusal = out.type == MessageType::refusal;
-  if (header.count > (refusal ? maxRefusalBytes : hasPieces(out.type) ? maxPieces : 0)) {
+  if (header.count > (refusal ? MAX_REFUSAL_BYTES : hasPieces(out.type) ? MAX_PIECES : 0)) {
     return bad("count " + std::to_string(header.count) + " in a message of type " + std::to_string(header.type));
   }
   const size_t tail = header.count * (refusal ? size_t{1} : sizeof(WirePiece));

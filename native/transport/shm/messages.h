@@ -23,10 +23,10 @@
 
 namespace mooncake::shm {
 
-constexpr u32 protocolVersion = 1;
+constexpr u32 PROTOCOL_VERSION = 1;
 /** Pieces of one sum or stage, at most: as many as process_vm_readv takes. */
-constexpr u32 maxPieces = 1024;
-constexpr u32 maxRefusalBytes = 512;
+constexpr u32 MAX_PIECES = 1024;
+constexpr u32 MAX_REFUSAL_BYTES = 512;
 
 enum class MessageType : u8 {
   hello = 1,
@@ -54,7 +54,7 @@ struct Header {
 static_assert(sizeof(Header) == 8);
 
 struct HelloBody {
-  u32 version = protocolVersion;
+  u32 version = PROTOCOL_VERSION;
   u32 reserved = 0;
   /** Of the side that speaks, and of the one it believes to speak to (0: any). */
   u64 generation = 0;
@@ -86,9 +86,9 @@ struct WorkBody {
   u32 flags = 0;
 };
 /** From the ring into the pieces; without it, from the pieces into the ring. */
-constexpr u32 workWrite = 1;
+constexpr u32 WORK_WRITE = 1;
 /** The CRC is wanted. */
-constexpr u32 workSum = 2;
+constexpr u32 WORK_SUM = 2;
 
 struct WirePiece {
   u32 segment = 0;
@@ -98,7 +98,7 @@ struct WirePiece {
 };
 static_assert(sizeof(WirePiece) == 24);
 
-constexpr size_t maxMessageBytes = sizeof(Header) + sizeof(WorkBody) + maxPieces * sizeof(WirePiece);
+constexpr size_t MAX_MESSAGE_BYTES = sizeof(Header) + sizeof(WorkBody) + MAX_PIECES * sizeof(WirePiece);
 
 /** One message; of the bodies, the one of its type counts. */
 struct Message {

@@ -17,10 +17,10 @@ namespace mooncake::shm {
 
 namespace {
 
-constexpr char prefix[] = "shm-";
-constexpr char suffix[] = ".sock";
+constexpr char PREFIX[] = "shm-";
+constexpr char SUFFIX[] = ".sock";
 /** Entries looked at in search of stale sockets: the directory is ours, but it may be abused. */
-constexpr int maxEntries = 4096;
+constexpr int MAX_ENTRIES = 4096;
 
 std::string valueOf(const Settings& settings, const char* key) {
   const auto found = settings.find(key);
@@ -62,10 +62,10 @@ void removeStale(const std::string& directory) {
   if (entries == nullptr) return;
   int looked = 0;
   while (const dirent* const entry = ::readdir(entries)) {
-    if (++looked > maxEntries) break;
+    if (++looked > MAX_ENTRIES) break;
     const std::string name = entry->d_name;
-    if (name.rfind(prefix, 0) != 0 || name.size() < sizeof suffix ||
-        name.compare(name.size() - (sizeof suffix - 1), std::string::npos, suffix) != 0) {
+    if (name.rfind(PREFIX, 0) != 0 || name.size() < sizeof SUFFIX ||
+        name.compare(name.size() - (sizeof SUFFIX - 1), std::string::npos, SUFFIX) != 0) {
       continue;
     }
     const std::string path = directory + "/" + name;
@@ -119,8 +119,8 @@ Expected<Place> Place::listen(const Settings& settings, u64 generation) {
   removeStale(directory);
 
   char name[64];
-  std::snprintf(name, sizeof name, "%s%d-%016llx%s", prefix, static_cast<int>(::getpid()),
-                static_cast<unsigned long long>(generation), suffix);
+  std::snprintf(name, sizeof name, "%s%d-%016llx%s", PREFIX, static_cast<int>(::getpid()),
+                static_cast<unsigned long long>(generation), SUFFIX);
   const std::string path = directory + "/" + name;
   const std::string fresh = directory + "/." + name;
   sockaddr_un address{};

@@ -17,16 +17,16 @@ namespace mooncake::shm {
 
 namespace {
 
-constexpr u32 maxClients = 4096;
-constexpr u32 maxGrants = 1 << 16;
+constexpr u32 MAX_CLIENTS = 4096;
+constexpr u32 MAX_GRANTS = 1 << 16;
 /** Sums and stages of one client at once; its window is far below. */
-constexpr u32 maxWorking = 1024;
-constexpr u32 maxSlots = 1024;
-constexpr u32 maxSlotBytes = 16 << 20;
+constexpr u32 MAX_WORKING = 1024;
+constexpr u32 MAX_SLOTS = 1024;
+constexpr u32 MAX_SLOT_BYTES = 16 << 20;
 /** A grantee of a mapping that has not answered a revocation for so long is not waited for. */
-constexpr u32 patienceMilliseconds = 900;
+constexpr u32 PATIENCE_MILLISECONDS = 900;
 /** Work that is cheaper than waking another thread. */
-constexpr u64 inlineBytes = 64 << 10;
+constexpr u64 INLINE_BYTES = 64 << 10;
 
 Message refusal(Code code, const std::string& text) {
   Message message;
@@ -86,8 +86,8 @@ void Server::accept() {
                                                              std::to_string(own) + ", and the listener's peers are \"same\"")));
       continue;
     }
-    if (clients_.size() >= maxClients) {
-      static_cast<void>(channel.send(refusal(Code::queueFull, std::to_string(maxClients) + " peers are connected")));
+    if (clients_.size() >= MAX_CLIENTS) {
+      static_cast<void>(channel.send(refusal(Code::queueFull, std::to_string(MAX_CLIENTS) + " peers are connected")));
       continue;
     }
     const u64 id = nextClient_++;
@@ -150,9 +150,9 @@ Status Server::handle(Client& client, Message& message, Fd descriptor) {
 
 Status Server::greet(Client& client, const Message& message) {
   if (client.greeted) return {Code::protocol, "a second hello"};
-  if (message.hello.version != protocolVersion) {
+  if (message.hello.version != PROTOCOL_VERSION) {
     return {Code::peer, "protocol version " + std::to_string(message.hello.version) + "; this side speaks " +
-                            std::to_string(protocolVersion)};
+                            std::to_string(PROTOCOL_VERSION)};
   }
   if (message.hello.expected != 0 && message.hello.expected != context_.generation) {
     return {Code::peer, "the peer was restarted: its generation is another than its descriptor said"};
@@ -179,7 +179,7 @@ Status Server::grant(Client& client, const Message& message) {
     answer.code = Code::segment;
     return send(client, answer);
   }
-  if (client.grants.size() >= maxGrants) {
+  if (client.grants.size() >= MAX_GRANTS) {
     answer.code = Code::queueFull;
     return send(client, answer);
   }
@@ -196,8 +196,8 @@ Status Server::grant(Client& client, const Message& message) {
 
 Status Server::attachRing(Client& client, const Message& message, const Fd& descriptor) {
   const RingBody& shape = message.ring;
-  if (client.ring || !descriptor || shape.slots == 0 || shape.slots > maxSlots || shape.slotBytes == 0 ||
-      shape.slotBytes > maxSlotBytes) {
+  if (client.ring || !descriptor || shape.slots == 0 || shape.slots > MAX_SLOTS || shape.slotBytes == 0 ||
+      shape.slotBytes > MAX_SLOT_BYTES) {
     return {Code::protocol, "a ring of " + std::to_string(shape.slots) + " slots of " + std::to_string(shape.slotBytes)};
   }
   Expected<Mapping> mapping = Mapping::open(descriptor.get(), 0, u64{shape.slots} * shape.slotBytes, true);
@@ -212,7 +212,7 @@ Status Server::begin(Client& client, Message& message) {
   if (stage && (!client.ring || message.work.slot >= client.shape.slots)) {
     return {Code::protocol, "slot " + std::to_string(message.work.slot) + " of no ring"};
   }
-  if (client.working >= maxWorking) return {Code::protocol, "more than " + std::to_string(maxWorking) + " requests at once"};
+  if (client.working >= MAX_WORKING) return {Code::protocol, "more than " + std::to_string(MAX_WORKING) + " requests at once"};
   u64 bytes = 0;
   for (const WirePiece& piece : message.pieces) {
     bytes += piece.length;
@@ -227,7 +227,7 @@ Status Server::begin(Client& client, Message& message) {
     working_++;
   }
   const auto run = [](void* owner, void* item) { static_cast<Server*>(owner)->perform(*static_cast<Work*>(item)); };
-  if (bytes <= inlineBytes || !context_.copies.submit({run, this, work})) perform(*work);
+  if (bytes <= INLINE_BYTES || !context_.copies.submit({run, this, work})) perform(*work);
   return {};
 }
 
@@ -244,8 +244,8 @@ void Server::perform(Work& work) {
 
 Status Server::move(const Work& work, u64& crc) {
   const bool stage = work.request.type == MessageType::stage;
-  const bool write = stage && (work.request.work.flags & workWrite) != 0;
-  const bool sum = (work.request.work.flags & workSum) != 0;
+  const bool write = stage && (work.request.work.flags & WORK_WRITE) != 0;
+  const bool sum = (work.request.work.flags & WORK_SUM) != 0;
   u8* at = stage ? work.ring->data() + u64{work.request.work.slot} * work.shape.slotBytes : nullptr;
   SegmentRef hold;
   for (const WirePiece& piece : work.request.pieces) {
@@ -303,7 +303,7 @@ void Server::expire(u32 milliseconds) {
     for (auto& [number, granted] : client.grants) {
       if (!granted.revoked || !granted.mapped || !granted.hold) continue;
       granted.waitedMilliseconds += milliseconds;
-      if (granted.waitedMilliseconds >= patienceMilliseconds) {
+      if (granted.waitedMilliseconds >= PATIENCE_MILLISECONDS) {
         granted.hold.reset();
       } else {
         waiting = true;
