@@ -234,7 +234,11 @@ void ShmLink::revoked(u32 token) {
 
 void ShmLink::send(const Message& message, Fd descriptor) {
   if (state_ == LinkState::down || channel_.fd() < 0) return;
-  if (Status status = channel_.send(message, std::move(descriptor)); !status.ok()) return fail(std::move(status));
+  if (Status status = channel_.send(message, std::move(descriptor)); !status.ok()) {
+    // A peer that refuses says so and hangs up: its reason is better than ours.
+    serve(0);
+    return fail(std::move(status));
+  }
   if (channel_.congested()) loop_->change(channel_.fd(), EPOLLIN | EPOLLOUT);
 }
 
