@@ -1,14 +1,20 @@
 // What the engine moves. A batch is the caller's list of records; a slice is the part of it that travels over one link:
 // a run of records, the first and last perhaps cut, of bounded size. A failed slice goes to another link; a batch ends
-// once, when none of its slices touches memory any more.
+// once, when none of its slices touches memory any more. Until then it holds every segment of ours that it names, so
+// that links may use the addresses in a Piece without holding anything themselves.
 #pragma once
 
 #include "memory/segment.h"
 
+#include <algorithm>
 #include <chrono>
 #include <vector>
 
 namespace mooncake {
+
+class Batch;
+class Link;
+class Peer;
 
 using Clock = std::chrono::steady_clock;
 
@@ -32,11 +38,9 @@ struct BatchResult {
   u64 nanoseconds = 0;
 };
 
-class Batch;
-
-/** One contiguous piece of a slice: what to move between here and there. */
+/** One contiguous part of a slice: what to move between here and there. */
 struct Piece {
-  /** Our side. Null where it is a file: see `local`, `localOffset`. */
+  /** Our side: the destination, except for writes. Null where it is a file: see `local`, `localOffset`. */
   u8* address;
   const Segment* local;
   u64 localOffset;
@@ -44,22 +48,135 @@ struct Piece {
   u32 remote;
   u64 remoteOffset;
   u64 length;
+  /** For a copy, the source segment, which is ours too. Null otherwise. */
+  const Segment* source;
 };
 
+/** Which links can carry them is the same for all records of a slice. */
 struct Slice {
   Batch* batch = nullptr;
-  /** First record, how many, bytes left out of the first one. */
+  /** The link that has it, while one has. */
+  Link* link = nullptr;
+  /** First record, and how many. */
   u32 first = 0;
   u32 count = 0;
+  /** Bytes left out at the start of the first record and at the end of the last. */
   u64 skip = 0;
+  u64 tail = 0;
+  /** Sum over its pieces. */
   u64 bytes = 0;
   /** Links that failed it, by Link::number, modulo 64. */
   u64 failedOn = 0;
-  Clock::time_point postedAt{};
+  /** A side of ours is a file segment. */
+  bool file = false;
+  /** For queues and tables of the link that has it; the engine does not look at them. */
+  Slice* next = nullptr;
+  u64 tag = 0;
+
+  /** The piece of record `first + index`. */
+  Piece piece(u32 index) const;
 
   /** Calls `visit(const Piece&)` for each piece, in order. */
   template <class Visit>
   void forEach(Visit&& visit) const;
 };
+
+/** Limits by which a batch is cut: the least of what the links it may use can take. */
+struct SliceLimits {
+  u64 bytes = 1 << 20;
+  u32 records = 4096;
+};
+
+/** What links may read of a batch does not change while it is under way. */
+class Batch {
+ public:
+  Batch(u64 number, Op op, bool verify, Clock::time_point deadline, std::vector<Record> records)
+      : number_(number), op_(op), verify_(verify), deadline_(deadline), records_(std::move(records)) {}
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  u64 number() const { return number_; }
+  Op op() const { return op_; }
+  /** Compare checksums of what arrived. */
+  bool verify() const { return verify_; }
+  Clock::time_point deadline() const { return deadline_; }
+  const std::vector<Record>& records() const { return records_; }
+
+  /** A segment of ours that the batch names; null for others. */
+  const Segment* segment(u32 id) const {
+    const auto found = std::lower_bound(held_.begin(), held_.end(), id,
+                                        [](const SegmentRef& ref, u32 wanted) { return ref->id < wanted; });
+    return found != held_.end() && (*found)->id == id ? &**found : nullptr;
+  }
+
+  /** Checks every record against our segments and those of `peer` (null for a copy), holds ours, and cuts the slices. After
+      a failure the batch is of no use. */
+  Status prepare(MemoryTable& memory, const Peer* peer, const SliceLimits& limits);
+
+  std::vector<Slice>& slices() { return slices_; }
+  u64 bytes() const { return bytes_; }
+
+ private:
+  Status hold(MemoryTable& memory, u32 id, size_t record, const char* side, const Segment*& out);
+  void cut(const SliceLimits& limits);
+  bool touchesFile(const Record& record) const;
+
+  const u64 number_;
+  const Op op_;
+  const bool verify_;
+  const Clock::time_point deadline_;
+  const std::vector<Record> records_;
+  /** By id, each once. */
+  std::vector<SegmentRef> held_;
+  std::vector<Slice> slices_;
+  u64 bytes_ = 0;
+  /** Some record names a file segment. */
+  bool files_ = false;
+};
+
+namespace detail {
+
+/** `here` and `source` as in Piece; null where the batch does not name them yet. */
+inline Piece pieceOf(const Batch& batch, const Slice& slice, u32 index, const Segment* here, const Segment* source) {
+  const Record& record = batch.records()[slice.first + index];
+  const u64 skip = index == 0 ? slice.skip : 0;
+  const bool write = batch.op() == Op::write;
+  const u64 ours = (write ? record.sourceOffset : record.destinationOffset) + skip;
+  return {
+      here->base == nullptr ? nullptr : here->base + ours,
+      here,
+      ours,
+      write ? record.destination : record.source,
+      (write ? record.destinationOffset : record.sourceOffset) + skip,
+      record.length - skip - (index + 1 == slice.count ? slice.tail : 0),
+      source,
+  };
+}
+
+}  // namespace detail
+
+inline Piece Slice::piece(u32 index) const {
+  const Record& record = batch->records()[first + index];
+  return detail::pieceOf(*batch, *this, index,
+                         batch->segment(batch->op() == Op::write ? record.source : record.destination),
+                         batch->op() == Op::copy ? batch->segment(record.source) : nullptr);
+}
+
+template <class Visit>
+void Slice::forEach(Visit&& visit) const {
+  const bool write = batch->op() == Op::write;
+  const bool copy = batch->op() == Op::copy;
+  const Segment* here = nullptr;
+  const Segment* source = nullptr;
+  // Records next to each other mostly name the same segments.
+  for (u32 index = 0; index < count; index++) {
+    const Record& record = batch->records()[first + index];
+    const u32 ours = write ? record.source : record.destination;
+    if (here == nullptr || here->id != ours) here = batch->segment(ours);
+    if (copy && (source == nullptr || source->id != record.source)) source = batch->segment(record.source);
+    const Piece piece = detail::pieceOf(*batch, *this, index, here, source);
+    visit(piece);
+  }
+}
 
 }  // namespace mooncake

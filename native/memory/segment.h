@@ -5,13 +5,9 @@
 
 #include "engine/status.h"
 
-#include <atomic>
 #include <functional>
-#include <map>
 #include <memory>
-#include <mutex>
-#include <shared_mutex>
-#include <unordered_map>
+#include <vector>
 
 namespace mooncake {
 
@@ -38,52 +34,53 @@ struct Segment {
   std::string path;
 };
 
-class MemoryTable;
-
 /** Keeps a segment's bytes where they are. Movable; empty where the segment could not be held. */
 class SegmentRef {
  public:
   SegmentRef() = default;
-  SegmentRef(SegmentRef&&) noexcept;
-  SegmentRef& operator=(SegmentRef&&) noexcept;
+  SegmentRef(SegmentRef&&) noexcept = default;
+  SegmentRef& operator=(SegmentRef&&) noexcept = default;
   SegmentRef(const SegmentRef&) = delete;
   SegmentRef& operator=(const SegmentRef&) = delete;
-  ~SegmentRef() { reset(); }
 
-  explicit operator bool() const { return entry_ != nullptr; }
-  const Segment* operator->() const;
-  const Segment& operator*() const;
-  void reset();
+  explicit operator bool() const { return segment_ != nullptr; }
+  const Segment* operator->() const { return segment_.get(); }
+  const Segment& operator*() const { return *segment_; }
+  void reset() { segment_.reset(); }
 
  private:
   friend class MemoryTable;
-  struct Entry;
-  explicit SegmentRef(std::shared_ptr<Entry> entry) : entry_(std::move(entry)) {}
-  std::shared_ptr<Entry> entry_;
+  explicit SegmentRef(std::shared_ptr<const Segment> segment) : segment_(std::move(segment)) {}
+  /** Whoever lets go last runs the releases. */
+  std::shared_ptr<const Segment> segment_;
 };
 
 class MemoryTable {
  public:
   using Released = std::function<void()>;
-  /** Told of a removal before it waits for holds: transports that granted access to local peers take it back. */
+  /** Told of a removal before it waits for holds: transports that granted access to local peers take it back. Must not
+      call `watch` or `unwatch`. */
   using Watcher = std::function<void(const Segment&)>;
 
   MemoryTable();
   ~MemoryTable();
 
-  /** Registers memory; `release` runs once, when it was removed and nobody holds it any more (unmap, drop a reference). */
+  /** Registers memory; `release` runs once, when it was removed and nobody holds it any more (unmap, drop a reference). Refuses
+      an empty range and one that leaves the address space. On failure the fd and `release` are the caller's. */
   Expected<u32> add(Segment segment, Released release);
 
   /** The segment, held; empty where it is unknown or being taken away. */
   SegmentRef hold(u32 id);
 
-  /** The segment in which the whole of [address, address + length) lies, held: for the wire, which speaks addresses. */
-  SegmentRef holdAddress(u64 address, u64 length);
+  /** A segment in which the whole of [address, address + length) lies, held: for the wire, which speaks addresses. Where
+      registrations overlap, one of them; `forWriting`: one that peers may write. */
+  SegmentRef holdAddress(u64 address, u64 length, bool forWriting = false);
 
   /** Takes a segment away; `released` runs after the segment's own release, on whichever thread let go last. */
   Status remove(u32 id, Released released);
 
-  /** Called for each removal from then on; the returned number ends it. */
+  /** Called for each removal from then on; the returned number ends it. After `unwatch` it is not called and
+      not running. */
   u64 watch(Watcher watcher);
   void unwatch(u64 watcher);
 

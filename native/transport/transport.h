@@ -6,6 +6,7 @@
 #include "engine/batch.h"
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -13,9 +14,12 @@
 
 namespace mooncake {
 
+class CopyPool;
+
 /** Flat settings of an endpoint or a listener, as they stand in a segment descriptor: {"host": "::1", "port": "4711"}. */
 using Settings = std::map<std::string, std::string>;
 
+/** Do not change while the link is open. */
 struct Capabilities {
   bool read = false;
   bool write = false;
@@ -42,14 +46,21 @@ struct LinkStats {
   std::atomic<double> bandwidth{0};
 };
 
-/** Where a link reports. Both calls are safe from any thread. */
+/** Where a link reports. From any thread, also within `post`. */
 class LinkEvents {
  public:
   virtual ~LinkEvents() = default;
-  /** The slice no longer touches memory of ours. `verified`: its checksum was compared. Exactly once per posted slice. */
+  /** The slice no longer touches memory of ours. `verified`: its checksum was compared. Exactly once per posted slice. To
+      be called without a lock of the link: the engine may post to it before this returns. The slice is not to be
+      looked at afterwards. */
   virtual void settled(Slice& slice, Status status, bool verified) = 0;
 };
 
+/** A link may connect again; `down` is for good. */
+enum class LinkState : u8 { connecting, up, down };
+
+/** `state`, `failure` and `reaches` are called with a lock of the engine held: they may lock what is the link's own, and
+    nothing that is held while it calls `settled`. `post`, `cancel` and `close` are called without any. */
 class Link {
  public:
   virtual ~Link() = default;
@@ -58,17 +69,21 @@ class Link {
   virtual const std::string& name() const = 0;
   virtual const Capabilities& capabilities() const = 0;
 
-  /** False while it connects, and for good after `failed`. */
-  virtual bool alive() const = 0;
+  /** Whoever changes it calls TransportContext::wake. */
+  virtual LinkState state() const = 0;
+
+  /** Why it is down; ok while it is not. */
+  virtual Status failure() const = 0;
 
   /** Whether it can carry that slice (has the mapping, knows the address, …). Cheap. */
   virtual bool reaches(const Slice& slice) const = 0;
 
-  /** Takes a slice; may be called from any thread, must not block, may settle before it returns. */
+  /** Takes a slice; may be called from any thread, must not block, may settle before it returns. A link that is down or
+      closed settles it at once. */
   virtual void post(Slice& slice) = 0;
 
   /** The batch is given up: its slices settle with `aborted` as soon as they can no longer touch our memory, at the latest
-      within some 100 ms (close the connection if need be). */
+      within some 100 ms (close the connection if need be). Does not wait for it. */
   virtual void cancel(Batch& batch) = 0;
 
   /** Ends all slices, closes what it has open, joins its threads. Idempotent. Called before destruction. */
@@ -81,9 +96,11 @@ class Link {
 /** What a transport needs of the engine. */
 struct TransportContext {
   MemoryTable& memory;
+  /** Threads for copies and for system calls that block, shared by all transports (transport/copy_pool.h). */
+  CopyPool& copies;
   /** Of this run of the engine, random: peers compare it, so that a restarted one is not mistaken for the old. */
   u64 generation = 0;
-  /** Asks again which link a waiting slice may use: a link came up, went down or has room. From any thread. */
+  /** Asks again which link a waiting slice may use: a link came up or went down. From any thread, under any lock. */
   std::function<void()> wake;
   /** A handshake (wire section 7) that came in on a shared port: the answer goes to `reply`, from any thread, once. */
   std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> handshake;
