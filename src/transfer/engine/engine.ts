@@ -282,6 +282,7 @@ export class TransferEngine implements TransferEngineApi {
   }
 
   statistics(): EngineStatistics {
+    this.#checkOpen();
     return { ...this.#plane.statistics(), segments: this.#segments.figures };
   }
 

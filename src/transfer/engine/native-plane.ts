@@ -27,6 +27,8 @@ type NativeCode = (typeof NATIVE_CODES)[number];
 
 /** A transport that peers find by the engine's name, so that it always listens. */
 const NAMED = 'tcp';
+/** An engine that others can reach keeps its process, as a listening socket of Node's does; the accelerator's do not. */
+const KEEP_ALIVE_MS = 2 ** 30;
 const NO_GENERATION = '0'.repeat(16);
 
 interface Pending {
@@ -39,11 +41,13 @@ interface Pending {
 
 export class NativePlane implements DataPlane {
   readonly accelerated = true;
+  readonly generation: string;
   readonly #engine: NativeEngine;
   readonly #transports?: readonly string[];
   readonly #streams: number;
   readonly #batches = new Map<number, Pending>();
   readonly #peers = new Map<number, string>();
+  #keepAlive?: NodeJS.Timeout;
 
   constructor(addon: Addon, answer: AnswerHandshake, { transports, streams }: NativePlaneOptions) {
     this.#transports = transports;
@@ -64,14 +68,12 @@ export class NativePlane implements DataPlane {
           },
         }),
     );
-  }
-
-  get generation(): string {
-    return this.#engine.generation;
+    this.generation = this.#engine.generation;
   }
 
   async listen({ host, port, advertise }: ListenPlace): Promise<PlaneListener> {
     const tcp = attempt(`${host}:${port}`, () => this.#engine.listen(NAMED, { host, port: `${port}` }));
+    this.#keepAlive = setInterval(() => {}, KEEP_ALIVE_MS);
     const own = { transport: NAMED, settings: { ...tcp, host: advertise } };
     const endpoints: Endpoint[] = this.#uses(NAMED) ? [own] : [];
     if (this.#uses('shm')) {
@@ -165,6 +167,7 @@ export class NativePlane implements DataPlane {
   }
 
   close(): Promise<void> {
+    clearInterval(this.#keepAlive);
     return new Promise((resolve) => this.#engine.close(resolve));
   }
 }

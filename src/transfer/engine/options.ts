@@ -7,7 +7,7 @@ import { MoveDefaults } from '../move-options.js';
 import type { TransferEngineOptions } from './api.js';
 
 const TRANSPORTS = ['shm', 'tcp', 'file'];
-const MAX_STREAMS = 64;
+const MAX_STREAMS = 16;
 /** Unspecified addresses: one can listen on them, but nobody can be told them. */
 const UNSPECIFIED = /^(0\.0\.0\.0|::|::0|0:0:0:0:0:0:0:0)$/;
 
