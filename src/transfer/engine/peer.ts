@@ -21,7 +21,7 @@ export interface PeerContext {
 /** Limits of the steps of one call: each has what the others have left. */
 export function shared(limits: Limits): () => Limits {
   const end = performance.now() + limits.timeoutMs;
-  return () => ({ signal: limits.signal, timeoutMs: Math.max(1, end - performance.now()) });
+  return () => ({ signal: limits.signal, timeoutMs: Math.max(1, Math.ceil(end - performance.now())) });
 }
 
 /** Of the run that has the name now; undefined where it is no engine of ours. */
