@@ -147,9 +147,10 @@ export class Driver {
     else this.#fail(errors.protocol(`${this.name} said what is no answer`, text));
   }
 
-  /** The last thing that it complained of. */
+  /** The last error that it complained of, or the last of whatever it said. */
   #why(): string {
-    const last = this.#complaints.filter((line) => line.trim() !== '').at(-1);
+    const lines = this.#complaints.filter((line) => line.trim() !== '');
+    const last = lines.findLast((line) => /error/i.test(line)) ?? lines.at(-1);
     return last === undefined ? '' : `: ${last.slice(0, 200)}`;
   }
 
