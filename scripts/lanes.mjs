@@ -26,6 +26,7 @@ export const LANES = {
       'test/core',
       'test/engine',
       'test/master',
+      'test/native',
       'test/replay',
       'test/store',
       'test/transfer',

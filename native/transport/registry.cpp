@@ -1,5 +1,6 @@
 #include "transport/local/local.h"
 #include "transport/shm/shm.h"
+#include "transport/tcp/tcp.h"
 
 namespace mooncake {
 
@@ -7,6 +8,7 @@ const std::vector<std::pair<const char*, MakeTransport>>& transports() {
   static const std::vector<std::pair<const char*, MakeTransport>> all = {
       {"local", makeLocalTransport},
       {"shm", makeShmTransport},
+      {"tcp", makeTcpTransport},
   };
   return all;
 }
