@@ -5,6 +5,7 @@
 #pragma once
 
 #include "engine/peer.h"
+#include "memory/allocate.h"
 #include "transport/transport.h"
 
 #include <functional>
@@ -44,25 +45,21 @@ class Engine {
   u64 generation() const;
   MemoryTable& memory();
 
-  /** Allocates zeroed memory that local peers can map. `hugePages`: 2 MiB pages where the machine has them, transparent
-      huge pages otherwise. `numaNode` -1: wherever. */
-  struct AllocateOptions {
-    bool hugePages = true;
-    int numaNode = -1;
-    bool writable = true;
-  };
-  Expected<u32> allocate(u64 length, const AllocateOptions& options);
-  /** A segment that is a file, made or opened; O_DIRECT where the file system has it. `length` 0: the file's own. */
+  /** See memory/allocate.h. */
+  Expected<Allocation> allocate(u64 length, const AllocateOptions& options);
   Expected<u32> openFile(const std::string& path, u64 length, bool writable);
 
   /** What peers need to reach this transport. */
   Expected<Settings> listen(const std::string& transport, const Settings& settings);
+  /** Who answers handshakes (transport.h); before `listen`. Nobody: connections that ask for one are closed. */
   void onHandshake(std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> handler);
 
-  /** Opens links by every endpoint whose transport is here. Fails only where none of them could be tried. */
+  /** Opens links by every endpoint whose transport is here. Fails only where none of them could be tried. Peer 0 is the
+      engine itself. */
   Expected<u32> openPeer(const std::string& name, u64 generation, const std::vector<PeerEndpoint>& endpoints);
   void setSegments(u32 peer, const std::vector<RemoteSegment>& segments);
-  /** Batches of the peer that are under way fail with `closed`. */
+  /** Batches of the peer that are under way fail with `closed`. Returns when all have ended and the links are closed: some 100 ms
+      at worst. Not from a `done`. */
   void closePeer(u32 peer);
 
   /** Starts a batch; `done` is called once, on any thread, also where this returns at once. A refusal returns a Status and
@@ -75,7 +72,7 @@ class Engine {
   std::string statistics() const;
   std::vector<std::pair<std::string, Probe>> probe();
 
-  /** Ends every batch with `closed`, closes links and listeners, joins all threads. Idempotent. */
+  /** Ends every batch with `closed`, closes links and listeners, joins all threads. Idempotent. Not from a `done`. */
   void close();
 
  private:

@@ -3,10 +3,11 @@
 
 #include "engine/status.h"
 
-#include <memory>
+#include <mutex>
 #include <shared_mutex>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 namespace mooncake {
 
@@ -29,9 +30,11 @@ class Peer {
     const std::unique_lock lock(mutex_);
     segments_[segment.id] = segment;
   }
-  void dropSegment(u32 id) {
+  /** All that the peer has; others are forgotten. */
+  void setSegments(const std::vector<RemoteSegment>& segments) {
     const std::unique_lock lock(mutex_);
-    segments_.erase(id);
+    segments_.clear();
+    for (const RemoteSegment& segment : segments) segments_[segment.id] = segment;
   }
   /** False where the peer has announced no such segment. */
   bool segment(u32 id, RemoteSegment& out) const {

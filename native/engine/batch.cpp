@@ -1,0 +1,133 @@
+#include "engine/batch.h"
+
+#include "engine/peer.h"
+
+namespace mooncake {
+
+namespace {
+
+constexpr u64 MAX_SLICES = 1 << 22;
+
+/** "record 3: destination segment 7": the beginning of every refusal. */
+std::string where(size_t record, const char* side, u32 id) {
+  return "record " + std::to_string(record) + ": " + side + " segment " + std::to_string(id);
+}
+
+bool within(u64 offset, u64 length, u64 available) { return offset <= available && length <= available - offset; }
+
+Status leaves(size_t record, const char* side, u32 id, u64 offset, u64 length, u64 available) {
+  return {Code::segment, where(record, side, id) + ": " + std::to_string(length) + " bytes at " +
+                             std::to_string(offset) + " leave its " + std::to_string(available)};
+}
+
+}  // namespace
+
+Status Batch::hold(MemoryTable& memory, u32 id, size_t record, const char* side, const Segment*& out) {
+  const auto at = std::lower_bound(held_.begin(), held_.end(), id,
+                                   [](const SegmentRef& ref, u32 wanted) { return ref->id < wanted; });
+  if (at != held_.end() && (*at)->id == id) {
+    out = &**at;
+    return {};
+  }
+  SegmentRef ref = memory.hold(id);
+  if (!ref) return {Code::segment, where(record, side, id) + " is not registered"};
+  out = &*ref;
+  files_ = files_ || out->backing == Backing::file;
+  held_.insert(at, std::move(ref));
+  return {};
+}
+
+Status Batch::prepare(MemoryTable& memory, const Peer* peer, const SliceLimits& limits) {
+  const Segment* source = nullptr;
+  const Segment* destination = nullptr;
+  RemoteSegment remote;
+  bool knowsRemote = false;
+  for (size_t i = 0; i < records_.size(); i++) {
+    const Record& record = records_[i];
+    if (record.length == 0) {
+      return {Code::invalidArgument, "record " + std::to_string(i) + ": length is 0"};
+    }
+    if (bytes_ + record.length < bytes_) {
+      return {Code::invalidArgument, "record " + std::to_string(i) + ": the batch's bytes exceed 64 bits"};
+    }
+    bytes_ += record.length;
+    if (op_ != Op::read) {
+      if (source == nullptr || source->id != record.source) {
+        if (Status status = hold(memory, record.source, i, "source", source); !status.ok()) return status;
+      }
+      if (!within(record.sourceOffset, record.length, source->length)) {
+        return leaves(i, "source", record.source, record.sourceOffset, record.length, source->length);
+      }
+    }
+    if (op_ != Op::write) {
+      if (destination == nullptr || destination->id != record.destination) {
+        if (Status status = hold(memory, record.destination, i, "destination", destination); !status.ok()) return status;
+        if (destination->backing == Backing::file && !destination->writable) {
+          return {Code::segment, where(i, "destination", record.destination) + " is a file opened for reading"};
+        }
+      }
+      if (!within(record.destinationOffset, record.length, destination->length)) {
+        return leaves(i, "destination", record.destination, record.destinationOffset, record.length, destination->length);
+      }
+    }
+    if (op_ == Op::copy) continue;
+    const bool read = op_ == Op::read;
+    const char* const side = read ? "source" : "destination";
+    const u32 id = read ? record.source : record.destination;
+    const u64 offset = read ? record.sourceOffset : record.destinationOffset;
+    if (!knowsRemote || remote.id != id) {
+      if (!peer->segment(id, remote)) return {Code::segment, where(i, side, id) + " is not the peer's"};
+      knowsRemote = true;
+    }
+    if (!within(offset, record.length, remote.length)) return leaves(i, side, id, offset, record.length, remote.length);
+  }
+  if (bytes_ / limits.bytes > MAX_SLICES) {
+    return {Code::invalidArgument, "the batch has " + std::to_string(bytes_) + " bytes: more than " +
+                                       std::to_string(MAX_SLICES) + " slices of " + std::to_string(limits.bytes)};
+  }
+  cut(limits);
+  return {};
+}
+
+bool Batch::touchesFile(const Record& record) const {
+  const auto isFile = [this](u32 id) {
+    const Segment* const found = segment(id);
+    return found->backing == Backing::file;
+  };
+  return (op_ != Op::read && isFile(record.source)) || (op_ != Op::write && isFile(record.destination));
+}
+
+void Batch::cut(const SliceLimits& limits) {
+  slices_.reserve(static_cast<size_t>(bytes_ / limits.bytes + records_.size() / limits.records + 1));
+  Slice slice;
+  slice.batch = this;
+  const auto finish = [&](u32 next) {
+    if (slice.count > 0) slices_.push_back(slice);
+    slice.first = next;
+    slice.count = 0;
+    slice.skip = slice.tail = slice.bytes = 0;
+  };
+  for (u32 i = 0; i < records_.size(); i++) {
+    const bool file = files_ && touchesFile(records_[i]);
+    if (file != slice.file || slice.count == limits.records) finish(i);
+    slice.file = file;
+    u64 left = records_[i].length;
+    // A record that does not fit ends its slice where the slice is full, and goes on in the next.
+    while (slice.bytes + left > limits.bytes) {
+      const u64 part = limits.bytes - slice.bytes;
+      if (part > 0) {
+        slice.count++;
+        slice.bytes += part;
+        left -= part;
+        slice.tail = left;
+      }
+      finish(i);
+      slice.skip = records_[i].length - left;
+    }
+    slice.count++;
+    slice.bytes += left;
+  }
+  finish(0);
+}
+
+}  // namespace mooncake

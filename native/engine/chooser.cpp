@@ -1,0 +1,87 @@
+#include "engine/chooser.h"
+
+namespace mooncake {
+
+namespace {
+
+/** Less says nothing about bandwidth: latency and clock dominate. */
+constexpr u64 SAMPLE_BYTES = 256 << 10;
+constexpr auto SAMPLE_TIME = std::chrono::milliseconds(5);
+constexpr double WEIGHT = 0.3;
+
+bool canDo(const Capabilities& can, Op op) {
+  switch (op) {
+    case Op::read: return can.read;
+    case Op::write: return can.write;
+    case Op::copy: return can.copy;
+  }
+  return false;
+}
+
+}  // namespace
+
+void Meter::posted(u64 bytes, Clock::time_point now) {
+  if (inFlight_ == 0) {
+    moved_ = 0;
+    since_ = now;
+  }
+  inFlight_ += bytes;
+}
+
+void Meter::settled(u64 bytes, bool moved, Clock::time_point now) {
+  inFlight_ -= bytes;
+  if (moved) moved_ += bytes;
+  if (moved_ >= SAMPLE_BYTES && (inFlight_ == 0 || now - since_ >= SAMPLE_TIME)) sample(now);
+}
+
+void Meter::sample(Clock::time_point now) {
+  const double seconds = std::chrono::duration<double>(now - since_).count();
+  if (seconds > 0) bandwidth_ += WEIGHT * (static_cast<double>(moved_) / seconds - bandwidth_);
+  moved_ = 0;
+  since_ = now;
+}
+
+Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting) {
+  const Op op = slice.batch->op();
+  bool verify = false;
+  if (slice.batch->verify()) {
+    for (const Rail& rail : rails) verify = verify || (rail.can.verify && canDo(rail.can, op));
+  }
+  Rail* best = nullptr;
+  double bestEnd = 0;
+  // Of the full links of the best rank, when the first will have moved all that waits.
+  bool full = false;
+  double fullEnd = 0;
+  bool connecting = false;
+  int rank = 0;
+  for (Rail& rail : rails) {
+    if (!canDo(rail.can, op) || (verify && !rail.can.verify)) continue;
+    if ((slice.failedOn >> (rail.link->number % 64) & 1) != 0) continue;
+    const LinkState state = rail.link->state();
+    if (state == LinkState::down) continue;
+    if (state == LinkState::connecting) {
+      connecting = true;
+      continue;
+    }
+    if (((best != nullptr || full) && rail.can.rank > rank) || !rail.link->reaches(slice)) continue;
+    if ((best != nullptr || full) && rail.can.rank < rank) {
+      best = nullptr;
+      full = false;
+    }
+    rank = rail.can.rank;
+    const auto end = [&](u64 bytes) {
+      return static_cast<double>(rail.meter.inFlight() + bytes) / rail.meter.bandwidth();
+    };
+    if (!rail.hasRoom(slice.bytes)) {
+      fullEnd = full ? std::min(fullEnd, end(waiting)) : end(waiting);
+      full = true;
+    } else if (best == nullptr || end(slice.bytes) < bestEnd) {
+      best = &rail;
+      bestEnd = end(slice.bytes);
+    }
+  }
+  if (best != nullptr && !(full && fullEnd < bestEnd)) return {Verdict::post, best};
+  return {best != nullptr || full || connecting ? Verdict::wait : Verdict::unreachable};
+}
+
+}  // namespace mooncake

@@ -1,0 +1,61 @@
+// Which link gets a slice. Among the links that can carry it, those of the best rank count; of these it goes to the one
+// that is predicted to have moved it first: (bytes under way + slice) / measured bandwidth. A link whose window is full
+// is passed over, unless it would have moved everything that waits before a slower link with room had moved this slice:
+// then the slice waits, so that a slow link does not hold up the end of a batch.
+#pragma once
+
+#include "transport/transport.h"
+
+namespace mooncake {
+
+/** A link's bandwidth from its settled slices: bytes per time in which it had something under way, so that queueing does
+    not look like slowness. Busy periods too short to say anything about bandwidth are left out. Not thread-safe. */
+class Meter {
+ public:
+  explicit Meter(double prior) : bandwidth_(prior) {}
+
+  void posted(u64 bytes, Clock::time_point now);
+  void settled(u64 bytes, bool moved, Clock::time_point now);
+
+  u64 inFlight() const { return inFlight_; }
+  /** Bytes per second. */
+  double bandwidth() const { return bandwidth_; }
+
+ private:
+  void sample(Clock::time_point now);
+
+  double bandwidth_;
+  u64 inFlight_ = 0;
+  /** Of the sample being taken. */
+  u64 moved_ = 0;
+  Clock::time_point since_{};
+};
+
+/** A link with what the engine knows of it. */
+struct Rail {
+  Rail(std::string kind, std::unique_ptr<Link> opened)
+      : transport(std::move(kind)), link(std::move(opened)), can(link->capabilities()), meter(can.bandwidth) {}
+
+  bool hasRoom(u64 bytes) const { return meter.inFlight() == 0 || meter.inFlight() + bytes <= can.windowBytes; }
+
+  std::string transport;
+  std::unique_ptr<Link> link;
+  Capabilities can;
+  Meter meter;
+};
+
+enum class Verdict : u8 {
+  post,
+  wait,         // a link that can carry it is full or connecting
+  unreachable,  // no link is left that can
+};
+
+struct Choice {
+  Verdict verdict;
+  Rail* rail = nullptr;
+};
+
+/** `waiting`: bytes that no link has yet, this slice among them. */
+Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting);
+
+}  // namespace mooncake

@@ -1,0 +1,333 @@
+#include "engine/dispatcher.h"
+
+#include <bit>
+
+namespace mooncake {
+
+namespace {
+
+/** Waiting batches looked at in a row that no link with room can take; the next look goes on behind them. */
+constexpr u32 PASSED_OVER = 16;
+/** A link may get a slice after it was asked to let go of its batch: it is asked again. */
+constexpr auto ASK_AGAIN = std::chrono::milliseconds(100);
+
+/** `pump` calls on this thread, innermost first. */
+struct Frame {
+  const Dispatcher* dispatcher;
+  Frame* outer;
+  bool again = false;
+};
+thread_local Frame* frames = nullptr;
+
+/** Another link may do better. */
+bool mendable(Code code) {
+  switch (code) {
+    case Code::peer:
+    case Code::timeout:
+    case Code::closed:
+    case Code::queueFull:
+    case Code::notSupported:
+    case Code::outOfMemory:
+    case Code::system: return true;
+    case Code::ok:
+    case Code::invalidArgument:
+    case Code::segment:
+    case Code::aborted:
+    case Code::corrupt:
+    case Code::protocol: return false;
+  }
+  return false;
+}
+
+}  // namespace
+
+void Dispatcher::use(std::vector<Rail> rails) {
+  rails_ = std::move(rails);
+  for (const Rail& rail : rails_) {
+    limits_.bytes = std::min(limits_.bytes, rail.can.sliceBytes);
+    limits_.records = std::min(limits_.records, rail.can.sliceRecords);
+  }
+}
+
+Status Dispatcher::start(std::unique_ptr<Job> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return {Code::closed, "peer " + peer_.name() + " is closed"};
+    Job& added = *job;
+    jobs_.emplace(added.number(), std::move(job));
+    waitingBytes_ += added.bytes();
+    place(added);
+    // In front for its first slice alone: it waits for nothing that others have waited for longer.
+    auto& list = waiting_[added.list];
+    list.splice(list.begin(), list, added.place);
+  }
+  pump();
+  return {};
+}
+
+void Dispatcher::place(Job& job) {
+  const Slice* const next = job.ended ? nullptr : job.peek();
+  if (next == nullptr) return unplace(job);
+  const u8 list = next->file ? 1 : 0;
+  if (job.waiting && job.list == list) return;
+  unplace(job);
+  job.place = waiting_[list].insert(waiting_[list].end(), &job);
+  job.list = list;
+  job.waiting = true;
+}
+
+void Dispatcher::unplace(Job& job) {
+  if (job.waiting) waiting_[job.list].erase(job.place);
+  job.waiting = false;
+}
+
+bool Dispatcher::anyRoom() const {
+  for (const Rail& rail : rails_) {
+    if (rail.hasRoom(1) && rail.link->state() != LinkState::connecting) return true;
+  }
+  return false;
+}
+
+void Dispatcher::pump() {
+  for (Frame* frame = frames; frame != nullptr; frame = frame->outer) {
+    if (frame->dispatcher == this) {
+      frame->again = true;
+      return;
+    }
+  }
+  Frame frame{this, frames};
+  frames = &frame;
+  Postings postings;
+  Ended ended;
+  do {
+    frame.again = false;
+    postings.count = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      pick(postings, ended);
+    }
+    for (size_t i = 0; i < postings.count; i++) postings.at[i].link->post(*postings.at[i].slice);
+    report(ended);
+  } while (frame.again || postings.full());
+  frames = frame.outer;
+}
+
+void Dispatcher::pick(Postings& postings, Ended& ended) {
+  for (auto& waiting : waiting_) {
+    if (!waiting.empty()) pickFrom(waiting, postings, ended);
+  }
+}
+
+void Dispatcher::pickFrom(std::list<Job*>& waiting, Postings& postings, Ended& ended) {
+  const Clock::time_point now = Clock::now();
+  for (u32 passed = 0; passed < PASSED_OVER && !postings.full() && !waiting.empty() && anyRoom();) {
+    Job& job = *waiting.front();
+    Slice& slice = *job.peek();
+    const Choice choice = choose(rails_, slice, waitingBytes_);
+    switch (choice.verdict) {
+      case Verdict::wait: passed++; break;
+      case Verdict::unreachable: {
+        end(job, unreachable(job));
+        collect(job, ended);
+        continue;
+      }
+      case Verdict::post: {
+        Rail& rail = *choice.rail;
+        job.take();
+        job.posted++;
+        waitingBytes_ -= slice.bytes;
+        slice.link = rail.link.get();
+        rail.meter.posted(slice.bytes, now);
+        rail.link->stats.inFlightBytes.store(rail.meter.inFlight(), std::memory_order_relaxed);
+        postings.at[postings.count++] = {&slice, slice.link};
+        place(job);
+        break;
+      }
+    }
+    if (job.waiting) waiting_[job.list].splice(waiting_[job.list].end(), waiting_[job.list], job.place);
+  }
+}
+
+void Dispatcher::settled(Slice& slice, Status status, bool verified) {
+  // Whoever closes the peer does not wait for this thread.
+  const std::shared_ptr<Dispatcher> self = shared_from_this();
+  Ended ended;
+  bool more = false;
+  {
+    const std::lock_guard lock(mutex_);
+    Job& job = static_cast<Job&>(*slice.batch);
+    for (Rail& rail : rails_) {
+      if (rail.link.get() != slice.link) continue;
+      rail.meter.settled(slice.bytes, status.ok(), Clock::now());
+      LinkStats& stats = rail.link->stats;
+      stats.inFlightBytes.store(rail.meter.inFlight(), std::memory_order_relaxed);
+      stats.bandwidth.store(rail.meter.bandwidth(), std::memory_order_relaxed);
+      if (status.ok()) {
+        stats.slices.fetch_add(1, std::memory_order_relaxed);
+        stats.bytes.fetch_add(slice.bytes, std::memory_order_relaxed);
+      } else {
+        stats.failures.fetch_add(1, std::memory_order_relaxed);
+      }
+      if (!status.ok()) slice.failedOn |= u64{1} << (rail.link->number % 64);
+    }
+    slice.link = nullptr;
+    job.posted--;
+    if (status.ok()) {
+      job.settled++;
+      job.moved += slice.bytes;
+      if (verified) job.verified += slice.bytes;
+    } else if (!job.ended) {
+      fail(job, slice, std::move(status));
+    }
+    if (!job.ended && job.settled == job.slices().size()) end(job, {});
+    collect(job, ended);
+    more = !waiting_[0].empty() || !waiting_[1].empty();
+  }
+  report(ended);
+  if (more) pump();
+}
+
+void Dispatcher::fail(Job& job, Slice& slice, Status status) {
+  // What arrived was wrong: of the memory, or of one path to it. A second path decides.
+  const bool again = mendable(status.code) || (status.code == Code::corrupt && std::has_single_bit(slice.failedOn));
+  if (!again) return end(job, std::move(status));
+  job.failure = std::move(status);
+  job.failed.push_back(&slice);
+  waitingBytes_ += slice.bytes;
+  place(job);
+}
+
+Status Dispatcher::unreachable(const Job& job) const {
+  const Status* last = job.failure.ok() ? nullptr : &job.failure;
+  bool down = true;
+  Status failure;
+  for (const Rail& rail : rails_) {
+    down = down && rail.link->state() == LinkState::down;
+    if (Status status = rail.link->failure(); !status.ok()) failure = std::move(status);
+  }
+  if (last != nullptr && (!down || last->code == Code::corrupt)) return *last;
+  if (down) {
+    const std::string& detail = last != nullptr ? last->detail : failure.detail;
+    return {Code::peer, "no link to " + peer_.name() + " is left" + (detail.empty() ? "" : ": " + detail)};
+  }
+  return {Code::notSupported, "no link to " + peer_.name() + " can carry it"};
+}
+
+void Dispatcher::end(Job& job, Status why) {
+  if (job.ended) return;
+  job.ended = true;
+  job.end = std::move(why);
+  for (const Slice* slice : job.failed) waitingBytes_ -= slice->bytes;
+  for (size_t i = job.nextSlice; i < job.slices().size(); i++) waitingBytes_ -= job.slices()[i].bytes;
+  unplace(job);
+}
+
+void Dispatcher::collect(Job& job, Ended& ended) {
+  if (!job.ended || job.posted > 0 || job.pins > 0) return;
+  auto node = jobs_.extract(job.number());
+  ended.push_back(std::move(node.mapped()));
+  unreported_++;
+}
+
+void Dispatcher::report(Ended& ended) {
+  for (std::unique_ptr<Job>& job : ended) {
+    const u64 number = job->number();
+    BatchResult result{std::move(job->end), job->moved, job->verified,
+                       static_cast<u64>(std::chrono::nanoseconds(Clock::now() - job->started).count())};
+    const BatchDone done = std::move(job->done);
+    job.reset();
+    over_(result.status.ok());
+    done(number, std::move(result));
+  }
+  if (ended.empty()) return;
+  const std::lock_guard lock(mutex_);
+  unreported_ -= ended.size();
+  ended.clear();
+  if (closed_ && unreported_ == 0 && jobs_.empty()) empty_.notify_all();
+}
+
+std::vector<Link*> Dispatcher::holders(Job& job) const {
+  std::vector<Link*> links;
+  for (const Slice& slice : job.slices()) {
+    if (slice.link != nullptr && std::find(links.begin(), links.end(), slice.link) == links.end()) {
+      links.push_back(slice.link);
+    }
+  }
+  return links;
+}
+
+void Dispatcher::giveUp(Job& job, const Status& why, Clock::time_point now, Asked& asked, Ended& ended) {
+  end(job, why);
+  job.due = now + ASK_AGAIN;
+  if (job.posted > 0) {
+    job.pins++;
+    asked.emplace_back(&job, holders(job));
+  }
+  collect(job, ended);
+}
+
+void Dispatcher::letGo(const Asked& asked, Ended& ended) {
+  for (const auto& [job, links] : asked) {
+    for (Link* const link : links) link->cancel(*job);
+  }
+  if (!asked.empty()) {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [job, links] : asked) {
+      job->pins--;
+      collect(*job, ended);
+    }
+  }
+  report(ended);
+}
+
+bool Dispatcher::cancel(u64 batch, const Status& why) {
+  Asked asked;
+  Ended ended;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = jobs_.find(batch);
+    if (found == jobs_.end()) return false;
+    giveUp(*found->second, why, Clock::now(), asked, ended);
+  }
+  letGo(asked, ended);
+  return true;
+}
+
+Clock::time_point Dispatcher::expire(Clock::time_point now) {
+  Asked asked;
+  Ended ended;
+  Clock::time_point next = Clock::time_point::max();
+  {
+    const std::lock_guard lock(mutex_);
+    std::vector<Job*> late;
+    for (const auto& [number, job] : jobs_) {
+      if (job->due <= now) late.push_back(job.get());
+    }
+    for (Job* const job : late) {
+      giveUp(*job, {Code::timeout, "the batch's deadline passed with " + std::to_string(job->moved) + " of " +
+                                       std::to_string(job->bytes()) + " bytes moved"},
+             now, asked, ended);
+    }
+    for (const auto& [number, job] : jobs_) next = std::min(next, job->due);
+  }
+  letGo(asked, ended);
+  return next;
+}
+
+void Dispatcher::close(const Status& why) {
+  Asked asked;
+  Ended ended;
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    std::vector<Job*> all;
+    for (const auto& [number, job] : jobs_) all.push_back(job.get());
+    for (Job* const job : all) giveUp(*job, why, Clock::now(), asked, ended);
+  }
+  letGo(asked, ended);
+  for (const Rail& rail : rails_) rail.link->close();
+  std::unique_lock lock(mutex_);
+  empty_.wait(lock, [this] { return jobs_.empty() && unreported_ == 0; });
+}
+
+}  // namespace mooncake

@@ -1,0 +1,12 @@
+#include "transport/local/local.h"
+
+namespace mooncake {
+
+const std::vector<std::pair<const char*, MakeTransport>>& transports() {
+  static const std::vector<std::pair<const char*, MakeTransport>> all = {
+      {"local", makeLocalTransport},
+  };
+  return all;
+}
+
+}  // namespace mooncake
