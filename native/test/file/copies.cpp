@@ -57,7 +57,7 @@ void againstModel(const Mode& mode, u64 seed) {
     files[i] = randomBytes(random, (1 << 20) + upTo(random, 1 << 20));
     const std::string path = folder.at(std::to_string(i));
     writeFile(path, files[i]);
-    const Expected<u32> id = addFile(driver.memory, path, {0, true, mode.direct});
+    const Expected<u32> id = openFile(driver.memory, path, {0, true, mode.direct});
     REQUIRE(id.ok());
     sides.push_back({id.value, &files[i]});
   }
@@ -88,7 +88,7 @@ void againstModel(const Mode& mode, u64 seed) {
 
 TEST(file_copies, equal_a_model_in_every_mode) {
   for (const Mode& mode : modes()) {
-    for (u64 seed = 1; seed <= 8; seed++) againstModel(mode, seed);
+    for (u64 seed = 1; seed <= 4; seed++) againstModel(mode, seed);
   }
 }
 
@@ -100,7 +100,7 @@ TEST(file_copies, neighbours_in_one_page_keep_each_others_bytes) {
     Driver driver(mode.io);
     Bytes model(1 << 20);
     writeFile(folder.at("f"), model);
-    const Expected<u32> file = addFile(driver.memory, folder.at("f"), {0, true, mode.direct});
+    const Expected<u32> file = openFile(driver.memory, folder.at("f"), {0, true, mode.direct});
     REQUIRE(file.ok());
     Bytes source = randomBytes(random, model.size());
     Bytes back(model.size());
@@ -113,7 +113,7 @@ TEST(file_copies, neighbours_in_one_page_keep_each_others_bytes) {
         records.push_back({from, file.value, at, at, length});
         at += length;
       }
-      for (u8& byte : source) byte = static_cast<u8>(random());
+      fillRandomly(random, source);
       CHECK(driver.copy(records, 8192 + upTo(random, 100'000)).ok());
       applyTo(model, source, records);
       // Once past the page cache, once through it.
@@ -130,7 +130,7 @@ TEST(file_copies, holes_read_as_zeros) {
     writeFile(folder.at("f"), Bytes(10, 1));
     std::filesystem::resize_file(folder.at("f"), 300'001);
     Driver driver(mode.io);
-    const Expected<u32> file = addFile(driver.memory, folder.at("f"), {0, false, mode.direct});
+    const Expected<u32> file = openFile(driver.memory, folder.at("f"), {0, false, mode.direct});
     REQUIRE(file.ok());
     Bytes bytes(300'001, 9);
     CHECK(driver.copy({{file.value, addMemory(driver.memory, bytes), 0, 0, bytes.size()}}).ok());
@@ -147,7 +147,7 @@ TEST(file_copies, within_one_file) {
     Bytes model = randomBytes(random, 900'000);
     writeFile(folder.at("f"), model);
     Driver driver(mode.io);
-    const Expected<u32> file = addFile(driver.memory, folder.at("f"), {0, true, mode.direct});
+    const Expected<u32> file = openFile(driver.memory, folder.at("f"), {0, true, mode.direct});
     REQUIRE(file.ok());
     const std::vector<Record> records{{file.value, file.value, 0, 450'000, 300'000},
                                       {file.value, file.value, 8192, 753'664, 131'072}};

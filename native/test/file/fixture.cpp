@@ -3,7 +3,36 @@
 #include "test/check.h"
 #include "transport/file/ring.h"
 
+#include <cstring>
+#include <fstream>
+
 namespace mooncake::file::test {
+
+void fillRandomly(std::mt19937_64& random, Bytes& bytes) {
+  for (size_t at = 0; at < bytes.size(); at += sizeof(u64)) {
+    const u64 word = random();
+    std::memcpy(bytes.data() + at, &word, std::min(sizeof word, bytes.size() - at));
+  }
+}
+
+void writeFile(const std::string& path, const Bytes& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc)
+      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+}
+
+/** Also of files whose size is not known before (/proc). */
+Bytes readFile(const std::string& path) {
+  constexpr size_t piece = 1 << 20;
+  std::ifstream in(path, std::ios::binary);
+  Bytes bytes;
+  while (in) {
+    const size_t at = bytes.size();
+    bytes.resize(at + piece);
+    in.read(reinterpret_cast<char*>(bytes.data() + at), piece);
+    bytes.resize(at + static_cast<size_t>(in.gcount()));
+  }
+  return bytes;
+}
 
 const std::vector<Mode>& modes() {
   static const std::vector<Mode> all = [] {

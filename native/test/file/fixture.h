@@ -3,13 +3,12 @@
 #pragma once
 
 #include "engine/batch.h"
-#include "transport/file/file_link.h"
-#include "transport/file/open_file.h"
+#include "transport/file/link.h"
+#include "memory/file.h"
 
 #include <condition_variable>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <mutex>
 #include <random>
@@ -33,23 +32,18 @@ class Folder {
 
 using Bytes = std::vector<u8>;
 
+void fillRandomly(std::mt19937_64& random, Bytes& bytes);
+
 inline Bytes randomBytes(std::mt19937_64& random, u64 length) {
   Bytes bytes(length);
-  for (u8& byte : bytes) byte = static_cast<u8>(random());
+  fillRandomly(random, bytes);
   return bytes;
 }
 
 inline u64 upTo(std::mt19937_64& random, u64 most) { return std::uniform_int_distribution<u64>(0, most)(random); }
 
-inline void writeFile(const std::string& path, const Bytes& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc)
-      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-}
-
-inline Bytes readFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return Bytes(std::istreambuf_iterator<char>(in), {});
-}
+void writeFile(const std::string& path, const Bytes& bytes);
+Bytes readFile(const std::string& path);
 
 struct Mode {
   Io io;

@@ -2,7 +2,7 @@
 // wait. Whoever uses it has at most `capacity` operations under way, so neither ring can overflow.
 #pragma once
 
-#include "transport/file/io_uring_abi.h"
+#include "transport/file/uring_abi.h"
 
 #include <memory>
 

@@ -1,4 +1,4 @@
-// Files as segments (Backing::file): see file_link.h for how they are reached, open_file.h for how they come to be.
+// Files as segments (Backing::file): link.h has how they are reached, memory/file.h how they come to be.
 #pragma once
 
 #include "transport/transport.h"

@@ -1,4 +1,6 @@
-#include "transport/file/open_file.h"
+#include "memory/file.h"
+
+#include "memory/descriptor.h"
 
 #include <algorithm>
 #include <array>
@@ -11,7 +13,7 @@
 #include <unistd.h>
 #include <utility>
 
-namespace mooncake::file {
+namespace mooncake {
 
 namespace {
 
@@ -19,24 +21,7 @@ namespace {
 constexpr u32 kAssumedAlignment = 4096;
 /** A network file system's preferred transfer size is no block size. */
 constexpr u64 kLargestBlock = 64 << 10;
-
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Fd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
+constexpr u64 kLongest = u64{1} << 62;
 
 int openRetrying(const char* path, int flags) {
   int fd = -1;
@@ -81,18 +66,18 @@ bool reads(int fd, u64 granule) {
 }
 
 /** The same file with O_DIRECT, and what that asks for; none where the file system cannot. */
-Fd openDirect(const std::string& path, int access, const struct stat& file, DirectAccess& found) {
-  Fd fd(openRetrying(path.c_str(), access | O_DIRECT));
+Descriptor openDirect(const std::string& path, int access, const struct stat& file, DirectAccess& found) {
+  Descriptor fd(openRetrying(path.c_str(), access | O_DIRECT));
   struct stat same{};
-  if (fd.get() < 0 || fstat(fd.get(), &same) != 0) return Fd(-1);
-  if (same.st_dev != file.st_dev || same.st_ino != file.st_ino) return Fd(-1);
+  if (fd.empty() || fstat(fd.get(), &same) != 0) return Descriptor();
+  if (same.st_dev != file.st_dev || same.st_ino != file.st_ino) return Descriptor();
   const DirectAlignment alignment = askAlignment(fd.get());
-  if (!powerOfTwo(alignment.offset) || !powerOfTwo(alignment.memory)) return Fd(-1);
+  if (!powerOfTwo(alignment.offset) || !powerOfTwo(alignment.memory)) return Descriptor();
   const auto page = static_cast<u64>(sysconf(_SC_PAGESIZE));
   const auto block = static_cast<u64>(file.st_blksize);
   u64 granule = std::max<u64>(alignment.offset, page);
   if (powerOfTwo(block) && block <= kLargestBlock) granule = std::max(granule, block);
-  if (!reads(fd.get(), granule)) return Fd(-1);
+  if (!reads(fd.get(), granule)) return Descriptor();
   found.granule = static_cast<u32>(granule);
   found.memoryAlignment = alignment.memory;
   return fd;
@@ -111,19 +96,22 @@ Status extend(int fd, const std::string& path, u64 length) {
 
 }  // namespace
 
-Expected<u32> addFile(MemoryTable& memory, const std::string& path, const OpenOptions& options) {
+Expected<u32> openFile(MemoryTable& memory, const std::string& path, const FileOptions& options) {
   if (path.empty() || path.find('\0') != std::string::npos) {
     return Status(Code::invalidArgument, "path must name a file, got " + (path.empty() ? "none" : path));
+  }
+  if (options.length > kLongest) {
+    return Status(Code::invalidArgument, "length " + std::to_string(options.length) + " of " + path + " exceeds 2^62");
   }
   const int access = options.writable ? O_RDWR : O_RDONLY;
   // Nonblocking, since a pipe without a writer would hold up the caller for good.
   bool made = false;
-  Fd fd(openRetrying(path.c_str(), access | O_NONBLOCK));
-  if (fd.get() < 0 && errno == ENOENT && options.writable && options.length > 0) {
-    fd = Fd(openRetrying(path.c_str(), access | O_CREAT | O_EXCL));
-    made = fd.get() >= 0;
+  Descriptor fd(openRetrying(path.c_str(), access | O_NONBLOCK));
+  if (fd.empty() && errno == ENOENT && options.writable && options.length > 0) {
+    fd = Descriptor(openRetrying(path.c_str(), access | O_CREAT | O_EXCL));
+    made = !fd.empty();
   }
-  if (fd.get() < 0) return systemError("open " + path, errno);
+  if (fd.empty()) return systemError("open " + path, errno);
 
   struct stat file{};
   if (fstat(fd.get(), &file) != 0) return systemError("stat " + path, errno);
@@ -147,7 +135,7 @@ Expected<u32> addFile(MemoryTable& memory, const std::string& path, const OpenOp
   }
   // Requests on a nonblocking descriptor fail instead of waiting.
   if (fcntl(fd.get(), F_SETFL, 0) != 0) return systemError("fcntl " + path, errno);
-  Fd directFd(-1);
+  Descriptor directFd;
   Segment segment;
   segment.length = length;
   segment.writable = options.writable;
@@ -157,7 +145,7 @@ Expected<u32> addFile(MemoryTable& memory, const std::string& path, const OpenOp
   if (options.direct) directFd = openDirect(path, access, file, segment.direct);
   segment.direct.fd = directFd.get();
   // What goes through the page cache are edges: reading ahead would fill it with what is moved directly.
-  if (directFd.get() >= 0) posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
+  if (!directFd.empty()) posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
 
   // The table closes the first descriptor itself.
   Expected<u32> added = memory.add(std::move(segment), [other = directFd.get()] {
@@ -169,4 +157,4 @@ Expected<u32> addFile(MemoryTable& memory, const std::string& path, const OpenOp
   return added;
 }
 
-}  // namespace mooncake::file
+}  // namespace mooncake

@@ -1,6 +1,6 @@
-#include "transport/file/file_transport.h"
+#include "transport/file/file.h"
 
-#include "transport/file/file_link.h"
+#include "transport/file/link.h"
 #include "transport/file/ring.h"
 
 #include <cstdio>

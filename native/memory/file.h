@@ -4,9 +4,9 @@
 
 #include "memory/segment.h"
 
-namespace mooncake::file {
+namespace mooncake {
 
-struct OpenOptions {
+struct FileOptions {
   /** A file that is longer stays so; one that is shorter, or new, gets that many bytes, allocated on the disk. 0: as long
       as the file is. */
   u64 length = 0;
@@ -17,6 +17,6 @@ struct OpenOptions {
 
 /** Registers a regular file or a block device. Writable files are made where there are none, for their owner alone.
     Errors name the path: invalidArgument (what is no file, has no bytes, or is too short), system (what the call said). */
-Expected<u32> addFile(MemoryTable& memory, const std::string& path, const OpenOptions& options);
+Expected<u32> openFile(MemoryTable& memory, const std::string& path, const FileOptions& options);
 
-}  // namespace mooncake::file
+}  // namespace mooncake

@@ -1,4 +1,4 @@
-#include "transport/file/file_link.h"
+#include "transport/file/link.h"
 
 namespace mooncake::file {
 
