@@ -4,7 +4,8 @@
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { root, run, setup } from './setup.mjs';
+import { setup } from './setup.mjs';
+import { root, run } from './steps.mjs';
 
 const SUFFIX = '.bench.ts';
 

@@ -1,11 +1,21 @@
 // Builds dist/: the WASM core twice from one source (private and shared memory), the embedded form of the private one,
-// and the TypeScript facade. Runs after the dependencies are installed; scripts/setup.mjs decides when.
+// and the TypeScript facade; the accelerator in dist/native is scripts/native.mjs's. Runs after the dependencies are
+// installed; scripts/setup.mjs decides when.
 import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { checkSha256 } from './gen-sha256.mjs';
-import { run } from './setup.mjs';
+import { run } from './steps.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, 'dist');
@@ -44,6 +54,14 @@ async function buildCore(asc, name, shared) {
   return bytes;
 }
 
+/** Empties dist/ but for the accelerator, which has sources of its own. */
+function clean() {
+  if (!existsSync(dist)) return;
+  for (const name of readdirSync(dist)) {
+    if (name !== 'native') rmSync(join(dist, name), { recursive: true, force: true });
+  }
+}
+
 export async function build() {
   mkdirSync(dist, { recursive: true });
   process.chdir(root);
@@ -68,6 +86,8 @@ export async function build() {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  if (process.argv.includes('--clean')) rmSync(dist, { recursive: true, force: true });
-  await run(build);
+  await run(async () => {
+    if (process.argv.includes('--clean')) clean();
+    await build();
+  });
 }

@@ -4,7 +4,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { root } from './setup.mjs';
+import { root } from './steps.mjs';
 
 const FILE = join(root, 'assembly', 'hash', 'sha256.rounds.ts');
 const ROUNDS = 64;

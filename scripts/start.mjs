@@ -3,7 +3,8 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { join } from 'node:path';
-import { root, run, setup } from './setup.mjs';
+import { setup } from './setup.mjs';
+import { root, run } from './steps.mjs';
 
 await run(async () => {
   await setup();

@@ -1,7 +1,8 @@
 // `npm test [-- LANE …]`: sets up what is missing, then runs the lanes (scripts/lanes.mjs) and ends with one line,
 // `N passed, N failed, N skipped`. Without names, the lanes of CI's list run; what this machine cannot run is skipped
 // with the reason, and in CI (CI=true) that is a failure.
-import { run, setup } from './setup.mjs';
+import { setup } from './setup.mjs';
+import { run } from './steps.mjs';
 
 await run(async () => {
   await setup();

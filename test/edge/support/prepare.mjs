@@ -2,7 +2,7 @@
 // system's. CI runs as root on a bare Debian machine, so there it is installed from the distribution; elsewhere nothing is
 // touched and the tests that need it say how to get it.
 import { spawnSync } from 'node:child_process';
-import { step } from '../../../scripts/setup.mjs';
+import { step } from '../../../scripts/steps.mjs';
 
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome'];
 const onPath = (name) => spawnSync('sh', ['-c', `command -v ${name}`], { encoding: 'utf8' }).stdout?.trim() ?? '';

@@ -1,0 +1,29 @@
+// Copies, plain and summed on the way: each byte is loaded once, so that the sum is of what was stored, whatever others
+// do to the source meanwhile.
+#pragma once
+
+#include "engine/status.h"
+
+namespace mooncake {
+
+enum class Store : u8 {
+  /** What was written is likely read soon, and fits a cache. */
+  cached,
+  /** Non-temporal stores: past the caches, which saves reading the lines that are overwritten. */
+  streaming,
+  /** Streaming from streamingThreshold() on. */
+  automatic,
+};
+
+/** Bytes from which streaming is faster: the size of the second-level cache, which such a copy and its source no longer
+    fit. Whoever moves many small pieces that are used once asks for streaming itself. */
+[[nodiscard]] u64 streamingThreshold();
+
+/** Copies `length` bytes between ranges that do not overlap. */
+void copyBytes(u8* destination, const u8* source, u64 length, Store store = Store::automatic);
+
+/** Copies as copyBytes does; the CRC-64 of what was stored, continued from `crc`. */
+[[nodiscard]] u64 copyCrc64(u8* destination, const u8* source, u64 length, u64 crc,
+                            Store store = Store::automatic);
+
+}  // namespace mooncake
