@@ -2,6 +2,16 @@
 
 namespace mooncake::binding {
 
+namespace {
+
+/** False while a worker is being terminated: Node still turns its loop, but every call into JavaScript fails. */
+bool canRun(napi_env env) {
+  napi_value scratch = nullptr;
+  return napi_create_object(env, &scratch) == napi_ok && napi_set_named_property(env, scratch, "_", scratch) == napi_ok;
+}
+
+}  // namespace
+
 void reportPending(Napi::Env env) {
   if (!env.IsExceptionPending()) return;
   napi_value error = nullptr;
@@ -46,6 +56,7 @@ void Mailbox::called(napi_env env, napi_value, void* context, void*) {
 
 void Mailbox::drain(Napi::Env env) {
   const Napi::HandleScope scope(env);
+  if (!canRun(env)) return;
   std::vector<Completion> completions;
   std::vector<Task> tasks;
   {

@@ -46,6 +46,9 @@ export interface SegmentDescriptor {
   own?: Own;
 }
 
+/** What we say of ourselves. */
+export type OwnDescriptor = Required<Omit<SegmentDescriptor, 'protocol'>>;
+
 const VERSION = 1;
 const MAX_BUFFERS = 65_536;
 const MAX_ENDPOINTS = 64;
@@ -53,24 +56,24 @@ const MAX_SETTINGS = 32;
 const MAX_TEXT = 4096;
 
 /** The JSON text of a descriptor of ours. */
-export function formatDescriptor({ name, data, buffers, own }: SegmentDescriptor): string {
+export function formatDescriptor({ name, data, buffers, own }: OwnDescriptor): string {
   const numbers = ({ address, length }: Buffer) => `"addr":${address},"length":${length}`;
   const fields = {
     name,
     protocol: 'tcp',
-    tcp_data_port: data!.port,
-    tcp_proto_version: data!.version,
-    tcp_data_host: data!.host,
+    tcp_data_port: data.port,
+    tcp_proto_version: data.version,
+    tcp_data_host: data.host,
     rdma_server_name: '',
     timestamp: new Date().toISOString().replace('T', ' ').replace('Z', '000'),
   };
   // JSON.stringify takes no bigint, and an address is one: the lists are put together by hand.
   const stock = buffers.map((buffer) => `{"name":${JSON.stringify(buffer.name)},${numbers(buffer)}}`);
-  const ours = own!.segments.map(
+  const ours = own.segments.map(
     ({ id, name, address, length }) =>
       `{"id":${id},"name":${JSON.stringify(name)},"address":${address},"length":${length}}`,
   );
-  const { generation, endpoints } = own!;
+  const { generation, endpoints } = own;
   const head = JSON.stringify({ version: VERSION, generation, endpoints }).slice(0, -1);
   return `${JSON.stringify(fields).slice(0, -1)},"buffers":[${stock}],"mooncake_ts":${head},"segments":[${ours}]}}`;
 }
@@ -128,7 +131,8 @@ function readOwn(json: Json): Own | undefined {
   if (!isObject(json) || !whole(json.version, 1, 0xffff_ffff)) refuse('mooncake_ts', json);
   if (json.version !== VERSION) return undefined;
   const { generation, endpoints, segments } = json;
-  if (typeof generation !== 'string' || !/^[0-9a-f]{16}$/.test(generation)) refuse('mooncake_ts.generation', generation);
+  if (typeof generation !== 'string' || !/^[0-9a-f]{16}$/.test(generation))
+    refuse('mooncake_ts.generation', generation);
   const own = {
     generation,
     endpoints: list('mooncake_ts.endpoints', endpoints, MAX_ENDPOINTS, readEndpoint),

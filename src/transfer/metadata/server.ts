@@ -38,7 +38,11 @@ export class MetadataTable {
   readonly #maxBytes: number;
   #bytes = 0;
 
-  constructor({ maxKeys = 65_536, maxValueBytes = 16 * 2 ** 20, maxBytes = 256 * 2 ** 20 }: MetadataServerOptions = {}) {
+  constructor({
+    maxKeys = 65_536,
+    maxValueBytes = 16 * 2 ** 20,
+    maxBytes = 256 * 2 ** 20,
+  }: MetadataServerOptions = {}) {
     this.#maxKeys = integer('options.maxKeys', maxKeys, 1, 2 ** 24);
     this.#maxValueBytes = integer('options.maxValueBytes', maxValueBytes, 1, 2 ** 30);
     this.#maxBytes = integer('options.maxBytes', maxBytes, 1, Number.MAX_SAFE_INTEGER);
@@ -68,8 +72,12 @@ export class MetadataTable {
         response.writeHead(200, { 'content-type': 'application/json' }).end(value);
         return;
       }
-      case 'PUT':
-        return this.#put(key, await this.#body(request), response);
+      case 'PUT': {
+        const value = await this.#body(request);
+        // What is left of a body that is too long is not worth reading.
+        if (!value) response.setHeader('connection', 'close');
+        return text(response, ...(value ? this.#put(key, value) : this.#tooLong()));
+      }
       case 'DELETE':
         if (!this.#remove(key)) return text(response, 404, 'metadata not found');
         return text(response, 200, 'metadata deleted');
@@ -79,23 +87,20 @@ export class MetadataTable {
     }
   }
 
-  #put(key: string, value: Buffer | undefined, response: ServerResponse): void {
-    if (!value) {
-      // The rest of the body is not worth reading.
-      response.setHeader('connection', 'close');
-      return text(response, 413, `the value is over ${this.#maxValueBytes} bytes`);
-    }
+  #tooLong(): [status: number, message: string] {
+    return [413, `the value is over ${this.#maxValueBytes} bytes`];
+  }
+
+  #put(key: string, value: Buffer): [status: number, message: string] {
     const old = this.#values.get(key);
-    if (old && PLACE_KEY.test(key) && !old.equals(value)) {
-      return text(response, 400, 'Duplicate rpc_meta key not allowed');
-    }
+    if (old && PLACE_KEY.test(key) && !old.equals(value)) return [400, 'Duplicate rpc_meta key not allowed'];
     const more = value.length - (old?.length ?? -Buffer.byteLength(key));
     if ((!old && this.#values.size >= this.#maxKeys) || this.#bytes + more > this.#maxBytes) {
-      return text(response, 507, `the table is full: ${this.#values.size} keys, ${this.#bytes} bytes`);
+      return [507, `the table is full: ${this.#values.size} keys, ${this.#bytes} bytes`];
     }
     this.#values.set(key, value);
     this.#bytes += more;
-    text(response, 200, 'metadata updated');
+    return [200, 'metadata updated'];
   }
 
   #remove(key: string): boolean {
