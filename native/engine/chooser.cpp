@@ -51,7 +51,11 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting) {
   const Op op = slice.batch->op();
   bool verify = false;
   if (slice.batch->verify()) {
-    for (const Rail& rail : rails) verify = verify || (rail.can.verify && canDo(rail.can, op));
+    // A link that is up and does not carry such a slice says nothing of those that do.
+    for (const Rail& rail : rails) {
+      verify = verify || (rail.can.verify && canDo(rail.can, op) &&
+                          (rail.link->state() != LinkState::up || rail.link->reaches(slice)));
+    }
   }
   Rail* best = nullptr;
   double bestEnd = 0;
