@@ -38,8 +38,9 @@ class OwnerProcess {
   ~OwnerProcess();
 
   /** Sends a line, returns the answer's. Commands: "sum ID" (the CRC of a segment), "remove ID" (answers when it is asked
-      for), "removed ID" (answers when it was released), "fill ID SEED", "peek ID" (first byte), "exit". */
+      for), "removed ID MS" (waits so long: whether it was released), "fill ID SEED", "peek ID" (first byte), "exit". */
   std::string ask(const std::string& command);
+  /** Sends a signal; SIGSTOP is waited for. */
   void kill(int signal);
   /** Waits for its end. */
   void join();
