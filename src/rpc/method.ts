@@ -1,9 +1,9 @@
 /** One call of an RPC service: its number on the wire, and the types of its arguments and its answer. */
 import { createHash } from 'node:crypto';
 import { typeCode } from './struct-pack.js';
-import { type StructValue, struct, type Type, type Value } from './types.js';
+import { type Shape, type StructValue, struct, type Type, type Value } from './types.js';
 
-export type Fields = Record<string, Type<never>>;
+export type Fields = Record<string, Shape>;
 
 export interface Method<A, R> {
   readonly name: string;
@@ -28,12 +28,12 @@ function tuple<F extends Fields>(fields: F): Type<StructValue<F>> | undefined {
   if (names.length === 0) return undefined;
   const whole = struct(fields);
   if (names.length > 1) return whole;
-  const only = fields[names[0]] as unknown as Type<unknown>;
+  const only = fields[names[0]];
   // The same bytes as the struct's: only what is hashed differs.
   return { ...whole, literal: only.literal };
 }
 
-export function method<F extends Fields, R extends Type<never>>(
+export function method<F extends Fields, R extends Shape>(
   name: string,
   fields: F,
   result: R,
@@ -43,8 +43,8 @@ export function method<F extends Fields, R extends Type<never>>(
     name,
     id: functionId(name),
     arguments: args,
-    result: result as unknown as Type<Value<R>>,
-    argumentCode: args ? typeCode(args as unknown as Type<never>) : -1,
+    result: result as Type<Value<R>>,
+    argumentCode: args ? typeCode(args) : -1,
     resultCode: typeCode(result),
   };
 }

@@ -13,22 +13,21 @@
  */
 import { createHash } from 'node:crypto';
 import { errors } from '../core/errors.js';
-import { type Measure, Reader, type Type, Writer } from './types.js';
+import { type Measure, Reader, type Shape, type Type, Writer } from './types.js';
 
 const LITERAL = 4;
 const WIDTH_SHIFT = 3;
 /** Longest type literal that is read over; those of Mooncake are below 200 bytes. */
 const MAX_LITERAL = 4096;
 
-const heads = new WeakMap<Type<unknown>, number>();
+const heads = new WeakMap<Shape, number>();
 
 /** The type's code: what a message of it begins with, lowest bit cleared. */
-export function typeCode(type: Type<never>): number {
-  const key = type as unknown as Type<unknown>;
-  let head = heads.get(key);
+export function typeCode(type: Shape): number {
+  let head = heads.get(type);
   if (head === undefined) {
     head = (createHash('md5').update(type.literal).digest().readUInt32BE(0) & ~1) >>> 0;
-    heads.set(key, head);
+    heads.set(type, head);
   }
   return head;
 }
@@ -45,7 +44,7 @@ export function pack<T>(type: Type<T>, value: T): Buffer {
   const width = widthFor(measure.largest);
   const size = 4 + (width ? 1 : 0) + measure.bytes + (measure.lengths << width);
   const out = Buffer.allocUnsafe(size);
-  const head = typeCode(type as unknown as Type<never>);
+  const head = typeCode(type);
   out.writeUInt32LE(width ? (head | 1) >>> 0 : head, 0);
   if (width) out[4] = width << WIDTH_SHIFT;
   const writer = new Writer(out, width ? 5 : 4, width);
@@ -85,7 +84,7 @@ export function readHeader(message: Uint8Array): Header {
 /** The value of a message of that type. Throws ERR_PROTOCOL: another type, lengths that lie, bytes left over. */
 export function unpack<T>(type: Type<T>, message: Uint8Array): T {
   const header = readHeader(message);
-  const expected = typeCode(type as unknown as Type<never>);
+  const expected = typeCode(type);
   if (header.code !== expected) {
     throw errors.protocol(`a value of type ${hex(header.code)} where ${hex(expected)} is due`, header.code);
   }

@@ -23,6 +23,15 @@ export interface Type<T> {
   read(reader: Reader): T;
 }
 
+/** Any type, whatever its values: what compositions take. */
+export interface Shape {
+  readonly literal: Uint8Array;
+  readonly least: number;
+  measure(value: never, into: Measure): void;
+  write(value: never, writer: Writer): void;
+  read(reader: Reader): unknown;
+}
+
 /** The value that a schema describes. */
 export type Value<S> = S extends Type<infer T> ? T : never;
 
@@ -333,9 +342,9 @@ export function expected<T>(item: Type<T>): Type<ExpectedValue<T>> {
 export type VariantValue<A> = { [K in keyof A]: { readonly kind: K; readonly value: Value<A[K]> } }[keyof A];
 
 /** std::variant; the order of the names is that of its alternatives. */
-export function variant<A extends Record<string, Type<never>>>(alternatives: A): Type<VariantValue<A>> {
+export function variant<A extends Record<string, Shape>>(alternatives: A): Type<VariantValue<A>> {
   const names = Object.keys(alternatives);
-  const types = names.map((name) => alternatives[name] as unknown as Type<unknown>);
+  const types = names.map((name) => alternatives[name] as Type<unknown>);
   return {
     literal: join(0x86, ...types.map((type) => type.literal), 0xff),
     least: 1 + Math.min(...types.map((type) => type.least)),
@@ -360,9 +369,9 @@ export function variant<A extends Record<string, Type<never>>>(alternatives: A):
 export type StructValue<F> = { -readonly [K in keyof F]: Value<F[K]> };
 
 /** A reflected struct; the order of the names is that of its fields. Names are ours: the wire has none. */
-export function struct<F extends Record<string, Type<never>>>(fields: F): Type<StructValue<F>> {
+export function struct<F extends Record<string, Shape>>(fields: F): Type<StructValue<F>> {
   const names = Object.keys(fields);
-  const types = names.map((name) => fields[name] as unknown as Type<unknown>);
+  const types = names.map((name) => fields[name] as Type<unknown>);
   return {
     literal: join(0xfd, ...types.map((type) => type.literal), 0xff),
     least: types.reduce((sum, type) => sum + type.least, 0),
