@@ -15,7 +15,7 @@
 #include <sstream>
 #include <thread>
 
-namespace mooncake::test {
+namespace mooncake::shmtest {
 
 namespace {
 
@@ -243,4 +243,4 @@ size_t memfdMappings() {
   return count;
 }
 
-}  // namespace mooncake::test
+}  // namespace mooncake::shmtest
