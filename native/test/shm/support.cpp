@@ -11,12 +11,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <iostream>
 #include <map>
 #include <sstream>
 #include <thread>
 
-namespace mooncake::test {
+namespace mooncake::shmtest {
 
 namespace {
 
@@ -114,7 +113,10 @@ OwnerProcess::~OwnerProcess() {
   if (out_ >= 0) ::close(out_);
 }
 
-void OwnerProcess::kill(int signal) { ::kill(pid, signal); }
+void OwnerProcess::kill(int signal) {
+  ::kill(pid, signal);
+  if (signal == SIGSTOP) ::waitpid(pid, nullptr, WUNTRACED);
+}
 
 void OwnerProcess::join() {
   if (pid > 0) ::waitpid(pid, nullptr, 0);
@@ -158,7 +160,7 @@ void OwnerProcess::serve(const Options& options, int in, int out) {
     for (const auto& [key, value] : listening.value) announced << ' ' << key << ' ' << value;
     writeLine(out, announced.str());
 
-    std::map<u32, std::promise<void>> removed;
+    std::map<u32, std::shared_future<void>> removed;
     std::string buffer;
     std::string line;
     while (readLine(in, buffer, line)) {
@@ -173,13 +175,13 @@ void OwnerProcess::serve(const Options& options, int in, int out) {
       if (command == "peek") answer = std::to_string(bases[id][0]);
       if (command == "fill") fill(bases[id], options.length, seed);
       if (command == "remove") {
-        auto& promise = removed[id];
-        static_cast<void>(engine.memory().remove(id, [&promise] { promise.set_value(); }));
+        const auto promise = std::make_shared<std::promise<void>>();
+        removed[id] = promise->get_future().share();
+        static_cast<void>(engine.memory().remove(id, [promise] { promise->set_value(); }));
       }
       if (command == "removed") {
-        const auto state = removed[id].get_future().wait_for(std::chrono::milliseconds(seed));
+        const auto state = removed[id].wait_for(std::chrono::milliseconds(seed));
         answer = state == std::future_status::ready ? "yes" : "no";
-        if (state == std::future_status::timeout) removed[id] = {};
       }
       writeLine(out, answer);
     }
@@ -241,4 +243,4 @@ size_t memfdMappings() {
   return count;
 }
 
-}  // namespace mooncake::test
+}  // namespace mooncake::shmtest
