@@ -11,6 +11,7 @@ const FILE_TIMEOUT = 10 * 60_000;
 
 /**
  * ci: part of CI's list. check: an npm command that passes or fails as a whole, instead of test files.
+ * run: a module whose default export runs the lane by itself and returns its counts, or {skip, enable}.
  * folders: where its test files are. dependencies: dev dependencies of the project that its tests import.
  * extra: a folder with a package.json of the lane's own (heavy peers and run-times). install: more npm install options.
  * setup: a module whose default export prepares the lane and returns {env}, or {skip, enable} where it cannot run.
@@ -25,7 +26,9 @@ export const LANES = {
       'test/core',
       'test/engine',
       'test/master',
+      'test/native',
       'test/replay',
+      'test/rpc',
       'test/store',
       'test/transfer',
       'test/workers',
@@ -40,6 +43,10 @@ export const LANES = {
     install: ['--ignore-scripts'],
     setup: 'test/edge/support/prepare.mjs',
   },
+  fuzz: { ci: true, run: 'scripts/native-fuzz.mjs' },
+  native: { ci: true, run: 'scripts/native-test.mjs' },
+  release: { ci: true, run: 'scripts/native-release.mjs' },
+  sanitize: { ci: true, run: 'scripts/native-sanitize.mjs' },
   vllm: { ci: true, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'] },
 };
 
@@ -169,15 +176,14 @@ export async function runLane(name) {
     );
     return { passed: passed ? 1 : 0, failed: passed ? 0 : 1, skipped: 0 };
   }
-  let env = {};
-  if (lane.setup) {
-    const prepared = await (await import(join(root, lane.setup))).default();
-    if (prepared?.skip) {
-      process.stderr.write(`  SKIP lane ${name}: ${prepared.skip}; to enable: ${prepared.enable}\n`);
-      return { passed: 0, failed: 0, skipped: 1 };
-    }
-    env = prepared?.env ?? {};
+  const module = lane.run ?? lane.setup;
+  const prepared = module ? await (await import(join(root, module))).default() : undefined;
+  if (prepared?.skip) {
+    process.stderr.write(`  SKIP lane ${name}: ${prepared.skip}; to enable: ${prepared.enable}\n`);
+    return { passed: 0, failed: 0, skipped: 1 };
   }
+  if (lane.run) return prepared;
+  const env = prepared?.env ?? {};
   const folder = await installLane(name, lane);
   const files = await compileTests(folder, lane);
   const total = { passed: 0, failed: 0, skipped: 0 };

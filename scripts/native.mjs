@@ -5,7 +5,7 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, 
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
-import { installInCi } from './native-tools.mjs';
+import { find, installInCi } from './native-tools.mjs';
 import { fingerprint, root, step } from './steps.mjs';
 
 const require = createRequire(join(root, 'package.json'));
@@ -24,6 +24,16 @@ function toolchain() {
   return { versions: JSON.stringify(tools), absent: Object.keys(tools).filter((name) => !tools[name]) };
 }
 
+/** What a native lane lacks on this machine, as {skip, enable}; undefined where it can run. In CI it is installed. */
+export async function lacking({ packages = [], commands = [] }) {
+  if (process.platform !== 'linux') return { skip: `this is ${process.platform}`, enable: 'run it on Linux' };
+  await installInCi('cmake', 'ninja-build', 'g++', ...packages);
+  const absent = [...toolchain().absent, ...commands.filter((name) => !find(name))];
+  if (absent.length === 0) return undefined;
+  const enable = `apt-get install ${['cmake', 'ninja-build', 'g++', ...packages].join(' ')}`;
+  return { skip: `${absent.join(', ')} not found`, enable };
+}
+
 /** Include folders of the Node-API headers, as CMake arguments. */
 export function headerArguments() {
   return [
@@ -32,18 +42,32 @@ export function headerArguments() {
   ];
 }
 
-/** Configures and builds native/ into `folder`, which is begun anew where options or tools are not those it was made with. */
-export async function buildNative(label, folder, options, env = process.env) {
-  const made = JSON.stringify({ folder, options, cxx: env.CXX ?? '', tools: toolchain().versions });
+/**
+ * Configures native/ into `folder`, which is begun anew where options or tools are not those it was made with, and builds
+ * the targets, or all of them.
+ */
+export async function buildNative(label, folder, { options, targets = ['all'], compiler = cxx(), env = process.env }) {
+  const made = JSON.stringify({ folder, options, compiler: version(compiler), tools: toolchain().versions });
   const stamp = join(folder, '.made-with');
   if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== made) rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  await step(`${label}: configuring`, 'cmake', ['-S', join(root, 'native'), '-B', folder, '-G', 'Ninja', ...options], {
-    env,
-  });
+  const configure = ['-S', join(root, 'native'), '-B', folder, '-G', 'Ninja', `-DCMAKE_CXX_COMPILER=${compiler}`];
+  await step(`${label}: configuring`, 'cmake', [...configure, ...options], { env });
   writeFileSync(stamp, made);
   const jobs = String(availableParallelism());
-  await step(`${label}: compiling`, 'cmake', ['--build', folder, '--parallel', jobs], { env });
+  await step(`${label}: compiling`, 'cmake', ['--build', folder, '--parallel', jobs, '--target', ...targets], { env });
+}
+
+/** build/native, which has the addon and the test binary of this machine; the folder. */
+export async function buildHere(label, target) {
+  const folder = join(root, 'build', 'native');
+  // A warning of a compiler that we do not know must not cost a user the accelerator.
+  const strict = `-DMOONCAKE_WERROR=${process.env.CI === 'true' ? 'ON' : 'OFF'}`;
+  await buildNative(label, folder, {
+    options: [strict, '-DMOONCAKE_TESTS=ON', ...headerArguments()],
+    targets: [target],
+  });
+  return folder;
 }
 
 /** Puts a built addon where the package looks for it. */
@@ -74,10 +98,8 @@ export async function setupAddon() {
     if (ci) throw new Error(`CI builds the accelerator: ${absent.join(', ')} not found`);
     say(`${absent.join(', ')} not found`);
   } else {
-    const folder = join(root, 'build', 'native');
     try {
-      await buildNative('the accelerator', folder, headerArguments());
-      publish(folder, target);
+      publish(await buildHere('the accelerator', 'addon'), target);
     } catch (error) {
       if (ci) throw error;
       say(`${error.message} (its output is above)`);

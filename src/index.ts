@@ -51,7 +51,6 @@ export type * from './master/api.js';
 export type { AllocationStrategy, MetadataOptions, TenantPolicy } from './master/options.js';
 export { MetadataService } from './master/service.js';
 export { STATUS } from './master/status.js';
-export { TransferEngine } from './planned.js';
 export { WorkerPool, type WorkerPoolOptions } from './pool/piscina.js';
 export type {
   CallOptions,
@@ -85,6 +84,22 @@ export { MooncakeStore } from './store/store.js';
 export type { SegmentRange } from './store/values.js';
 export type { ObjectView } from './store/view.js';
 export type { TransferOptions } from './transfer/base.js';
+export type {
+  AllocateOptions,
+  EnginePeer,
+  EngineStatistics,
+  FileOptions,
+  ForeignMemory,
+  LinkStatistics,
+  MemorySegment,
+  Notification,
+  PeerSegment,
+  SegmentOptions as EngineSegmentOptions,
+  Topology,
+  TransferBatch,
+  TransferEngineOptions,
+} from './transfer/engine/api.js';
+export { TransferEngine } from './transfer/engine/engine.js';
 export { LocalTransfer, type LocalTransferOptions } from './transfer/local.js';
 export { TcpTransfer, type TcpTransferOptions } from './transfer/tcp/transfer.js';
 export type {

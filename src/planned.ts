@@ -4,7 +4,7 @@
  */
 import { errors } from './core/errors.js';
 
-const VERSION_HAS = 'this version has the core, the embedded store, the connectors and transfers in TypeScript';
+const VERSION_HAS = 'this version has the core, the embedded store, the connectors and the transfer engine';
 
 abstract class Planned {
   constructor() {
@@ -12,7 +12,5 @@ abstract class Planned {
   }
 }
 
-/** Transfers between registered memories. */
-export class TransferEngine extends Planned {}
 /** The metadata service of the store. */
 export class MooncakeMaster extends Planned {}

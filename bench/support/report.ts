@@ -11,6 +11,8 @@ export interface Result {
   ratio?: number;
   /** Name of the peer. */
   peer?: string;
+  /** The ratio that is asked for. */
+  wanted?: number;
 }
 
 const json = process.argv.includes('--json');
@@ -18,15 +20,26 @@ const digits = (value: number) => (Math.abs(value) >= 100 ? value.toFixed(0) : v
 
 /** Prints one result. `better` says which direction of the unit is good. */
 export function report(result: Omit<Result, 'ratio'>, better: 'higher' | 'lower'): void {
-  const { name, value, unit, baseline, peer } = result;
+  const { name, value, unit, baseline, peer, wanted } = result;
   const ratio = baseline === undefined ? undefined : better === 'higher' ? value / baseline : baseline / value;
   if (json) {
     console.log(
-      JSON.stringify({ name, value, unit, baseline: baseline ?? null, ratio: ratio ?? null, peer: peer ?? null }),
+      JSON.stringify({
+        name,
+        value,
+        unit,
+        baseline: baseline ?? null,
+        ratio: ratio ?? null,
+        peer: peer ?? null,
+        wanted,
+      }),
     );
     return;
   }
-  const against = baseline === undefined ? '' : `  ${peer ?? 'peer'} ${digits(baseline)}  ratio ${ratio?.toFixed(2)}`;
+  const against =
+    baseline === undefined
+      ? ''
+      : `  ${peer ?? 'peer'} ${digits(baseline)}  ratio ${ratio?.toFixed(2)}${wanted === undefined ? '' : ` (${Number(wanted.toFixed(2))})`}`;
   console.log(`${name.padEnd(52)} ${digits(value).padStart(10)} ${unit.padEnd(14)}${against}`);
 }
 

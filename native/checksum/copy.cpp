@@ -25,25 +25,37 @@ bool streams(Store store, u64 length) {
 
 #if defined(__x86_64__)
 constexpr u64 LINE = 64;
+constexpr u64 PAGE = 4096;
 
-/** Whole cache lines, so that they are written without being read; the ends by memcpy. */
+/** A cache line, whole, so that it is written without being read. */
+void streamLine(u8* to, const u8* from) {
+  const auto* source = reinterpret_cast<const __m128i*>(from);
+  auto* target = reinterpret_cast<__m128i*>(to);
+  const __m128i a = _mm_loadu_si128(source);
+  const __m128i b = _mm_loadu_si128(source + 1);
+  const __m128i c = _mm_loadu_si128(source + 2);
+  const __m128i d = _mm_loadu_si128(source + 3);
+  _mm_stream_si128(target, a);
+  _mm_stream_si128(target + 1, b);
+  _mm_stream_si128(target + 2, c);
+  _mm_stream_si128(target + 3, d);
+}
+
+/** Lines of four pages in turn: the processor reads ahead within a page, so that four are read ahead at once. */
 void copyStreaming(u8* to, const u8* from, u64 length) {
   u64 head = -reinterpret_cast<std::uintptr_t>(to) & (LINE - 1);
   if (head > length) head = length;
   std::memcpy(to, from, head);
   u64 at = head;
-  for (; at + LINE <= length; at += LINE) {
-    const auto* source = reinterpret_cast<const __m128i*>(from + at);
-    auto* target = reinterpret_cast<__m128i*>(to + at);
-    const __m128i a = _mm_loadu_si128(source);
-    const __m128i b = _mm_loadu_si128(source + 1);
-    const __m128i c = _mm_loadu_si128(source + 2);
-    const __m128i d = _mm_loadu_si128(source + 3);
-    _mm_stream_si128(target, a);
-    _mm_stream_si128(target + 1, b);
-    _mm_stream_si128(target + 2, c);
-    _mm_stream_si128(target + 3, d);
+  for (; at + 4 * PAGE <= length; at += 4 * PAGE) {
+    for (u64 line = at; line < at + PAGE; line += 2 * LINE) {
+      for (u64 place = line; place < line + 4 * PAGE; place += PAGE) {
+        streamLine(to + place, from + place);
+        streamLine(to + place + LINE, from + place + LINE);
+      }
+    }
   }
+  for (; at + LINE <= length; at += LINE) streamLine(to + at, from + at);
   _mm_sfence();
   std::memcpy(to + at, from + at, length - at);
 }
@@ -55,7 +67,10 @@ void copyStreaming(u8* to, const u8* from, u64 length) { std::memcpy(to, from, l
 
 u64 streamingThreshold() {
   static const u64 threshold = [] {
-    const long secondLevel = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    long secondLevel = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    secondLevel = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
     return secondLevel > 0 ? static_cast<u64>(secondLevel) : u64{1} << 20;
   }();
   return threshold;

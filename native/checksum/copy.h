@@ -15,7 +15,8 @@ enum class Store : u8 {
   automatic,
 };
 
-/** Bytes from which streaming is faster: copies of this size and their source no longer fit the second-level cache. */
+/** Bytes from which streaming is faster: the size of the second-level cache, which such a copy and its source no longer
+    fit. Whoever moves many small pieces that are used once asks for streaming itself. */
 [[nodiscard]] u64 streamingThreshold();
 
 /** Copies `length` bytes between ranges that do not overlap. */

@@ -10,13 +10,7 @@
 #endif
 
 #include <cstring>
-
-// Accumulators in arrays become registers only where the loops over them are unrolled.
-#if defined(__clang__)
-#define MOONCAKE_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define MOONCAKE_UNROLL _Pragma("GCC unroll 16")
-#endif
+#include <utility>
 
 namespace mooncake::checksum {
 
@@ -25,14 +19,26 @@ MOONCAKE_LANE Lane keyLane(FoldKey key) { return makeLane(key.high, key.low); }
 /** `v` moved on by the bits of `key`. */
 MOONCAKE_LANE Lane fold(Lane v, Lane key) { return add(multiplyHigh(v, key), multiplyLow(v, key)); }
 
-/** The next sixteen bytes, copied on the way. */
+/** Registers that are folded side by side, because a carry-less multiplication takes several cycles until its result can be
+    used. Loops over them are fold expressions over these indices: only what is unrolled is kept in registers. */
+constexpr unsigned SIDE_BY_SIDE = 8;
+using Registers = std::make_integer_sequence<unsigned, SIDE_BY_SIDE>;
+
+/** The sixteen bytes at `offset` from the cursor, copied on the way. */
 template <Sink sink>
-MOONCAKE_LANE Lane takeLane(Cursor& cursor) {
-  const Lane bytes = loadLane(cursor.from);
-  if constexpr (sink == Sink::cached) storeLane(cursor.to, bytes);
-  if constexpr (sink == Sink::streaming) streamLane(cursor.to, bytes);
-  cursor.advance<sink>(16);
+MOONCAKE_LANE Lane takeLane(const Cursor& cursor, u64 offset = 0) {
+  const Lane bytes = loadLane(cursor.from + offset);
+  if constexpr (sink == Sink::cached) storeLane(cursor.to + offset, bytes);
+  if constexpr (sink == Sink::streaming) streamLane(cursor.to + offset, bytes);
   return reverseBytes(bytes);
+}
+
+/** Asks for the cache line that the fold will want some steps after that at `offset`: the one to be overwritten, or the one to
+    be read. The distances are measured; further lines than a page away are not found by the processor itself. */
+template <Sink sink>
+MOONCAKE_LANE void prefetchLine(const Cursor& cursor, u64 offset) {
+  if constexpr (sink == Sink::none) __builtin_prefetch(cursor.from + offset + 4096);
+  if constexpr (sink == Sink::cached) __builtin_prefetch(cursor.to + offset + 512, 1);
 }
 
 /** pick() indices that move a lane's bytes: those at 16 - n move up by n bytes, those at 16 + n move down. */
@@ -63,30 +69,38 @@ MOONCAKE_LANE Lane takeTail(Lane state, Cursor& cursor) {
 /** state * x^64 mod P. First to 128 bits T = H * (x^128 mod P) + L * x^64, then Barrett: with T = A:B, the quotient is
     floor(A * floor(x^128 / P) / x^64), and the CRC is T less quotient times P. */
 MOONCAKE_LANE u64 reduce(Lane state) {
-  const Lane folded = multiplyLow(makeLane(0, highOf(state)), makeLane(0, xPower(128)));
+  const Lane folded = multiplyLow(makeLane(0, highOf(state)), makeLane(0, foldKey(128).low));
   const u64 above = highOf(folded) ^ lowOf(state);
   const u64 quotient = above ^ highOf(multiplyLow(makeLane(0, above), makeLane(0, barrettQuotient())));
   return lowOf(folded) ^ lowOf(multiplyLow(makeLane(0, quotient), makeLane(0, polynomial)));
 }
 
-/** Folds what is left of the message onto `state`, the sixteen bytes before it. */
+/** Folds what is left of the message onto `state`, what is before it; the CRC. */
 template <Sink sink>
 MOONCAKE_LANE u64 finish(Lane state, Cursor& cursor) {
   const Lane by16 = keyLane(foldKey(128));
-  while (cursor.left >= 16) state = add(fold(state, by16), takeLane<sink>(cursor));
+  for (; cursor.left >= 16; cursor.advance<sink>(16)) state = add(fold(state, by16), takeLane<sink>(cursor));
   if (cursor.left > 0) state = takeTail<sink>(state, cursor);
   return reduce(state);
 }
 
+/** The first sixteen bytes, with the CRC of what was before them. */
+template <Sink sink>
+MOONCAKE_LANE Lane takeStart(Cursor& cursor, u64 crc) {
+  const Lane first = add(takeLane<sink>(cursor), makeLane(crc, 0));
+  cursor.advance<sink>(16);
+  return first;
+}
+
 /** The whole of what is left, for messages that fill no lane. */
 template <Sink sink>
-u64 takeShort(const Cursor& cursor, u64 crc) {
+u64 takeShort(Cursor cursor, u64 crc) {
   if constexpr (sink == Sink::none) return tableForm.sum(cursor.from, cursor.left, crc);
   return tableForm.copy(cursor.to, cursor.from, cursor.left, crc);
 }
 
 /** Copies up to the next multiple of `alignment` of the destination, which streaming stores want; the CRC so far. */
-inline u64 alignDestination(Cursor& cursor, u64 alignment, u64 crc) {
+MOONCAKE_LANE u64 alignDestination(Cursor& cursor, u64 alignment, u64 crc) {
   u64 head = -reinterpret_cast<std::uintptr_t>(cursor.to) & (alignment - 1);
   if (head > cursor.left) head = cursor.left;
   crc = tableForm.copy(cursor.to, cursor.from, head, crc);

@@ -1,25 +1,23 @@
-// The form for PCLMULQDQ (x86-64) and PMULL (arm64): eight lanes, 128 bytes a step, because a carry-less multiplication
-// takes several cycles until its result can be used.
+// The form for PCLMULQDQ (x86-64) and PMULL (arm64): eight lanes, 128 bytes a step.
 #include "checksum/lane.h"
 
 namespace mooncake::checksum {
 namespace {
 
-constexpr unsigned LANES = 8;
-constexpr u64 STEP = 16 * LANES;
+constexpr u64 STEP = 16 * SIDE_BY_SIDE;
 
 /** The state after all steps of `STEP` bytes; there is at least one. */
-template <Sink sink>
-MOONCAKE_LANE Lane foldSteps(Cursor& cursor, u64 crc) {
-  Lane lanes[LANES];
-  MOONCAKE_UNROLL
-  for (unsigned i = 0; i < LANES; i++) lanes[i] = takeLane<sink>(cursor);
+template <Sink sink, unsigned... I>
+MOONCAKE_LANE Lane foldSteps(Cursor& cursor, u64 crc, std::integer_sequence<unsigned, I...>) {
+  Lane lanes[SIDE_BY_SIDE] = {takeLane<sink>(cursor, 16 * I)...};
   lanes[0] = add(lanes[0], makeLane(crc, 0));
+  cursor.advance<sink>(STEP);
 
   const Lane key = keyLane(foldKey(8 * STEP));
-  while (cursor.left >= STEP) {
-    MOONCAKE_UNROLL
-    for (unsigned i = 0; i < LANES; i++) lanes[i] = add(fold(lanes[i], key), takeLane<sink>(cursor));
+  for (; cursor.left >= STEP; cursor.advance<sink>(STEP)) {
+    prefetchLine<sink>(cursor, 0);
+    prefetchLine<sink>(cursor, 64);
+    ((lanes[I] = add(fold(lanes[I], key), takeLane<sink>(cursor, 16 * I))), ...);
   }
   // Neighbours onto each other, then the pairs, then the fours: the last lane holds all.
   const Lane by1 = keyLane(foldKey(128));
@@ -40,7 +38,7 @@ MOONCAKE_LANE_TARGET u64 run(u8* to, const u8* from, u64 length, u64 crc) {
   if constexpr (sink == Sink::streaming) crc = alignDestination(cursor, 64, crc);
   if (cursor.left < 16) return takeShort<sink>(cursor, crc);
   const Lane state =
-      cursor.left >= STEP ? foldSteps<sink>(cursor, crc) : add(takeLane<sink>(cursor), makeLane(crc, 0));
+      cursor.left >= STEP ? foldSteps<sink>(cursor, crc, Registers()) : takeStart<sink>(cursor, crc);
   const u64 crcOfAll = finish<sink>(state, cursor);
   if constexpr (sink == Sink::streaming) streamFence();
   return crcOfAll;

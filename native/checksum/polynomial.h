@@ -19,11 +19,20 @@ inline constexpr u64 polynomial = 0x42F0E1EBA9EA3693;
 /** v * x mod P. */
 constexpr u64 timesX(u64 v) { return (v << 1) ^ ((v >> 63) != 0 ? polynomial : 0); }
 
+/** a * b mod P. */
+constexpr u64 times(u64 a, u64 b) {
+  u64 product = 0;
+  for (int i = 63; i >= 0; i--) product = timesX(product) ^ (((b >> i) & 1) != 0 ? a : 0);
+  return product;
+}
+
 /** x^n mod P. */
-constexpr u64 xPower(unsigned n) {
-  u64 v = 1;
-  for (unsigned i = 0; i < n; i++) v = timesX(v);
-  return v;
+constexpr u64 xPower(u64 n) {
+  u64 power = 1;
+  for (u64 square = 2; n != 0; n >>= 1, square = times(square, square)) {
+    if ((n & 1) != 0) power = times(power, square);
+  }
+  return power;
 }
 
 /** The two factors that move a 128-bit register on by `bits`. */
@@ -31,10 +40,10 @@ struct FoldKey {
   u64 high;
   u64 low;
 };
-constexpr FoldKey foldKey(unsigned bits) { return {xPower(bits + 64), xPower(bits)}; }
+consteval FoldKey foldKey(u64 bits) { return {xPower(bits + 64), xPower(bits)}; }
 
 /** floor(x^128 / P) without its leading x^64: long division, the quotient's bits being those that timesX reduces. */
-constexpr u64 barrettQuotient() {
+consteval u64 barrettQuotient() {
   u64 quotient = 0;
   u64 remainder = polynomial;
   for (int i = 0; i < 64; i++) {
@@ -46,7 +55,7 @@ constexpr u64 barrettQuotient() {
 
 /** `sliceTables[k][b]` is the CRC of byte b followed by k zero bytes. */
 using SliceTables = std::array<std::array<u64, 256>, 16>;
-constexpr SliceTables makeSliceTables() {
+consteval SliceTables makeSliceTables() {
   SliceTables tables{};
   for (unsigned byte = 0; byte < 256; byte++) {
     u64 crc = u64{byte} << 56;

@@ -5,19 +5,21 @@
 
 #include <bit>
 #include <cstring>
+#include <utility>
 
 namespace mooncake::checksum {
 namespace {
 
 constexpr SliceTables tables = makeSliceTables();
 
+using Bytes = std::make_integer_sequence<unsigned, 8>;
+
 u64 toBigEndian(u64 v) { return std::endian::native == std::endian::little ? __builtin_bswap64(v) : v; }
 
 /** CRC of the eight bytes of `word` followed by `after` zero bytes. */
-u64 slice8(u64 word, unsigned after) {
-  u64 crc = 0;
-  for (unsigned i = 0; i < 8; i++) crc ^= tables[after + i][(word >> (8 * i)) & 0xff];
-  return crc;
+template <unsigned after, unsigned... I>
+u64 slice8(u64 word, std::integer_sequence<unsigned, I...>) {
+  return (tables[after + I][(word >> (8 * I)) & 0xff] ^ ...);
 }
 
 template <Sink sink>
@@ -27,7 +29,7 @@ u64 run(u8* to, const u8* from, u64 length, u64 crc) {
     u64 words[2];
     std::memcpy(words, cursor.from, 16);
     if constexpr (sink != Sink::none) std::memcpy(cursor.to, words, 16);
-    crc = slice8(toBigEndian(words[0]) ^ crc, 8) ^ slice8(toBigEndian(words[1]), 0);
+    crc = slice8<8>(toBigEndian(words[0]) ^ crc, Bytes()) ^ slice8<0>(toBigEndian(words[1]), Bytes());
     cursor.advance<sink>(16);
   }
   while (cursor.left > 0) {

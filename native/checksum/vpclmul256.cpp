@@ -10,8 +10,7 @@
 namespace mooncake::checksum {
 namespace {
 
-constexpr unsigned REGISTERS = 8;
-constexpr u64 STEP = 32 * REGISTERS;
+constexpr u64 STEP = 32 * SIDE_BY_SIDE;
 
 using Wide = __m256i;
 
@@ -24,29 +23,29 @@ MOONCAKE_WIDE Wide foldOnto(Wide v, Wide key, Wide to) {
   return _mm256_xor_si256(moved, to);
 }
 
+/** The 32 bytes at `offset` from the cursor, copied on the way. */
 template <Sink sink>
-MOONCAKE_WIDE Wide takeWide(Cursor& cursor) {
-  const Wide bytes = _mm256_loadu_si256(reinterpret_cast<const Wide*>(cursor.from));
-  if constexpr (sink == Sink::cached) _mm256_storeu_si256(reinterpret_cast<Wide*>(cursor.to), bytes);
-  if constexpr (sink == Sink::streaming) _mm256_stream_si256(reinterpret_cast<Wide*>(cursor.to), bytes);
-  cursor.advance<sink>(32);
+MOONCAKE_WIDE Wide takeWide(const Cursor& cursor, u64 offset) {
+  const Wide bytes = _mm256_loadu_si256(reinterpret_cast<const Wide*>(cursor.from + offset));
+  auto* to = reinterpret_cast<Wide*>(cursor.to + offset);
+  if constexpr (sink == Sink::cached) _mm256_storeu_si256(to, bytes);
+  if constexpr (sink == Sink::streaming) _mm256_stream_si256(to, bytes);
   const Wide reverse = _mm256_broadcastsi128_si256(
       _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
   return _mm256_shuffle_epi8(bytes, reverse);
 }
 
 /** The state after all steps of `STEP` bytes; there is at least one. */
-template <Sink sink>
-MOONCAKE_WIDE Lane foldSteps(Cursor& cursor, u64 crc) {
-  Wide wides[REGISTERS];
-  MOONCAKE_UNROLL
-  for (unsigned i = 0; i < REGISTERS; i++) wides[i] = takeWide<sink>(cursor);
+template <Sink sink, unsigned... I>
+MOONCAKE_WIDE Lane foldSteps(Cursor& cursor, u64 crc, std::integer_sequence<unsigned, I...>) {
+  Wide wides[SIDE_BY_SIDE] = {takeWide<sink>(cursor, 32 * I)...};
   wides[0] = _mm256_xor_si256(wides[0], _mm256_zextsi128_si256(makeLane(crc, 0)));
+  cursor.advance<sink>(STEP);
 
   const Wide key = inEveryLane(foldKey(8 * STEP));
-  while (cursor.left >= STEP) {
-    MOONCAKE_UNROLL
-    for (unsigned i = 0; i < REGISTERS; i++) wides[i] = foldOnto(wides[i], key, takeWide<sink>(cursor));
+  for (; cursor.left >= STEP; cursor.advance<sink>(STEP)) {
+    for (u64 line = 0; line < STEP; line += 64) prefetchLine<sink>(cursor, line);
+    ((wides[I] = foldOnto(wides[I], key, takeWide<sink>(cursor, 32 * I))), ...);
   }
   // Neighbours onto each other, then the pairs, then the fours: the last register holds all.
   const Wide by1 = inEveryLane(foldKey(256));
@@ -68,7 +67,7 @@ MOONCAKE_WIDE_TARGET u64 run(u8* to, const u8* from, u64 length, u64 crc) {
   if constexpr (sink == Sink::streaming) crc = alignDestination(cursor, 64, crc);
   if (cursor.left < 16) return takeShort<sink>(cursor, crc);
   const Lane state =
-      cursor.left >= STEP ? foldSteps<sink>(cursor, crc) : add(takeLane<sink>(cursor), makeLane(crc, 0));
+      cursor.left >= STEP ? foldSteps<sink>(cursor, crc, Registers()) : takeStart<sink>(cursor, crc);
   const u64 crcOfAll = finish<sink>(state, cursor);
   if constexpr (sink == Sink::streaming) streamFence();
   return crcOfAll;

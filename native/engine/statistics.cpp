@@ -23,10 +23,17 @@ std::string quoted(const std::string& text) {
 
 namespace {
 
+/** Why it is down, or how it moves bytes. */
+std::string detailOf(const Link& link) {
+  const Status failure = link.failure();
+  return failure.ok() ? link.detail() : failure.detail;
+}
+
 std::string linkJson(const std::string& peer, const Rail& rail) {
   const LinkStats& stats = rail.link->stats;
   return "{\"peer\":" + quoted(peer) + ",\"transport\":" + quoted(rail.transport) + ",\"name\":" + quoted(rail.link->name()) +
          ",\"alive\":" + (rail.link->state() == LinkState::up ? "true" : "false") +
+         ",\"detail\":" + quoted(detailOf(*rail.link)) +
          ",\"slices\":" + std::to_string(stats.slices) + ",\"bytes\":" + std::to_string(stats.bytes) +
          ",\"failures\":" + std::to_string(stats.failures) + ",\"inFlightBytes\":" + std::to_string(stats.inFlightBytes) +
          ",\"bandwidth\":" + std::to_string(static_cast<u64>(stats.bandwidth)) + "}";

@@ -1,11 +1,15 @@
+#include "transport/file/file.h"
 #include "transport/local/local.h"
+#include "transport/shm/shm.h"
 #include "transport/tcp/tcp.h"
 
 namespace mooncake {
 
 const std::vector<std::pair<const char*, MakeTransport>>& transports() {
   static const std::vector<std::pair<const char*, MakeTransport>> all = {
+      {"file", makeFileTransport},
       {"local", makeLocalTransport},
+      {"shm", makeShmTransport},
       {"tcp", makeTcpTransport},
   };
   return all;

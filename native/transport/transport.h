@@ -75,6 +75,9 @@ class Link {
   /** Why it is down; ok while it is not. */
   virtual Status failure() const = 0;
 
+  /** How it moves bytes, and why not in a better way: for statistics and doctor. */
+  virtual std::string detail() const { return {}; }
+
   /** Whether it can carry that slice (has the mapping, knows the address, …). Cheap. */
   virtual bool reaches(const Slice& slice) const = 0;
 

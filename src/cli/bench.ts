@@ -12,6 +12,7 @@ import {
   GPUS_PER_PAIR,
   MAX_GPUS,
 } from '../replay/agentic.js';
+import { addBenchTransfer } from './bench-transfer.js';
 import { interruptible } from './interrupt.js';
 import { Progress } from './progress.js';
 
@@ -44,7 +45,7 @@ interface Options extends Partial<Record<NumberName, number>> {
 }
 
 export function addBench(program: Command): void {
-  const bench = program.command('bench').description('Benchmarks that need no other system.');
+  const bench = program.command('bench').description('Benchmarks for your machine.');
   const command = bench
     .command('agentic')
     .summary('the published agentic store workload, with and without the shared pool')
@@ -68,6 +69,7 @@ export function addBench(program: Command): void {
     command.addOption(option.argParser((text) => parseNumber(`--${flag}`, text)));
   }
   command.action((options: Options) => interruptible((signal) => runAgentic(options, signal)));
+  addBenchTransfer(bench);
 }
 
 async function runAgentic({ gpus: counts, json, ...settings }: Options, signal: AbortSignal): Promise<void> {

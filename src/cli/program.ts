@@ -3,7 +3,9 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { MooncakeError } from '../core/errors.js';
 import { addBench } from './bench.js';
+import { addDoctor } from './doctor.js';
 import { addHash } from './hash.js';
+import { addMetadata } from './metadata.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
 import { addReplay } from './replay.js';
@@ -21,6 +23,8 @@ export async function program(argv: string[]): Promise<void> {
   addHash(root);
   addReplay(root);
   addBench(root);
+  addDoctor(root);
+  addMetadata(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -2,6 +2,7 @@
 export { type ErrorCode, MooncakeError } from '../core/errors.js';
 export { type Key, Keys } from '../core/keys.js';
 export { MooncakeMaster } from '../planned.js';
+export { MetadataServer, type MetadataServerOptions, MetadataTable } from '../transfer/metadata/server.js';
 export type * from './api.js';
 export type { AllocationStrategy, MetadataOptions, TenantPolicy } from './options.js';
 export { MetadataService } from './service.js';

@@ -1,4 +1,5 @@
 /** Hit rate over capacity as an SVG: a line per policy, the rate without limit as a dashed line, light and dark. */
+import { COLOURS, escapeXml, round, STYLE, spread } from './drawing.js';
 import type { ReplayResult } from './replay.js';
 
 const WIDTH = 820;
@@ -7,37 +8,10 @@ const LEFT = 64;
 const RIGHT = 96;
 const TOP = 72;
 const BOTTOM = 64;
-const LABEL_GAP = 16;
 /** Characters of a title that fit beside the rest of the heading. */
 const MAX_TITLE = 56;
 
-/** Okabe and Ito's colours, which stay apart for colour-blind readers; lightened for dark pages. */
-const COLOURS = [
-  ['#0072b2', '#56b4e9'],
-  ['#d55e00', '#f0883e'],
-  ['#009e73', '#2fc89b'],
-  ['#b0568c', '#e29ac4'],
-  ['#8a6d00', '#e6c229'],
-];
-
-const STYLE = `
-    .page { fill: #ffffff } text { fill: #24292f; font: 13px system-ui, -apple-system, "Segoe UI", sans-serif }
-    .title { font-size: 17px; font-weight: 600 } .quiet { fill: #6e7781; font-size: 12px }
-    .grid { stroke: #d8dee4 } .axis { stroke: #8c959f } .limit { stroke: #6e7781; stroke-dasharray: 2 5 }
-    .line { fill: none; stroke-width: 2.25; stroke-linejoin: round } .dot { stroke: #ffffff; stroke-width: 1.5 }
-    .name { font-weight: 600 } .bound { stroke-dasharray: 7 4 }
-${COLOURS.map(([light], at) => `    .s${at} { stroke: ${light} } .f${at} { fill: ${light} }`).join('\n')}
-    .sx { stroke: #57606a } .fx { fill: #57606a }
-    @media (prefers-color-scheme: dark) {
-      .page { fill: #0d1117 } text { fill: #e6edf3 } .quiet { fill: #8b949e }
-      .grid { stroke: #262c36 } .axis { stroke: #6e7681 } .limit { stroke: #8b949e } .dot { stroke: #0d1117 }
-${COLOURS.map(([, dark], at) => `      .s${at} { stroke: ${dark} } .f${at} { fill: ${dark} }`).join('\n')}
-      .sx { stroke: #b1bac4 } .fx { fill: #b1bac4 }
-    }`;
-
-const escapeXml = (text: string) => text.replace(/[&<>"]/g, (mark) => `&#${mark.charCodeAt(0)};`);
 const shortened = (text: string) => (text.length > MAX_TITLE ? `${text.slice(0, MAX_TITLE - 1)}…` : text);
-const round = (value: number) => Number(value.toFixed(1));
 
 function capacityLabel(blocks: number): string {
   if (blocks >= 1e6) return `${Number((blocks / 1e6).toPrecision(3))}M`;
@@ -96,7 +70,7 @@ export function plotSvg(results: readonly ReplayResult[], title: string): string
     names.push({ name: policy, style, y: y(points.at(-1)!.hitRate) });
   });
   const labelX = round((capacities.length === 1 ? x(first) : rightEdge) + 12);
-  for (const { name, style, y: at } of spread(names)) {
+  for (const { name, style, y: at } of spread(names, HEIGHT - BOTTOM)) {
     parts.push(`<text class="name f${style}" x="${labelX}" y="${round(at + 4)}">${escapeXml(name)}</text>`);
   }
 
@@ -120,13 +94,4 @@ export function plotSvg(results: readonly ReplayResult[], title: string): string
 function rateScale(most: number): { top: number; step: number } {
   const step = [0.01, 0.02, 0.05, 0.1, 0.2].find((candidate) => most / candidate <= 6) ?? 0.2;
   return { top: Math.max(step, Math.ceil((most + 1e-9) / step) * step), step };
-}
-
-/** Moves labels apart, keeping their order and as near to their lines as fits. */
-function spread<T extends { y: number }>(labels: T[]): T[] {
-  const sorted = [...labels].sort((a, b) => a.y - b.y);
-  for (let at = 1; at < sorted.length; at++) sorted[at].y = Math.max(sorted[at].y, sorted[at - 1].y + LABEL_GAP);
-  const over = (sorted.at(-1)?.y ?? 0) - (HEIGHT - BOTTOM);
-  if (over > 0) for (const label of sorted) label.y -= over;
-  return sorted;
 }

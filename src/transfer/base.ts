@@ -3,11 +3,10 @@
  * memory. Peers of a transfer work on its `TransferCore`.
  */
 import { randomBytes } from 'node:crypto';
-import { integer, options as optionsOf } from '../core/check.js';
-import { Descriptors } from '../core/descriptors.js';
+import type { Descriptors } from '../core/descriptors.js';
 import { errors, type MooncakeError } from '../core/errors.js';
 import { copyRanges } from './copy.js';
-import { checkLimits, type Limits, MAX_TIMEOUT_MS } from './limits.js';
+import { detached, type Move, type MoveDefaultOptions, MoveDefaults } from './move-options.js';
 import { Ranges } from './ranges.js';
 import { SegmentTable } from './segments.js';
 import { Services } from './services.js';
@@ -19,63 +18,17 @@ import type {
   RegisterOptions,
   RequestHandler,
   Transfer,
-  Verify,
 } from './transfer.js';
 
-export interface TransferOptions {
-  /** Deadline of operations that name none, in milliseconds. Default 30,000. */
-  timeoutMs?: number;
-  /** Which moves are verified where they do not say. Default `full`. */
-  verify?: Verify;
-}
+export interface TransferOptions extends MoveDefaultOptions {}
 
-function checkVerify(argument: string, verify: Verify): Verify {
-  if (verify === 'full' || verify === 'off') return verify;
-  if (typeof verify !== 'object' || verify === null) {
-    throw errors.invalidArgument(argument, verify, '"full", "off" or { sampled: N }');
-  }
-  integer(`${argument}.sampled`, verify.sampled, 1, Number.MAX_SAFE_INTEGER);
-  return verify;
-}
-
-/** A move whose arguments are checked. */
-export interface Move {
-  /** A copy of the caller's, who may write his own again. */
-  descriptors: Descriptors;
-  limits: Limits;
-  verify: boolean;
-}
-
-export class TransferCore {
+export class TransferCore extends MoveDefaults {
   readonly generation = randomBytes(8).toString('hex');
   readonly segments = new SegmentTable();
   readonly services = new Services();
-  readonly timeoutMs: number;
-  readonly #verify: Verify;
-  #sampled = 0;
 
-  constructor({ timeoutMs = 30_000, verify = 'full' }: TransferOptions) {
-    this.timeoutMs = integer('options.timeoutMs', timeoutMs, 1, MAX_TIMEOUT_MS);
-    this.#verify = checkVerify('options.verify', verify);
-  }
-
-  limits(limits: CallLimits | undefined): Limits {
-    return checkLimits(limits, this.timeoutMs);
-  }
-
-  move(descriptors: Descriptors, options: MoveOptions | undefined): Move {
-    if (!(descriptors instanceof Descriptors)) {
-      throw errors.invalidArgument('descriptors', descriptors, 'Descriptors');
-    }
-    const { verify = this.#verify } = optionsOf('options', options);
-    checkVerify('options.verify', verify);
-    const limits = this.limits(options);
-    return { descriptors: new Descriptors(descriptors.bytes.slice()), limits, verify: this.#verifies(verify) };
-  }
-
-  /** The first of every N batches is verified where one in N is. */
-  #verifies(verify: Verify): boolean {
-    return typeof verify === 'object' ? this.#sampled++ % verify.sampled === 0 : verify === 'full';
+  override move(descriptors: Descriptors, options: MoveOptions | undefined): Move {
+    return detached(super.move(descriptors, options));
   }
 }
 

@@ -5,10 +5,11 @@
 import { options as optionsOf, string } from '../core/check.js';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, type MooncakeError } from '../core/errors.js';
-import { type Move, TransferBase, TransferCore, type TransferOptions } from './base.js';
+import { TransferBase, TransferCore, type TransferOptions } from './base.js';
 import { copyRanges } from './copy.js';
 import { type Limits, watch } from './limits.js';
 import { pack, packFailure, unpack, unpackFailure } from './messages.js';
+import type { Move } from './move-options.js';
 import { Ranges } from './ranges.js';
 import { Answering } from './services.js';
 import type { CallLimits, MoveOptions, MoveReport, Peer, RemoteSegment } from './transfer.js';

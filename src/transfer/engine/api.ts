@@ -27,10 +27,14 @@ export interface TransferEngineOptions {
   native?: boolean;
 }
 
-export interface AllocateOptions {
-  /** Default: `segment-ID`. */
+export interface SegmentOptions {
+  /** Unique within the engine. Default: `segment-ID`. */
   name?: string;
+  /** Peers may read it, or write it too. Default `read-write`. */
   access?: 'read' | 'read-write';
+}
+
+export interface AllocateOptions extends SegmentOptions {
   /** 2 MiB pages where the machine has them. Default true. */
   hugePages?: boolean;
   /** Default: wherever. */
@@ -44,13 +48,23 @@ export interface ForeignMemory {
   length: number;
 }
 
+export interface FileOptions {
+  /** Bytes. Default: the file's own. A shorter file is made longer, where it may be written. */
+  length?: number;
+  /** `read-write`, the default, makes the file where there is none. */
+  access?: 'read' | 'read-write';
+}
+
 export interface MemorySegment {
   /** For descriptors. Never used twice. */
   readonly id: number;
   readonly name: string;
+  /** Empty where an address was registered. */
   readonly memory: Uint8Array;
-  /** What peers on Mooncake's wire use; 0n for memory that has none (TypeScript). */
+  /** What peers on Mooncake's wire use. Without the accelerator a virtual one, of no use within the process. */
   readonly address: bigint;
+  /** Bytes. */
+  readonly length: number;
 }
 
 /** One buffer of a peer. */
@@ -73,8 +87,12 @@ export interface EnginePeer {
   readonly segments: readonly PeerSegment[];
   /** The segment in which [address, address + length) lies. Throws ERR_SEGMENT. */
   at(address: bigint, length: number): { segment: number; offset: number };
-  /** Asks for its descriptor again: segments registered since, or another run on the same name. */
+  /**
+   * Asks for its descriptor again: segments registered since, or another run on the same name. Moves with a run that is
+   * over throw ERR_PEER until then.
+   */
   refresh(limits?: CallLimits): Promise<void>;
+  /** For everybody who has opened it: what is under way ends with ERR_CLOSED. */
   close(): void;
 }
 
@@ -129,20 +147,15 @@ export interface TransferEngineApi {
   allocate(length: number, options?: AllocateOptions): Promise<MemorySegment>;
   /**
    * Registers memory that is there: a Buffer, a view over a SharedArrayBuffer, or an address. The engine keeps a reference
-   * until `unregister` has resolved. Throws ERR_INVALID_ARGUMENT for views over a WebAssembly.Memory (it detaches when
+   * until `unregister` has resolved. Throws ERR_INVALID_ARGUMENT for views over a WebAssembly.Memory (they detach when
    * it grows), for detached or resizable buffers, and for addresses without the accelerator.
    */
-  register(
-    memory: Uint8Array | ForeignMemory,
-    options?: { name?: string; access?: 'read' | 'read-write' },
-  ): Promise<MemorySegment>;
-  /** A file as a segment, for the disk tier. `length` undefined: the file's own. Descriptors copy to and from it. */
-  openFile(
-    path: string,
-    options?: { length?: number; access?: 'read' | 'read-write' },
-  ): Promise<{ id: number; length: number }>;
+  register(memory: Uint8Array | ForeignMemory, options?: SegmentOptions): Promise<MemorySegment>;
+  /** A file as a segment, for the disk tier: `copy` moves to and from it, peers do not see it. */
+  openFile(path: string, options?: FileOptions): Promise<{ id: number; length: number }>;
   /** Resolves when nothing touches the memory any more. */
   unregister(segment: number, limits?: CallLimits): Promise<void>;
+  /** Opens a peer, or returns the open one, refreshed. Throws ERR_PEER where there is none of that name. */
   open(name: string, limits?: CallLimits): Promise<EnginePeer>;
   submit(op: 'read' | 'write', peer: EnginePeer, descriptors: Descriptors, options?: MoveOptions): TransferBatch;
   read(peer: EnginePeer, descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport>;
@@ -150,7 +163,7 @@ export interface TransferEngineApi {
   /** Between segments of this engine, files among them. */
   copy(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport>;
   notify(name: string, notification: Notification, limits?: CallLimits): Promise<void>;
-  /** Notifications that came in; the returned function ends it. */
+  /** Notifications that come in, and to the first listener those that came before it. The returned function ends it. */
   onNotification(listener: (notification: Notification) => void): () => void;
   /** Whether an engine answers there. */
   probe(name: string, limits?: CallLimits): Promise<boolean>;

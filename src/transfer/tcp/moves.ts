@@ -5,8 +5,9 @@
  */
 import { allocateDescriptors, DESCRIPTOR_BYTES, Descriptors } from '../../core/descriptors.js';
 import { errors, MooncakeError } from '../../core/errors.js';
-import type { Move, TransferCore } from '../base.js';
+import type { TransferCore } from '../base.js';
 import { watch } from '../limits.js';
+import type { Move } from '../move-options.js';
 import { Ranges, totalBytes } from '../ranges.js';
 import { hold } from '../segments.js';
 import type { MoveReport } from '../transfer.js';

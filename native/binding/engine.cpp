@@ -1,0 +1,245 @@
+#include "binding/engine.h"
+
+#include "binding/exports.h"
+
+#include <cinttypes>
+
+namespace mooncake::binding {
+
+namespace {
+
+/** Work that blocks, on a thread of libuv's pool; `after` runs on JavaScript's. */
+class Background final : public Napi::AsyncWorker {
+ public:
+  Background(Napi::Env env, std::function<void()> work, std::function<void()> after)
+      : AsyncWorker(env), work_(std::move(work)), after_(std::move(after)) {}
+
+ private:
+  void Execute() override { work_(); }
+  void OnOK() override { after_(); }
+
+  const std::function<void()> work_;
+  const std::function<void()> after_;
+};
+
+}  // namespace
+
+Napi::Function EngineObject::define(Napi::Env env) {
+  return DefineClass(env, "Engine",
+                     {
+                         InstanceMethod<&EngineObject::allocate>("allocate"),
+                         InstanceMethod<&EngineObject::registerView>("registerView"),
+                         InstanceMethod<&EngineObject::registerAddress>("registerAddress"),
+                         InstanceMethod<&EngineObject::openFile>("openFile"),
+                         InstanceMethod<&EngineObject::unregister>("unregister"),
+                         InstanceMethod<&EngineObject::listen>("listen"),
+                         InstanceMethod<&EngineObject::reply>("reply"),
+                         InstanceMethod<&EngineObject::openPeer>("openPeer"),
+                         InstanceMethod<&EngineObject::setSegments>("setSegments"),
+                         InstanceMethod<&EngineObject::closePeer>("closePeer"),
+                         InstanceMethod<&EngineObject::submit>("submit"),
+                         InstanceMethod<&EngineObject::cancel>("cancel"),
+                         InstanceMethod<&EngineObject::statistics>("statistics"),
+                         InstanceMethod<&EngineObject::close>("close"),
+                         InstanceAccessor<&EngineObject::generation>("generation"),
+                     });
+}
+
+EngineObject::EngineObject(Info info) : ObjectWrap(info) {
+  Arguments arguments(info);
+  const Napi::Object given = arguments.object(0, "options");
+  EngineOptions options;
+  options.copyThreads = static_cast<u32>(arguments.property(given, "copyThreads", 0, 64));
+  options.maxBatches = static_cast<u32>(arguments.property(given, "maxBatches", options.maxBatches, 1 << 20));
+  if (const Napi::Value names = given.Get("transports"); names.IsArray()) {
+    const Napi::Array list = names.As<Napi::Array>();
+    for (u32 i = 0; i < list.Length(); i++) options.transports.push_back(list.Get(i).ToString().Utf8Value());
+  }
+  const Napi::Value onCompletions = given.Get("onCompletions");
+  const Napi::Value onHandshake = given.Get("onHandshake");
+  if (arguments.ok() && !onCompletions.IsFunction()) {
+    refuse(info.Env(), {Code::invalidArgument, "options.onCompletions is not a function"});
+  }
+  if (!arguments.ok()) arguments.refuse();
+  if (info.Env().IsExceptionPending()) return;
+  onCompletions_ = Napi::Persistent(onCompletions.As<Napi::Function>());
+  if (!mailbox_->open(info.Env(), [this](Napi::Env env, const auto& ended) { deliver(env, ended); })) return;
+  engine_ = std::make_shared<Engine>(std::move(options));
+  // After the mailbox, whose own hook must run later.
+  napi_add_env_cleanup_hook(info.Env(), teardown, this);
+  if (onHandshake.IsFunction()) answerHandshakes(onHandshake.As<Napi::Function>());
+  // Until it is closed, or its environment ends: whoever drops an open engine has batches under way.
+  Ref();
+}
+
+void EngineObject::teardown(void* self) { static_cast<EngineObject*>(self)->shut(); }
+
+void EngineObject::shut() {
+  if (!engine_) return;
+  engine_->close();
+  mailbox_->close();
+  engine_.reset();
+}
+
+void EngineObject::answerHandshakes(Napi::Function handler) {
+  onHandshake_ = Napi::Persistent(handler);
+  engine_->onHandshake([this, mailbox = mailbox_, waiting = handshakes_](u8 type, std::string json, Handshakes::Reply reply) {
+    const u64 number = waiting->add(std::move(reply));
+    mailbox->post([this, number, type, json = std::move(json)](Napi::Env env) {
+      if (onHandshake_.IsEmpty()) return;
+      onHandshake_.Call({Napi::Number::New(env, static_cast<double>(number)), Napi::Number::New(env, type),
+                         Napi::String::New(env, json)});
+    });
+  });
+}
+
+void EngineObject::deliver(Napi::Env env, const std::vector<Completion>& completions) {
+  Napi::Array list = Napi::Array::New(env, completions.size());
+  for (u32 i = 0; i < completions.size(); i++) {
+    const auto& [batch, result] = completions[i];
+    Napi::Object item = Napi::Object::New(env);
+    item.Set("batch", static_cast<double>(batch));
+    item.Set("code", static_cast<double>(result.status.code));
+    item.Set("detail", result.status.detail);
+    item.Set("bytes", static_cast<double>(result.bytes));
+    item.Set("verifiedBytes", static_cast<double>(result.verifiedBytes));
+    item.Set("milliseconds", static_cast<double>(result.nanoseconds) / 1e6);
+    list.Set(i, item);
+  }
+  onCompletions_.Call({list});
+}
+
+bool EngineObject::refused(Info info) const {
+  if (engine_ && !closing_) return false;
+  refuse(info.Env(), {Code::closed, "the engine is closed"});
+  return true;
+}
+
+Napi::Value EngineObject::generation(Info info) {
+  char text[17] = "";
+  if (engine_) std::snprintf(text, sizeof text, "%016" PRIx64, engine_->generation());
+  return Napi::String::New(info.Env(), text);
+}
+
+Napi::Value EngineObject::listen(Info info) {
+  Arguments arguments(info);
+  const std::string transport = arguments.text(0, "transport");
+  const Settings settings = arguments.settings(1, "settings");
+  if (!arguments.ok()) return arguments.refuse();
+  if (refused(info)) return {};
+  const Expected<Settings> found = engine_->listen(transport, settings);
+  if (!found.ok()) return refuse(info.Env(), found.status);
+  Napi::Object result = Napi::Object::New(info.Env());
+  for (const auto& [key, value] : found.value) result.Set(key, value);
+  return result;
+}
+
+Napi::Value EngineObject::reply(Info info) {
+  Arguments arguments(info);
+  const u64 number = arguments.count(0, "handshake");
+  std::string json = arguments.text(1, "json");
+  if (!arguments.ok()) return arguments.refuse();
+  // Too late is no error: the peer has gone on.
+  if (const Handshakes::Reply answer = handshakes_->take(number); answer && engine_) answer(std::move(json));
+  return info.Env().Undefined();
+}
+
+Napi::Value EngineObject::openPeer(Info info) {
+  Arguments arguments(info);
+  const std::string name = arguments.text(0, "name");
+  const std::string generationText = arguments.text(1, "generation");
+  const std::vector<PeerEndpoint> endpoints = arguments.endpoints(2, "endpoints");
+  if (!arguments.ok()) return arguments.refuse();
+  if (refused(info)) return {};
+  const Expected<u32> peer = engine_->openPeer(name, std::strtoull(generationText.c_str(), nullptr, 16), endpoints);
+  if (!peer.ok()) return refuse(info.Env(), peer.status);
+  return Napi::Number::New(info.Env(), peer.value);
+}
+
+Napi::Value EngineObject::setSegments(Info info) {
+  Arguments arguments(info);
+  const u64 peer = arguments.count(0, "peer", UINT32_MAX);
+  const std::vector<RemoteSegment> segments = arguments.segments(1, "segments");
+  if (!arguments.ok()) return arguments.refuse();
+  if (refused(info)) return {};
+  engine_->setSegments(static_cast<u32>(peer), segments);
+  return info.Env().Undefined();
+}
+
+Napi::Value EngineObject::closePeer(Info info) {
+  Arguments arguments(info);
+  const u64 peer = arguments.count(0, "peer", UINT32_MAX);
+  if (!arguments.ok()) return arguments.refuse();
+  if (!engine_ || closing_) return info.Env().Undefined();
+  auto* const worker = new Background(
+      info.Env(), [engine = engine_, peer] { engine->closePeer(static_cast<u32>(peer)); }, [] {});
+  worker->Queue();
+  return info.Env().Undefined();
+}
+
+Napi::Value EngineObject::submit(Info info) {
+  Arguments arguments(info);
+  const u64 op = arguments.count(0, "op", static_cast<u64>(Op::copy));
+  const u64 peer = arguments.count(1, "peer", UINT32_MAX);
+  BatchSpec spec;
+  spec.records = arguments.descriptors(2, "descriptors");
+  const u64 timeout = arguments.count(3, "timeoutMs", UINT32_MAX);
+  spec.verify = arguments.flag(4, "verify");
+  if (!arguments.ok()) return arguments.refuse();
+  if (refused(info)) return {};
+  spec.op = static_cast<Op>(op);
+  spec.peer = static_cast<u32>(peer);
+  spec.deadline = Clock::now() + std::chrono::milliseconds(timeout);
+  mailbox_->await(info.Env());
+  const Expected<u64> batch = engine_->submit(std::move(spec), [mailbox = mailbox_](u64 number, BatchResult result) {
+    mailbox->post(Completion{number, std::move(result)});
+  });
+  if (!batch.ok()) {
+    mailbox_->arrived(info.Env(), 1);
+    return refuse(info.Env(), batch.status);
+  }
+  return Napi::Number::New(info.Env(), static_cast<double>(batch.value));
+}
+
+Napi::Value EngineObject::cancel(Info info) {
+  Arguments arguments(info);
+  const u64 batch = arguments.count(0, "batch");
+  if (!arguments.ok()) return arguments.refuse();
+  if (engine_ && !closing_) engine_->cancel(batch);
+  return info.Env().Undefined();
+}
+
+Napi::Value EngineObject::statistics(Info info) {
+  if (refused(info)) return {};
+  return Napi::String::New(info.Env(), engine_->statistics());
+}
+
+Napi::Value EngineObject::close(Info info) {
+  Arguments arguments(info);
+  const Napi::Function closed = arguments.function(0, "closed");
+  if (!arguments.ok()) return arguments.refuse();
+  if (refused(info)) return {};
+  closing_ = true;
+  onClosed_ = Napi::Persistent(closed);
+  const auto after = [this] {
+    const Napi::Env env = Env();
+    mailbox_->drain(env);
+    handshakes_->clear();
+    napi_remove_env_cleanup_hook(env, teardown, this);
+    shut();
+    onClosed_.Call({});
+    onClosed_.Reset();
+    // Their Function objects may refer to this one: let go, or neither is ever collected.
+    onCompletions_.Reset();
+    onHandshake_.Reset();
+    views_.clear();
+    Unref();
+  };
+  auto* const worker = new Background(info.Env(), [engine = engine_] { engine->close(); }, after);
+  worker->Queue();
+  return info.Env().Undefined();
+}
+
+void exportEngine(Napi::Env env, Napi::Object exports) { exports.Set("Engine", EngineObject::define(env)); }
+
+}  // namespace mooncake::binding

@@ -1,0 +1,128 @@
+// EngineObject's part about segments.
+#include "binding/engine.h"
+
+namespace mooncake::binding {
+
+namespace {
+
+Napi::Value address(Napi::Env env, const u8* base) {
+  return Napi::BigInt::New(env, static_cast<u64>(reinterpret_cast<std::uintptr_t>(base)));
+}
+
+}  // namespace
+
+Napi::Value EngineObject::allocate(Info info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  const u64 length = arguments.count(0, "length");
+  const Napi::Object given = arguments.object(1, "options");
+  AllocateOptions options;
+  options.hugePages = arguments.property(given, "hugePages", true);
+  options.writable = arguments.property(given, "writable", true);
+  if (given.Has("numaNode") && !given.Get("numaNode").IsUndefined()) {
+    options.numaNode = static_cast<int>(arguments.property(given, "numaNode", 0, 1023));
+  }
+  if (!arguments.ok()) return arguments.refuse();
+  if (refused(info)) return {};
+  const Expected<Allocation> made = engine_->allocate(length, options);
+  if (!made.ok()) return refuse(env, made.status);
+  auto* const owner = new std::shared_ptr<Mapping>(made.value.mapping);
+  const Napi::ArrayBuffer memory = Napi::ArrayBuffer::New(
+      env, (*owner)->base(), length,
+      [](Napi::BasicEnv, void*, std::shared_ptr<Mapping>* kept) { delete kept; }, owner);
+  if (env.IsExceptionPending()) {
+    delete owner;
+    static_cast<void>(engine_->memory().remove(made.value.id, {}));
+    return {};
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("id", made.value.id);
+  result.Set("memory", memory);
+  result.Set("address", address(env, made.value.mapping->base()));
+  return result;
+}
+
+Expected<u32> EngineObject::add(u64 base, u64 length, bool writable) {
+  Segment segment;
+  segment.base = reinterpret_cast<u8*>(base);
+  segment.length = length;
+  segment.writable = writable;
+  return engine_->memory().add(std::move(segment), {});
+}
+
+Napi::Value EngineObject::registerView(Info info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  Napi::Uint8Array view = arguments.view(0, "view");
+  const bool writable = arguments.flag(1, "writable");
+  if (!arguments.ok()) return arguments.refuse();
+  if (refused(info)) return {};
+  u8* const base = view.Data();
+  const Expected<u32> id = add(reinterpret_cast<u64>(base), view.ByteLength(), writable);
+  if (!id.ok()) return refuse(env, id.status);
+  views_.emplace(id.value, Napi::Persistent(view.As<Napi::Object>()));
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("id", id.value);
+  result.Set("address", address(env, base));
+  return result;
+}
+
+Napi::Value EngineObject::registerAddress(Info info) {
+  Arguments arguments(info);
+  const u64 base = arguments.address(0, "address");
+  const u64 length = arguments.count(1, "length");
+  const bool writable = arguments.flag(2, "writable");
+  if (!arguments.ok()) return arguments.refuse();
+  if (refused(info)) return {};
+  const Expected<u32> id = add(base, length, writable);
+  if (!id.ok()) return refuse(info.Env(), id.status);
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("id", id.value);
+  return result;
+}
+
+Napi::Value EngineObject::openFile(Info info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  const std::string path = arguments.text(0, "path");
+  const u64 length = arguments.count(1, "length");
+  const bool writable = arguments.flag(2, "writable");
+  if (!arguments.ok()) return arguments.refuse();
+  if (refused(info)) return {};
+  const Expected<u32> id = engine_->openFile(path, length, writable);
+  if (!id.ok()) return refuse(env, id.status);
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("id", id.value);
+  result.Set("length", static_cast<double>(engine_->memory().hold(id.value)->length));
+  return result;
+}
+
+Napi::Value EngineObject::unregister(Info info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  const u32 id = static_cast<u32>(arguments.count(0, "id", UINT32_MAX));
+  const Napi::Function called = arguments.function(1, "released");
+  if (!arguments.ok()) return arguments.refuse();
+  if (refused(info)) return {};
+  // It may be released before `remove` returns; JavaScript hears of it later in any case.
+  mailbox_->await(env);
+  const Status status = engine_->memory().remove(
+      id, [this, id, mailbox = mailbox_] { mailbox->post([this, id](Napi::Env now) { released(now, id); }); });
+  if (!status.ok()) {
+    mailbox_->arrived(env, 1);
+    return refuse(env, status);
+  }
+  unregistering_.emplace(id, Napi::Persistent(called));
+  return env.Undefined();
+}
+
+void EngineObject::released(Napi::Env env, u32 id) {
+  mailbox_->arrived(env, 1);
+  views_.erase(id);
+  const auto found = unregistering_.find(id);
+  const Napi::Function called = found->second.Value();
+  unregistering_.erase(found);
+  called.Call({});
+}
+
+}  // namespace mooncake::binding

@@ -1,0 +1,178 @@
+/** `mooncake-ts bench transfer`: what each transport moves on this machine, or between two. */
+import { writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import type { Command } from 'commander';
+import colors from 'picocolors';
+import { LANES, type TargetNames } from '../bench/transfer/lanes.js';
+import { plotSvg } from '../bench/transfer/plot.js';
+import {
+  type BenchOptions,
+  benchTransfer,
+  DEFAULT_SIZES,
+  defaultTotal,
+  LANE_NAMES,
+  PEER_NAMES,
+} from '../bench/transfer/run.js';
+import { formatJson, formatTable, sizeText } from '../bench/transfer/table.js';
+import { openTarget } from '../bench/transfer/target.js';
+import { oneOf } from '../core/check.js';
+import { errors } from '../core/errors.js';
+import { parseSize } from '../store/size.js';
+import { formatName, parseName } from '../transfer/metadata/name.js';
+import { interruptible } from './interrupt.js';
+import { printable } from './printable.js';
+import { Progress } from './progress.js';
+
+interface Options {
+  transports: string[];
+  sizes: number[];
+  total?: number;
+  verify: ('full' | 'off')[];
+  peers: string[];
+  rounds: number;
+  timeout: number;
+  listen?: string;
+  connect?: string;
+  plot?: string;
+  json?: true;
+}
+
+const MAX_SIZE = 2 ** 30;
+const MAX_TOTAL = 2 ** 36;
+
+export function addBenchTransfer(bench: Command): void {
+  bench
+    .command('transfer')
+    .summary('GB/s and latency of every transport, over block sizes')
+    .description(
+      'Moves blocks between the memories of two processes and prints GB/s by block size for every transport that ' +
+        'works here, what one read of 4 KiB takes, and what a descriptor costs; medians of batches taken in turns, ' +
+        'beside a copy of all of it on one core. The other process is started on this machine; between two machines, ' +
+        'run it with --listen on one and --connect on the other.',
+    )
+    .option(
+      '--transports <names>',
+      `comma-separated: ${LANE_NAMES.join(', ')}`,
+      list('--transports', LANE_NAMES),
+      LANE_NAMES,
+    )
+    .option('--sizes <sizes>', 'comma-separated sizes of a block', parseSizes, DEFAULT_SIZES)
+    .option('--total <size>', 'memory on each side (default 512 MiB, less where memory is short)', parseTotal)
+    .option('--verify <modes>', 'full, off, or both', list('--verify', ['full', 'off']), ['full', 'off'])
+    .option(
+      '--peers <names>',
+      `other systems to measure in the same run, comma-separated: ${PEER_NAMES.join(', ')}; NIXL_PYTHON and ` +
+        'MOONCAKE_PYTHON name Pythons that have them',
+      list('--peers', PEER_NAMES),
+      [],
+    )
+    .option('--rounds <n>', 'measurements of each figure', (text) => parseCount('--rounds', text, 1000), 5)
+    .option('--timeout <seconds>', 'deadline of a batch', (text) => parseCount('--timeout', text, 3600), 30)
+    .option(
+      '--listen <host:port>',
+      'be the other side for a machine that connects; the TypeScript path takes the next port',
+    )
+    .option('--connect <host:port>', 'measure against the side that listens there')
+    .option('--plot <FILE.svg>', 'also write GB/s over block size as a drawing', parsePlot)
+    .option('--json', 'one JSON line for each figure')
+    .action((options: Options) =>
+      interruptible((signal) => (options.listen === undefined ? run(options, signal) : listen(options, signal))),
+    );
+}
+
+async function run({ timeout, connect, json, plot, ...given }: Options, signal: AbortSignal): Promise<void> {
+  const total = given.total ?? defaultTotal();
+  for (const size of given.sizes) {
+    if (size > total) throw errors.invalidArgument('--sizes', sizeText(size), `at most --total, ${sizeText(total)}`);
+  }
+  const lanes = connect === undefined ? given.transports : given.transports.filter((name) => REMOTE.has(name));
+  const progress = new Progress();
+  const options: BenchOptions = {
+    lanes,
+    peers: connect === undefined ? given.peers : [],
+    sizes: given.sizes,
+    total,
+    verify: given.verify,
+    rounds: given.rounds,
+    timeoutMs: timeout * 1000,
+    ...(connect !== undefined && { target: targetNames(connect) }),
+    signal,
+    onProgress: (text) => progress.update(text),
+  };
+  const result = await benchTransfer(options).finally(() => progress.clear());
+  if (json) process.stdout.write(`${formatJson(result).join('\n')}\n`);
+  else {
+    const found = `${result.rounds} ${result.rounds === 1 ? 'round' : 'rounds'} in ${result.seconds.toFixed(0)} s`;
+    process.stdout.write(`${formatTable(result, colors)}\n\n${found}\n`);
+  }
+  if (plot !== undefined) writePlot(plot, plotSvg(result, machine(connect)));
+}
+
+/** The other side, until it is interrupted. */
+async function listen({ listen: place, total = defaultTotal() }: Options, signal: AbortSignal): Promise<void> {
+  const { host, port } = parseName('--listen', place as string);
+  const target = await openTarget({ total, host, port });
+  try {
+    const ways = target.names.native === undefined ? 'TypeScript alone' : 'the accelerator';
+    process.stderr.write(`listening on ${place} with ${sizeText(total)} by ${ways}; interrupt to end\n`);
+    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+  } finally {
+    await target.close();
+  }
+  throw errors.aborted(signal.reason);
+}
+
+const REMOTE = new Set(LANES.filter(({ network }) => network).map(({ name }) => name));
+
+/** The accelerated engine answers there, the one in TypeScript at the next port. */
+function targetNames(place: string): TargetNames {
+  const { host, port } = parseName('--connect', place);
+  return { native: formatName({ host, port }), typescript: formatName({ host, port: port + 1 }) };
+}
+
+function machine(connect?: string): string {
+  const [{ model }] = cpus();
+  return `${model.trim()}, ${cpus().length} cores${connect === undefined ? '' : `, to ${connect}`}`;
+}
+
+function writePlot(path: string, svg: string): void {
+  try {
+    writeFileSync(path, svg);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    throw errors.invalidArgument('--plot', path, `a file that can be written (${code})`);
+  }
+  process.stderr.write(`drawing written to ${printable(path)}\n`);
+}
+
+function list<T extends string>(flag: string, choices: readonly T[]): (text: string) => T[] {
+  return (text) => [...new Set(text.split(',').map((word) => oneOf(flag, word.trim(), choices)))];
+}
+
+function parseSizes(text: string): number[] {
+  const sizes = text.split(',').map((word) => size('--sizes', word, 1, MAX_SIZE));
+  return [...new Set(sizes)].sort((a, b) => a - b);
+}
+
+const parseTotal = (text: string) => size('--total', text, 4096, MAX_TOTAL);
+
+function size(flag: string, text: string, least: number, most: number): number {
+  // "4KiB" and "4KB" are both 4096 here.
+  const bytes = parseSize(flag, text.replace(/i(?=b$)/i, ''));
+  if (bytes < least || bytes > most) {
+    throw errors.invalidArgument(flag, text.trim(), `from ${sizeText(least)} to ${sizeText(most)}`);
+  }
+  return bytes;
+}
+
+function parseCount(flag: string, text: string, most: number): number {
+  const count = /^\d{1,6}$/.test(text) ? Number(text) : 0;
+  if (count < 1 || count > most) throw errors.invalidArgument(flag, text, `a whole number from 1 to ${most}`);
+  return count;
+}
+
+/** A drawing replaces the file, so that no other file is taken for it. */
+function parsePlot(text: string): string {
+  if (!/\.svg$/i.test(text)) throw errors.invalidArgument('--plot', text, 'a file name that ends in .svg');
+  return text;
+}

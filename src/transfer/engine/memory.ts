@@ -1,0 +1,77 @@
+/** Which memory may be registered: only what stays where it is, as long as it is registered. */
+import * as workerThreads from 'node:worker_threads';
+import { integer, typedArray } from '../../core/check.js';
+import { errors } from '../../core/errors.js';
+import type { ForeignMemory } from './api.js';
+
+/** ES2024 and later; undefined before. */
+type NewerBuffer = ArrayBufferLike & { resizable?: boolean; growable?: boolean; transfer?: (length: number) => void };
+
+const WASM_PAGE_BYTES = 65_536;
+
+// Node 21 and later.
+const { isMarkedAsUntransferable } = workerThreads as { isMarkedAsUntransferable?: (value: object) => boolean };
+
+/** Throws ERR_INVALID_ARGUMENT. */
+export function checkMemory(memory: Uint8Array | ForeignMemory): Uint8Array | ForeignMemory {
+  if (typeof (memory as ForeignMemory | null)?.address === 'bigint') return checkForeign(memory as ForeignMemory);
+  const view = typedArray<Uint8Array>(
+    'memory',
+    memory,
+    memory instanceof Uint8Array,
+    'a Uint8Array or { address, length }',
+  );
+  if (view.length === 0) throw errors.invalidArgument('memory', memory, 'at least one byte long');
+  const buffer = view.buffer as NewerBuffer;
+  if (buffer.resizable || buffer.growable) {
+    throw errors.invalidArgument('memory', memory, 'over a buffer that cannot be resized');
+  }
+  if (isWebAssembly(buffer)) {
+    throw errors.invalidArgument('memory', memory, 'no view of a WebAssembly.Memory, which detaches when it grows');
+  }
+  return view;
+}
+
+function checkForeign({ address, length }: ForeignMemory): ForeignMemory {
+  integer('memory.length', length, 1, Number.MAX_SAFE_INTEGER);
+  if (address <= 0n || address + BigInt(length) > 1n << 64n) {
+    throw errors.invalidArgument('memory.address', address, 'an address of 64 bits that is not 0');
+  }
+  return { address, length };
+}
+
+/**
+ * Whether a buffer is a WebAssembly.Memory's. That of a shared memory is frozen (WebAssembly JavaScript interface, "create a
+ * fixed length memory buffer"); others are whole pages long and nobody but their memory may detach them. The latter is
+ * asked in ways that detach nothing: both end at an error, and it tells which check came first.
+ */
+export function isWebAssembly(buffer: ArrayBufferLike): boolean {
+  if (!(buffer instanceof ArrayBuffer)) return Object.isFrozen(buffer);
+  return buffer.byteLength % WASM_PAGE_BYTES === 0 && !isMarkedAsUntransferable?.(buffer) && !isDetachable(buffer);
+}
+
+function isDetachable(buffer: ArrayBuffer): boolean {
+  const { transfer } = buffer as NewerBuffer;
+  if (transfer) {
+    try {
+      // No buffer has this length. The buffer's right to be detached is looked at before (ECMA-262 25.1.3.5).
+      transfer.call(buffer, Number.MAX_SAFE_INTEGER);
+    } catch (error) {
+      return error instanceof RangeError;
+    }
+  }
+  // Node 20: buffers that cannot be detached are left out of the transfer list before it is searched for duplicates; the
+  // value is looked at after it.
+  const untouched = {};
+  const value = {
+    get value() {
+      throw untouched;
+    },
+  };
+  try {
+    structuredClone(value, { transfer: [buffer, buffer] });
+  } catch (error) {
+    return error !== untouched;
+  }
+  return false;
+}

@@ -1,0 +1,55 @@
+/** What TransferEngine.create takes, checked. */
+import { boolean, integer, options as optionsOf, string } from '../../core/check.js';
+import { errors } from '../../core/errors.js';
+import { type Metadata, openMetadata } from '../metadata/backend.js';
+import { isHost } from '../metadata/name.js';
+import { MoveDefaults } from '../move-options.js';
+import type { TransferEngineOptions } from './api.js';
+
+const TRANSPORTS = ['shm', 'tcp', 'file'];
+const MAX_STREAMS = 16;
+/** Unspecified addresses: one can listen on them, but nobody can be told them. */
+const UNSPECIFIED = /^(0\.0\.0\.0|::|::0|0:0:0:0:0:0:0:0)$/;
+
+export interface EngineSettings {
+  metadata: Metadata;
+  host: string;
+  port: number;
+  advertise: string;
+  transports?: readonly string[];
+  streams: number;
+  defaults: MoveDefaults;
+  native: boolean;
+}
+
+/** Throws ERR_INVALID_ARGUMENT, ERR_NOT_SUPPORTED. */
+export function engineSettings(options: TransferEngineOptions | undefined): EngineSettings {
+  const given = optionsOf('options', options);
+  const host = string('options.host', given.host ?? '127.0.0.1');
+  if (!isHost(host)) throw errors.invalidArgument('options.host', host, 'a host name or an address');
+  const advertise = string('options.advertise', given.advertise ?? host);
+  if (!isHost(advertise)) throw errors.invalidArgument('options.advertise', advertise, 'a host name or an address');
+  if (UNSPECIFIED.test(advertise)) {
+    throw errors.invalidArgument(
+      'options.advertise',
+      given.advertise,
+      `given, since peers cannot connect to ${advertise}`,
+    );
+  }
+  return {
+    metadata: openMetadata('options.metadata', string('options.metadata', given.metadata ?? 'p2p')),
+    host,
+    port: integer('options.port', given.port ?? 0, 0, 65_535),
+    advertise,
+    transports: given.transports && checkTransports(given.transports),
+    streams: integer('options.streams', given.streams ?? 2, 1, MAX_STREAMS),
+    defaults: new MoveDefaults(given),
+    native: given.native === undefined || boolean('options.native', given.native),
+  };
+}
+
+function checkTransports(transports: readonly string[]): readonly string[] {
+  const known = Array.isArray(transports) && transports.every((name) => TRANSPORTS.includes(name));
+  if (!known) throw errors.invalidArgument('options.transports', transports, `an array of ${TRANSPORTS.join(', ')}`);
+  return [...transports];
+}

@@ -1,0 +1,71 @@
+/**
+ * What moves the bytes of a TransferEngine: the accelerator (native-plane.ts) or TypeScript (portable-plane.ts). The engine
+ * above has names, metadata and handshakes; a plane has memory, listeners, peers by number, and batches.
+ */
+import type { Endpoint } from '../../native/addon.js';
+import type { DataPort } from '../metadata/descriptor.js';
+import type { Move } from '../move-options.js';
+import type { EngineStatistics, ForeignMemory, TransferBatch } from './api.js';
+
+export type Operation = 'read' | 'write' | 'copy';
+
+export interface PlaneMemory {
+  id: number;
+  memory: Uint8Array;
+  address: bigint;
+}
+
+export interface ListenPlace {
+  host: string;
+  /** 0: one that is free. */
+  port: number;
+  /** The host that peers are told. */
+  advertise: string;
+}
+
+export interface PlaneListener {
+  port: number;
+  /** How our own peers reach this plane. */
+  endpoints: Endpoint[];
+}
+
+export interface RemoteRange {
+  id: number;
+  address: bigint;
+  length: number;
+}
+
+/** How a peer is reached: by its own endpoints where the plane knows them, else by Mooncake's stream. */
+export interface PeerPlaces {
+  name: string;
+  /** Undefined: no engine of ours. */
+  generation?: string;
+  endpoints: Endpoint[];
+  data?: Required<DataPort>;
+}
+
+/** The text that answers a handshake. */
+export type AnswerHandshake = (type: number, text: string) => string;
+
+/** The engine's own statistics lack what the plane does not know: its segments. */
+export type PlaneStatistics = Omit<EngineStatistics, 'segments'>;
+
+export interface DataPlane {
+  /** 16 hex digits. */
+  readonly generation: string;
+  readonly accelerated: boolean;
+  /** One port for handshakes and data. Throws ERR_PEER where it cannot be had. */
+  listen(place: ListenPlace): Promise<PlaneListener>;
+  allocate(length: number, options: { writable: boolean; hugePages: boolean; numaNode?: number }): PlaneMemory;
+  /** `memory` was checked by checkMemory. */
+  register(memory: Uint8Array | ForeignMemory, writable: boolean): PlaneMemory;
+  openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }>;
+  unregister(segment: number): Promise<void>;
+  openPeer(places: PeerPlaces): number;
+  setSegments(peer: number, segments: RemoteRange[]): void;
+  closePeer(peer: number): void;
+  /** `peer` is of no meaning for copies. Throws what is wrong with the arguments. */
+  submit(operation: Operation, peer: number, move: Move): TransferBatch;
+  statistics(): PlaneStatistics;
+  close(): Promise<void>;
+}
