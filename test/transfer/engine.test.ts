@@ -3,7 +3,7 @@ import { MooncakeError, TransferEngine } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { descriptorsOf, one, pattern } from '../support/descriptors.js';
-import { create, PAIRS, PLANES, withEngines } from './engine-support.js';
+import { create, PAIRS, PLANES, withEngines } from '../support/engines.js';
 import { rejects, sleep, throws } from './support.js';
 
 for (const pair of PAIRS) {
@@ -48,7 +48,8 @@ for (const pair of PAIRS) {
       const report = await a.read(peer, descriptorsOf(records));
       assert.is(report.bytes, (count - count / 10) * block);
       for (const { sourceOffset, destinationOffset, length } of records) {
-        const expected = length === 0 ? new Uint8Array(block) : theirs.memory.subarray(sourceOffset, sourceOffset + block);
+        const expected =
+          length === 0 ? new Uint8Array(block) : theirs.memory.subarray(sourceOffset, sourceOffset + block);
         const actual = ours.memory.subarray(destinationOffset, destinationOffset + block);
         assert.is(Buffer.compare(actual, expected), 0, `record to ${destinationOffset}`);
       }
@@ -89,7 +90,10 @@ for (const pair of PAIRS) {
       await b.unregister(first.id);
       await rejects(a.read(peer, one(old.id, 0, ours.id, 0, 16)), 'ERR_SEGMENT');
       assert.is(await a.open(b.name), peer);
-      assert.equal(peer.segments.map(({ name }) => name), ['second']);
+      assert.equal(
+        peer.segments.map(({ name }) => name),
+        ['second'],
+      );
     }));
 
   test(`${pair.name}: a peer that was started again on its name is noticed, and found by refresh`, async () => {
@@ -136,7 +140,8 @@ for (const pair of PAIRS) {
       try {
         const size = 3 << 20;
         const ours = await a.allocate(16 * size);
-        for (const [seed, engine] of [b, c].entries()) (await engine.allocate(size)).memory.set(pattern(size, seed + 1));
+        for (const [seed, engine] of [b, c].entries())
+          (await engine.allocate(size)).memory.set(pattern(size, seed + 1));
         const peers = await Promise.all([b, c].map(({ name }) => a.open(name)));
         await Promise.all(
           Array.from({ length: 16 }, (_, index) => {
