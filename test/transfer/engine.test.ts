@@ -3,7 +3,7 @@ import { MooncakeError, TransferEngine } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { descriptorsOf, one, pattern } from '../support/descriptors.js';
-import { create, PAIRS, PLANES, withEngines } from './engine-support.js';
+import { create, PAIRS, PLANES, withEngines } from '../support/engines.js';
 import { rejects, sleep, throws } from './support.js';
 
 for (const pair of PAIRS) {
