@@ -8,7 +8,7 @@
 namespace mooncake {
 
 class Descriptor {
- public:
+public:
   explicit Descriptor(int fd = -1) : fd_(fd) {}
   ~Descriptor() {
     if (fd_ >= 0) ::close(fd_);
@@ -23,8 +23,8 @@ class Descriptor {
   bool empty() const { return fd_ < 0; }
   int release() { return std::exchange(fd_, -1); }
 
- private:
+private:
   int fd_;
 };
 
-}  // namespace mooncake
+} // namespace mooncake

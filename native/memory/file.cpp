@@ -17,11 +17,12 @@ namespace mooncake {
 
 namespace {
 
-/** Where the kernel does not say what direct I/O asks for: what every file system and device in use accepts. */
-constexpr u32 kAssumedAlignment = 4096;
+/** Where the kernel does not say what direct I/O asks for: what every file system and device in use accepts.
+ */
+constexpr u32 ASSUMED_ALIGNMENT = 4096;
 /** A network file system's preferred transfer size is no block size. */
-constexpr u64 kLargestBlock = 64 << 10;
-constexpr u64 kLongest = u64{1} << 62;
+constexpr u64 LARGEST_BLOCK = 64 << 10;
+constexpr u64 LONGEST = u64{1} << 62;
 
 int openRetrying(const char* path, int flags) {
   int fd = -1;
@@ -32,33 +33,31 @@ int openRetrying(const char* path, int flags) {
 }
 
 struct DirectAlignment {
-  u32 offset = kAssumedAlignment;
-  u32 memory = kAssumedAlignment;
+  u32 offset = ASSUMED_ALIGNMENT;
+  u32 memory = ASSUMED_ALIGNMENT;
 };
 
 /** What statx says of direct I/O (STATX_DIOALIGN, Linux 6.1); zeros: the file has none. */
 DirectAlignment askAlignment(int fd) {
-  constexpr u32 kDirectAlignment = 0x2000;  // STATX_DIOALIGN
-  // struct statx, which older headers have without these fields: stx_mask at byte 0, stx_dio_mem_align at 152, then
-  // stx_dio_offset_align.
+  constexpr u32 DIRECT_ALIGNMENT = 0x2000; // STATX_DIOALIGN
+  // struct statx, which older headers have without these fields: stx_mask at byte 0, stx_dio_mem_align at
+  // 152, then stx_dio_offset_align.
   alignas(8) std::array<u8, 256> answer{};
-  if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, kDirectAlignment, answer.data()) != 0) return {};
+  if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, DIRECT_ALIGNMENT, answer.data()) != 0) return {};
   u32 mask = 0;
   std::memcpy(&mask, answer.data(), sizeof mask);
-  if (!(mask & kDirectAlignment)) return {};
+  if (!(mask & DIRECT_ALIGNMENT)) return {};
   DirectAlignment found;
   std::memcpy(&found.memory, answer.data() + 152, sizeof found.memory);
   std::memcpy(&found.offset, answer.data() + 156, sizeof found.offset);
   return found;
 }
 
-bool powerOfTwo(u64 value) {
-  return value != 0 && (value & (value - 1)) == 0;
-}
+bool powerOfTwo(u64 value) { return value != 0 && (value & (value - 1)) == 0; }
 
 /** Opening with O_DIRECT proves nothing on some file systems; reading a granule does. */
 bool reads(int fd, u64 granule) {
-  void* buffer = std::aligned_alloc(std::max<u64>(granule, kAssumedAlignment), granule);
+  void* buffer = std::aligned_alloc(std::max<u64>(granule, ASSUMED_ALIGNMENT), granule);
   if (!buffer) return false;
   const ssize_t moved = pread(fd, buffer, granule, 0);
   std::free(buffer);
@@ -68,7 +67,7 @@ bool reads(int fd, u64 granule) {
 /** The same file with O_DIRECT, and what that asks for; none where the file system cannot. */
 Descriptor openDirect(const std::string& path, int access, const struct stat& file, DirectAccess& found) {
   Descriptor fd(openRetrying(path.c_str(), access | O_DIRECT));
-  struct stat same{};
+  struct stat same {};
   if (fd.empty() || fstat(fd.get(), &same) != 0) return Descriptor();
   if (same.st_dev != file.st_dev || same.st_ino != file.st_ino) return Descriptor();
   const DirectAlignment alignment = askAlignment(fd.get());
@@ -76,7 +75,7 @@ Descriptor openDirect(const std::string& path, int access, const struct stat& fi
   const auto page = static_cast<u64>(sysconf(_SC_PAGESIZE));
   const auto block = static_cast<u64>(file.st_blksize);
   u64 granule = std::max<u64>(alignment.offset, page);
-  if (powerOfTwo(block) && block <= kLargestBlock) granule = std::max(granule, block);
+  if (powerOfTwo(block) && block <= LARGEST_BLOCK) granule = std::max(granule, block);
   if (!reads(fd.get(), granule)) return Descriptor();
   found.granule = static_cast<u32>(granule);
   found.memoryAlignment = alignment.memory;
@@ -89,19 +88,21 @@ Status extend(int fd, const std::string& path, u64 length) {
   do {
     result = fallocate(fd, 0, 0, static_cast<off_t>(length));
   } while (result != 0 && errno == EINTR);
-  if (result != 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) result = ftruncate(fd, static_cast<off_t>(length));
+  if (result != 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
+    result = ftruncate(fd, static_cast<off_t>(length));
   if (result != 0) return systemError("allocate " + std::to_string(length) + " bytes of " + path, errno);
   return {};
 }
 
-}  // namespace
+} // namespace
 
 Expected<u32> openFile(MemoryTable& memory, const std::string& path, const FileOptions& options) {
   if (path.empty() || path.find('\0') != std::string::npos) {
     return Status(Code::invalidArgument, "path must name a file, got " + (path.empty() ? "none" : path));
   }
-  if (options.length > kLongest) {
-    return Status(Code::invalidArgument, "length " + std::to_string(options.length) + " of " + path + " exceeds 2^62");
+  if (options.length > LONGEST) {
+    return Status(Code::invalidArgument,
+                  "length " + std::to_string(options.length) + " of " + path + " exceeds 2^62");
   }
   const int access = options.writable ? O_RDWR : O_RDONLY;
   // Nonblocking, since a pipe without a writer would hold up the caller for good.
@@ -113,7 +114,7 @@ Expected<u32> openFile(MemoryTable& memory, const std::string& path, const FileO
   }
   if (fd.empty()) return systemError("open " + path, errno);
 
-  struct stat file{};
+  struct stat file {};
   if (fstat(fd.get(), &file) != 0) return systemError("stat " + path, errno);
   if (!S_ISREG(file.st_mode) && !S_ISBLK(file.st_mode)) {
     return Status(Code::invalidArgument, path + " is neither a file nor a block device");
@@ -125,7 +126,8 @@ Expected<u32> openFile(MemoryTable& memory, const std::string& path, const FileO
   if (length == 0) return Status(Code::invalidArgument, path + " is empty, and no length was given");
   if (length > size) {
     if (!options.writable || !S_ISREG(file.st_mode)) {
-      return Status(Code::invalidArgument, path + " has " + std::to_string(size) + " bytes, not " + std::to_string(length));
+      return Status(Code::invalidArgument,
+                    path + " has " + std::to_string(size) + " bytes, not " + std::to_string(length));
     }
     Status extended = extend(fd.get(), path, length);
     if (!extended.ok()) {
@@ -157,4 +159,4 @@ Expected<u32> openFile(MemoryTable& memory, const std::string& path, const FileO
   return added;
 }
 
-}  // namespace mooncake
+} // namespace mooncake

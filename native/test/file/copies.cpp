@@ -1,5 +1,5 @@
-// Copies between memory and files, and between files, against a model that is two vectors: everything unaligned, in every
-// mode, with neighbours that share pages written at the same time.
+// Copies between memory and files, and between files, against a model that is two vectors: everything
+// unaligned, in every mode, with neighbours that share pages written at the same time.
 #include "test/check.h"
 #include "test/file/fixture.h"
 
@@ -31,7 +31,8 @@ std::vector<Record> randomRecords(std::mt19937_64& random, const Side& source, c
     if (bytes == 0 || upTo(random, 9) == 0) continue;
     u64 from = upTo(random, source.model->size() - bytes);
     // Often as far from a page's start as the target: what direct I/O needs.
-    if (upTo(random, 1) == 0 && from + 4096 + bytes < source.model->size()) from = from / 4096 * 4096 + cuts[i - 1] % 4096;
+    if (upTo(random, 1) == 0 && from + 4096 + bytes < source.model->size())
+      from = from / 4096 * 4096 + cuts[i - 1] % 4096;
     records.push_back({source.id, target.id, from, cuts[i - 1], bytes});
   }
   std::shuffle(records.begin(), records.end(), random);
@@ -70,7 +71,8 @@ void againstModel(const Mode& mode, u64 seed) {
     const u64 target = upTo(random, 3);
     u64 source = upTo(random, 3);
     // One side is a file, the other another segment.
-    while (source == target || (source >= 2 && target >= 2)) source = upTo(random, 3);
+    while (source == target || (source >= 2 && target >= 2))
+      source = upTo(random, 3);
     const std::vector<Record> records = randomRecords(random, sides[source], sides[target]);
     if (records.empty()) continue;
     const Status status = driver.copy(records, upTo(random, 1) == 0 ? 1 << 20 : 4096 + upTo(random, 1 << 18));
@@ -84,15 +86,17 @@ void againstModel(const Mode& mode, u64 seed) {
   }
 }
 
-}  // namespace
+} // namespace
 
 TEST(file_copies, equal_a_model_in_every_mode) {
   for (const Mode& mode : modes()) {
-    for (u64 seed = 1; seed <= 4; seed++) againstModel(mode, seed);
+    for (u64 seed = 1; seed <= 4; seed++)
+      againstModel(mode, seed);
   }
 }
 
-// Neighbours of a few bytes and of whole pages, all written at once: what the page cache and direct writes could spoil.
+// Neighbours of a few bytes and of whole pages, all written at once: what the page cache and direct writes
+// could spoil.
 TEST(file_copies, neighbours_in_one_page_keep_each_others_bytes) {
   for (const Mode& mode : modes()) {
     std::mt19937_64 random(7);
@@ -109,7 +113,8 @@ TEST(file_copies, neighbours_in_one_page_keep_each_others_bytes) {
     for (int round = 0; round < 20; round++) {
       std::vector<Record> records;
       for (u64 at = upTo(random, 100); at < model.size();) {
-        const u64 length = std::min(model.size() - at, upTo(random, 1) == 0 ? 1 + upTo(random, 700) : 20'000 + upTo(random, 30'000));
+        const u64 length = std::min(model.size() - at, upTo(random, 1) == 0 ? 1 + upTo(random, 700)
+                                                                            : 20'000 + upTo(random, 30'000));
         records.push_back({from, file.value, at, at, length});
         at += length;
       }
@@ -158,4 +163,4 @@ TEST(file_copies, within_one_file) {
   }
 }
 
-}  // namespace mooncake::file::test
+} // namespace mooncake::file::test

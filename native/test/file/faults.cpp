@@ -1,5 +1,5 @@
-// What goes wrong with files: they end too early, are full, may not be written; batches that are given up; kernels that
-// forbid io_uring; and what is left open after many links.
+// What goes wrong with files: they end too early, are full, may not be written; batches that are given up;
+// kernels that forbid io_uring; and what is left open after many links.
 #include "test/check.h"
 #include "test/file/fixture.h"
 
@@ -23,7 +23,9 @@ namespace mooncake::file::test {
 
 namespace {
 
-bool names(const Status& status, const std::string& what) { return status.detail.find(what) != std::string::npos; }
+bool names(const Status& status, const std::string& what) {
+  return status.detail.find(what) != std::string::npos;
+}
 
 size_t entries(const char* folder) {
   const std::filesystem::directory_iterator all(folder);
@@ -39,12 +41,12 @@ bool forbid(long call, int error) {
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
   const sock_fprog program{4, filter};
-  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
 /** Runs in a child, so that what it forbids itself ends with it; its exit code. */
-template <class Body>
-int inChild(Body&& body) {
+template <class Body> int inChild(Body&& body) {
   const pid_t child = fork();
   if (child == 0) _exit(body());
   int status = 0;
@@ -52,7 +54,7 @@ int inChild(Body&& body) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-}  // namespace
+} // namespace
 
 TEST(file_faults, reading_past_the_end_is_a_segment_error) {
   for (const Mode& mode : modes()) {
@@ -95,7 +97,8 @@ TEST(file_faults, a_full_file_system_is_a_system_error_that_names_the_file) {
   }
   const Folder folder;
   if (mount("tmpfs", folder.at("").c_str(), "tmpfs", 0, "size=1m") != 0) {
-    std::fprintf(stderr, "  SKIP a full file system: mount: %s\n", std::generic_category().message(errno).c_str());
+    std::fprintf(stderr, "  SKIP a full file system: mount: %s\n",
+                 std::generic_category().message(errno).c_str());
     return;
   }
   for (const Mode& mode : modes()) {
@@ -129,12 +132,14 @@ TEST(file_faults, a_batch_given_up_settles_and_the_link_goes_on) {
     Bytes bytes(8 << 20);
     const u32 memory = addMemory(driver.memory, bytes);
     std::vector<Record> records;
-    for (u64 at = 0; at + 8191 <= bytes.size(); at += 8192) records.push_back({file.value, memory, at, at, 8191});
+    for (u64 at = 0; at + 8191 <= bytes.size(); at += 8192)
+      records.push_back({file.value, memory, at, at, 8191});
     const Status status = driver.copy(records, 64 << 10, [&](Batch& batch) { driver.link.cancel(batch); });
     CHECK(status.ok() || status.code == Code::aborted);
     CHECK(driver.settledSlices > 100);
     CHECK(driver.copy(records).ok());
-    for (const Record& record : records) CHECK(bytes[record.destinationOffset + record.length - 1] == 5);
+    for (const Record& record : records)
+      CHECK(bytes[record.destinationOffset + record.length - 1] == 5);
   }
 }
 
@@ -160,7 +165,7 @@ TEST(file_faults, threads_take_over_where_io_uring_is_forbidden) {
   writeFile(folder.at("f"), Bytes(100'000, 5));
   for (const int error : {EPERM, ENOSYS}) {
     const int result = inChild([&] {
-      if (!forbid(uring::kSetupCall, error)) return 1;
+      if (!forbid(uring::SETUP_CALL, error)) return 1;
       if (uring::Ring::open(8).status.code != Code::notSupported) return 2;
       Driver driver(Io::any);
       const Expected<u32> file = openFile(driver.memory, folder.at("f"), {0, true, true});
@@ -188,7 +193,7 @@ TEST(file_faults, a_ring_that_is_forbidden_later_ends_its_slices) {
     Bytes bytes(100'000);
     const std::vector<Record> records{{file.value, addMemory(driver.memory, bytes), 0, 0, bytes.size()}};
     // The thread of the ring inherits the filter.
-    if (!forbid(uring::kEnterCall, EPERM)) return 1;
+    if (!forbid(uring::ENTER_CALL, EPERM)) return 1;
     const Status status = driver.copy(records);
     if (status.ok() || !names(status, "io_uring_enter")) return 2;
     return driver.copy(records).ok() || driver.link.state() != LinkState::down ? 3 : 0;
@@ -212,8 +217,8 @@ TEST(file_faults, through_the_engine_also_where_verification_is_asked_for) {
     spec.deadline = Clock::now() + std::chrono::seconds(30);
     spec.verify = true;
     auto promise = std::make_shared<std::promise<BatchResult>>();
-    const Expected<u64> submitted =
-        engine.submit(std::move(spec), [promise](u64, BatchResult result) { promise->set_value(std::move(result)); });
+    const Expected<u64> submitted = engine.submit(
+        std::move(spec), [promise](u64, BatchResult result) { promise->set_value(std::move(result)); });
     if (!submitted.ok()) return BatchResult{submitted.status};
     return promise->get_future().get();
   };
@@ -238,15 +243,17 @@ TEST(file_faults, nothing_stays_open_after_many_links) {
     Bytes bytes(100'000);
     CHECK(driver.copy({{file.value, addMemory(driver.memory, bytes), 0, 0, bytes.size()}}).ok());
   };
-  for (const Mode& mode : modes()) cycle(mode);
+  for (const Mode& mode : modes())
+    cycle(mode);
   const size_t descriptors = entries("/proc/self/fd");
   const size_t threads = entries("/proc/self/task");
   const size_t mappings = readFile("/proc/self/maps").size();
-  for (int i = 0; i < 1000; i++) cycle(modes()[static_cast<size_t>(i) % modes().size()]);
+  for (int i = 0; i < 1000; i++)
+    cycle(modes()[static_cast<size_t>(i) % modes().size()]);
   CHECK(entries("/proc/self/fd") == descriptors);
   CHECK(entries("/proc/self/task") == threads);
   // Stacks of ended threads and arenas of the allocator may stay, a ring for each cycle not.
   CHECK(readFile("/proc/self/maps").size() < mappings + 20'000);
 }
 
-}  // namespace mooncake::file::test
+} // namespace mooncake::file::test

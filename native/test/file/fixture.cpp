@@ -36,7 +36,8 @@ Bytes readFile(const std::string& path) {
 
 const std::vector<Mode>& modes() {
   static const std::vector<Mode> all = [] {
-    std::vector<Mode> found{{Io::threads, true, "threads, direct"}, {Io::threads, false, "threads, buffered"}};
+    std::vector<Mode> found{{Io::threads, true, "threads, direct"},
+                            {Io::threads, false, "threads, buffered"}};
     if (uring::Ring::open(1).ok()) {
       found.push_back({Io::uring, true, "io_uring, direct"});
       found.push_back({Io::uring, false, "io_uring, buffered"});
@@ -63,7 +64,8 @@ void Driver::settled(Slice&, Status status, bool verified) {
   if (--left_ == 0) done_.notify_all();
 }
 
-Status Driver::copy(const std::vector<Record>& records, u64 sliceBytes, const std::function<void(Batch&)>& posted) {
+Status Driver::copy(const std::vector<Record>& records, u64 sliceBytes,
+                    const std::function<void(Batch&)>& posted) {
   Batch batch(1, Op::copy, false, Clock::now() + std::chrono::minutes(1), records);
   if (Status status = batch.prepare(memory, nullptr, {sliceBytes, 4096}); !status.ok()) return status;
   {
@@ -72,7 +74,8 @@ Status Driver::copy(const std::vector<Record>& records, u64 sliceBytes, const st
     settledSlices = 0;
     first_ = {};
   }
-  for (Slice& slice : batch.slices()) link.post(slice);
+  for (Slice& slice : batch.slices())
+    link.post(slice);
   if (posted) posted(batch);
   std::unique_lock lock(mutex_);
   const bool ended = done_.wait_for(lock, std::chrono::minutes(1), [this] { return left_ == 0; });
@@ -81,4 +84,4 @@ Status Driver::copy(const std::vector<Record>& records, u64 sliceBytes, const st
   return first_;
 }
 
-}  // namespace mooncake::file::test
+} // namespace mooncake::file::test

@@ -9,9 +9,11 @@ namespace mooncake::file::test {
 
 namespace {
 
-bool names(const Status& status, const std::string& what) { return status.detail.find(what) != std::string::npos; }
+bool names(const Status& status, const std::string& what) {
+  return status.detail.find(what) != std::string::npos;
+}
 
-}  // namespace
+} // namespace
 
 TEST(file_open, has_the_files_length_unless_another_is_given) {
   const Folder folder;
@@ -33,7 +35,7 @@ TEST(file_open, makes_a_file_for_its_owner_alone_with_its_blocks_allocated) {
   const Folder folder;
   MemoryTable memory;
   CHECK(openFile(memory, folder.at("new"), {1 << 20, true, true}).ok());
-  struct stat made{};
+  struct stat made {};
   REQUIRE(stat(folder.at("new").c_str(), &made) == 0);
   CHECK((made.st_mode & 0777) == 0600);
   CHECK(made.st_size == 1 << 20);
@@ -83,4 +85,4 @@ TEST(file_open, opens_and_closes_its_descriptors) {
   }
 }
 
-}  // namespace mooncake::file::test
+} // namespace mooncake::file::test

@@ -1,5 +1,5 @@
-// The planner against its promises: steps cover the copy once and in order, direct ones are aligned and lie in granules
-// that the copy has to itself, bounced ones fit their buffer.
+// The planner against its promises: steps cover the copy once and in order, direct ones are aligned and lie
+// in granules that the copy has to itself, bounced ones fit their buffer.
 #include "test/check.h"
 #include "test/file/fixture.h"
 
@@ -46,7 +46,7 @@ u64 checkPlan(const Transfer& transfer) {
       const End& file = step.source.file ? step.source : step.target;
       CHECK(reinterpret_cast<std::uintptr_t>(memory.memory) % file.file->direct.memoryAlignment == 0);
     }
-    if (step.bounce) CHECK(step.length <= kBounceBytes);
+    if (step.bounce) CHECK(step.length <= BOUNCE_BYTES);
     if (anyDirect) direct += step.length;
     done += step.length;
   }
@@ -54,7 +54,7 @@ u64 checkPlan(const Transfer& transfer) {
   return direct;
 }
 
-}  // namespace
+} // namespace
 
 TEST(file_plan, covers_every_copy_within_its_alignment) {
   std::mt19937_64 random(11);
@@ -66,7 +66,8 @@ TEST(file_plan, covers_every_copy_within_its_alignment) {
     memory.base = base;
     memory.length = u64{1} << 40;
     const u64 step = upTo(random, 1) == 0 ? 1 : 512;
-    Transfer transfer{&files[0], upTo(random, 1 << 16) * step, &memory, upTo(random, 1 << 16) * step, 1 + upTo(random, 1 << 20)};
+    Transfer transfer{&files[0], upTo(random, 1 << 16) * step, &memory, upTo(random, 1 << 16) * step,
+                      1 + upTo(random, 1 << 20)};
     const u64 shape = upTo(random, 2);
     if (shape == 1) std::swap(transfer.source, transfer.target);
     if (shape == 2) transfer.target = &files[1];
@@ -89,4 +90,4 @@ TEST(file_plan, moves_whole_pages_directly) {
   CHECK(checkPlan({&file, 100, &memory, 0, 9000}) == 0);
 }
 
-}  // namespace mooncake::file::test
+} // namespace mooncake::file::test

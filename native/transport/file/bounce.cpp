@@ -8,7 +8,7 @@ namespace mooncake::file {
 
 Expected<BounceBuffers> BounceBuffers::allocate(u32 count) {
   BounceBuffers buffers;
-  buffers.length_ = count * kBounceBytes;
+  buffers.length_ = count * BOUNCE_BYTES;
   void* mapped = mmap(nullptr, buffers.length_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) return systemError("mmap of bounce buffers", errno, Code::outOfMemory);
   buffers.base_ = static_cast<u8*>(mapped);
@@ -28,4 +28,4 @@ BounceBuffers::~BounceBuffers() {
   if (base_) munmap(base_, length_);
 }
 
-}  // namespace mooncake::file
+} // namespace mooncake::file

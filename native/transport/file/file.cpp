@@ -11,7 +11,7 @@ namespace mooncake {
 namespace {
 
 class FileTransport final : public Transport {
- public:
+public:
   const char* name() const override { return "file"; }
 
   Probe probe() override {
@@ -26,7 +26,8 @@ class FileTransport final : public Transport {
     return Status(Code::notSupported, "the file transport serves no peers");
   }
 
-  Expected<std::vector<std::unique_ptr<Link>>> open(const Settings& endpoint, Peer&, LinkEvents& events) override {
+  Expected<std::vector<std::unique_ptr<Link>>> open(const Settings& endpoint, Peer&,
+                                                    LinkEvents& events) override {
     const auto setting = endpoint.find("io");
     const char* const variable = std::getenv("MOONCAKE_FILE_IO");
     const std::string io = setting != endpoint.end() ? setting->second : variable ? variable : "";
@@ -46,8 +47,8 @@ class FileTransport final : public Transport {
   void close() override {}
 };
 
-}  // namespace
+} // namespace
 
 std::unique_ptr<Transport> makeFileTransport(TransportContext&) { return std::make_unique<FileTransport>(); }
 
-}  // namespace mooncake
+} // namespace mooncake

@@ -5,8 +5,8 @@
 
 namespace mooncake {
 
-/** Its endpoint's settings: "io", one of "uring" and "threads"; by default the first of them that the kernel allows. The
-    environment variable MOONCAKE_FILE_IO says the same for a process. */
+/** Its endpoint's settings: "io", one of "uring" and "threads"; by default the first of them that the kernel
+   allows. The environment variable MOONCAKE_FILE_IO says the same for a process. */
 std::unique_ptr<Transport> makeFileTransport(TransportContext& context);
 
-}  // namespace mooncake
+} // namespace mooncake

@@ -64,7 +64,8 @@ void Jobs::cancel(const Batch& batch) {
     for (const auto& [job, owner] : all_) {
       if (job->slice.batch == &batch) mine.push_back(job);
     }
-    for (Job* job : mine) giveUp(*job, {Code::aborted, "the batch was given up"}, settling);
+    for (Job* job : mine)
+      giveUp(*job, {Code::aborted, "the batch was given up"}, settling);
   }
   settle(std::move(settling));
 }
@@ -77,8 +78,10 @@ void Jobs::stop(Status status) {
     stopped_ = true;
     why_ = std::move(status);
     std::vector<Job*> left;
-    for (const auto& [job, owner] : all_) left.push_back(job);
-    for (Job* job : left) giveUp(*job, why_, settling);
+    for (const auto& [job, owner] : all_)
+      left.push_back(job);
+    for (Job* job : left)
+      giveUp(*job, why_, settling);
   }
   work_.notify_all();
   settle(std::move(settling));
@@ -111,4 +114,4 @@ void Jobs::settle(Settling settling) {
   }
 }
 
-}  // namespace mooncake::file
+} // namespace mooncake::file

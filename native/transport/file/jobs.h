@@ -1,5 +1,5 @@
-// The slices that the file link has, as jobs of steps, in the order in which they came. Runners take steps from it and
-// hand back their ends; a job settles when its last step ended and no further one will begin.
+// The slices that the file link has, as jobs of steps, in the order in which they came. Runners take steps
+// from it and hand back their ends; a job settles when its last step ended and no further one will begin.
 #pragma once
 
 #include "transport/file/plan.h"
@@ -18,7 +18,7 @@ struct Job {
 
   explicit Job(Slice& of) : slice(of) {}
 
- private:
+private:
   friend class Jobs;
   u32 begun_ = 0;
   u32 ended_ = 0;
@@ -27,7 +27,7 @@ struct Job {
 
 /** Safe from any thread; settles without holding its lock, since the engine may post again from there. */
 class Jobs {
- public:
+public:
   explicit Jobs(LinkEvents& events) : events_(events) {}
 
   /** A job to run; after `stop` it settles at once. */
@@ -47,7 +47,8 @@ class Jobs {
   /** A step that was taken ended. */
   void ended(Job& job, const Status& status);
 
-  /** No further step of the batch's slices begins; each settles with `aborted` when those under way have ended. */
+  /** No further step of the batch's slices begins; each settles with `aborted` when those under way have
+   * ended. */
   void cancel(const Batch& batch);
 
   /** The same for all, with that status, and for what is pushed from now on. Idempotent. */
@@ -56,7 +57,7 @@ class Jobs {
   /** Why it was stopped; ok while it was not. */
   Status why() const;
 
- private:
+private:
   using Settling = std::vector<std::unique_ptr<Job>>;
 
   Taken takeLocked(bool bounce);
@@ -72,4 +73,4 @@ class Jobs {
   Status why_;
 };
 
-}  // namespace mooncake::file
+} // namespace mooncake::file

@@ -29,16 +29,14 @@ std::vector<Step> stepsOf(const Slice& slice) {
   return steps;
 }
 
-}  // namespace
+} // namespace
 
 FileLink::FileLink(Io io, LinkEvents& events) : io_(io), jobs_(events) {
   capabilities_.copy = true;
   capabilities_.windowBytes = 16 << 20;
 }
 
-LinkState FileLink::state() const {
-  return jobs_.why().ok() ? LinkState::up : LinkState::down;
-}
+LinkState FileLink::state() const { return jobs_.why().ok() ? LinkState::up : LinkState::down; }
 
 Runner* FileLink::runner() {
   const std::lock_guard lock(starting_);
@@ -72,4 +70,4 @@ void FileLink::close() {
   if (running) running->close();
 }
 
-}  // namespace mooncake::file
+} // namespace mooncake::file

@@ -1,5 +1,6 @@
-// The one link of an engine to its own file segments: it carries copies between memory and files, and between files.
-// A copy that has ended is in the page cache or on the device; nothing here waits for either to be durable (fsync).
+// The one link of an engine to its own file segments: it carries copies between memory and files, and between
+// files. A copy that has ended is in the page cache or on the device; nothing here waits for either to be
+// durable (fsync).
 #pragma once
 
 #include "transport/file/jobs.h"
@@ -10,7 +11,7 @@ namespace mooncake::file {
 enum class Io : u8 { any, uring, threads };
 
 class FileLink final : public Link {
- public:
+public:
   FileLink(Io io, LinkEvents& events);
   ~FileLink() override { close(); }
 
@@ -23,7 +24,7 @@ class FileLink final : public Link {
   void cancel(Batch& batch) override { jobs_.cancel(batch); }
   void close() override;
 
- private:
+private:
   Runner* runner();
 
   const Io io_;
@@ -36,4 +37,4 @@ class FileLink final : public Link {
   bool closed_ = false;
 };
 
-}  // namespace mooncake::file
+} // namespace mooncake::file

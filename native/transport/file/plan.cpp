@@ -7,11 +7,9 @@ namespace mooncake::file {
 namespace {
 
 /** Fewer direct bytes than this do not pay for being cut out of a copy that has edges. */
-constexpr u64 kSmallestMiddle = 16 << 10;
+constexpr u64 SMALLEST_MIDDLE = 16 << 10;
 
-bool isFile(const Segment& segment) {
-  return segment.backing == Backing::file;
-}
+bool isFile(const Segment& segment) { return segment.backing == Backing::file; }
 
 /** The end of a step, `done` bytes into the copy. */
 End endOf(const Segment& segment, u64 offset, bool direct) {
@@ -28,7 +26,7 @@ bool memoryAligned(const End& memory, const End& file) {
   return reinterpret_cast<std::uintptr_t>(memory.memory) % file.file->direct.memoryAlignment == 0;
 }
 
-}  // namespace
+} // namespace
 
 void plan(const Transfer& transfer, std::vector<Step>& steps) {
   const bool sourceIsFile = isFile(*transfer.source);
@@ -48,8 +46,9 @@ void plan(const Transfer& transfer, std::vector<Step>& steps) {
         step.bounce = sourceIsFile ? !memoryAligned(step.target, step.source)
                                    : !memoryAligned(step.source, step.target);
       }
-      step.length = step.bounce ? std::min(end - begin, kBounceBytes) : end - begin;
-      if (sourceIsFile && targetIsFile) step.source.direct = direct && wholeGranules(step.source, step.length);
+      step.length = step.bounce ? std::min(end - begin, BOUNCE_BYTES) : end - begin;
+      if (sourceIsFile && targetIsFile)
+        step.source.direct = direct && wholeGranules(step.source, step.length);
       begin += step.length;
       steps.push_back(step);
     }
@@ -60,10 +59,10 @@ void plan(const Transfer& transfer, std::vector<Step>& steps) {
   const u64 head = std::min(transfer.length, (granule - guideOffset % granule) % granule);
   const u64 middle = (transfer.length - head) / granule * granule;
   const bool whole = middle == transfer.length;
-  if (middle == 0 || (!whole && middle < kSmallestMiddle)) return add(0, transfer.length, false);
+  if (middle == 0 || (!whole && middle < SMALLEST_MIDDLE)) return add(0, transfer.length, false);
   add(0, head, false);
   add(head, head + middle, true);
   add(head + middle, transfer.length, false);
 }
 
-}  // namespace mooncake::file
+} // namespace mooncake::file

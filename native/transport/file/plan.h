@@ -1,13 +1,13 @@
-// Cuts a copy into steps that a file system takes. Direct I/O moves whole granules alone; what a copy touches of the
-// granules at its ends goes through the page cache, by the segment's other descriptor:
+// Cuts a copy into steps that a file system takes. Direct I/O moves whole granules alone; what a copy touches
+// of the granules at its ends goes through the page cache, by the segment's other descriptor:
 //
 //            granule          granule          granule          granule
 //        |.......======|================|================|=====...........|
 //                head          direct          direct      tail
 //
-// So a granule moved directly lies within one copy, and a granule that two copies share is touched through the page cache
-// alone, where the kernel joins their bytes. A granule is at least a page, the file system's block, and what the device
-// asks for; the page cache never mixes a direct write with another copy's edge.
+// So a granule moved directly lies within one copy, and a granule that two copies share is touched through
+// the page cache alone, where the kernel joins their bytes. A granule is at least a page, the file system's
+// block, and what the device asks for; the page cache never mixes a direct write with another copy's edge.
 #pragma once
 
 #include "memory/segment.h"
@@ -17,7 +17,7 @@
 namespace mooncake::file {
 
 /** Bytes of a bounce buffer, and so the most that a step that needs one moves. */
-constexpr u64 kBounceBytes = 256 << 10;
+constexpr u64 BOUNCE_BYTES = 256 << 10;
 
 /** A copy between two segments of which each is memory or a file. Both ranges lie within their segments. */
 struct Transfer {
@@ -49,4 +49,4 @@ struct Step {
 /** Appends the steps of a copy. */
 void plan(const Transfer& transfer, std::vector<Step>& steps);
 
-}  // namespace mooncake::file
+} // namespace mooncake::file

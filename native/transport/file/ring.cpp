@@ -10,8 +10,7 @@ namespace mooncake::file::uring {
 
 namespace {
 
-template <class T>
-T* at(void* base, u32 offset) {
+template <class T> T* at(void* base, u32 offset) {
   return reinterpret_cast<T*>(static_cast<u8*>(base) + offset);
 }
 
@@ -20,16 +19,16 @@ void* map(int fd, u64 length, long offset) {
   return mapped == MAP_FAILED ? nullptr : mapped;
 }
 
-}  // namespace
+} // namespace
 
 Expected<std::unique_ptr<Ring>> Ring::open(u32 capacity) {
   Parameters parameters{};
-  const long fd = syscall(kSetupCall, capacity, &parameters);
+  const long fd = syscall(SETUP_CALL, capacity, &parameters);
   if (fd < 0) return systemError("io_uring_setup", errno, Code::notSupported);
   std::unique_ptr<Ring> ring(new Ring);
   ring->fd_ = static_cast<int>(fd);
   ring->features_ = parameters.features;
-  constexpr u32 needed = kFeatureSingleMap | kFeatureNoDrop | kFeatureFastPoll;
+  constexpr u32 needed = FEATURE_SINGLE_MAP | FEATURE_NO_DROP | FEATURE_FAST_POLL;
   if ((parameters.features & needed) != needed) {
     return Status(Code::notSupported, "io_uring: this kernel's is older than Linux 5.7");
   }
@@ -38,9 +37,9 @@ Expected<std::unique_ptr<Ring>> Ring::open(u32 capacity) {
   ring->ringsLength_ = std::max(submission.array + parameters.submissions * sizeof(u32),
                                 completion.completions + parameters.completions * sizeof(Completion));
   ring->submissionsLength_ = parameters.submissions * sizeof(Submission);
-  ring->rings_ = map(ring->fd_, ring->ringsLength_, kOffsetRings);
+  ring->rings_ = map(ring->fd_, ring->ringsLength_, OFFSET_RINGS);
   if (!ring->rings_) return systemError("mmap of an io_uring", errno, Code::notSupported);
-  ring->submissions_ = static_cast<Submission*>(map(ring->fd_, ring->submissionsLength_, kOffsetEntries));
+  ring->submissions_ = static_cast<Submission*>(map(ring->fd_, ring->submissionsLength_, OFFSET_ENTRIES));
   if (!ring->submissions_) return systemError("mmap of an io_uring", errno, Code::notSupported);
   ring->submissionMask_ = *at<u32>(ring->rings_, submission.mask);
   ring->submissionTail_ = at<u32>(ring->rings_, submission.tail);
@@ -67,12 +66,13 @@ Submission& Ring::prepare() {
 
 Status Ring::enter() {
   __atomic_store_n(submissionTail_, tail_, __ATOMIC_RELEASE);
-  const long taken = syscall(kEnterCall, fd_, tail_ - handedOver_, 1, kEnterGetEvents, nullptr, 0);
+  const long taken = syscall(ENTER_CALL, fd_, tail_ - handedOver_, 1, ENTER_GET_EVENTS, nullptr, 0);
   if (taken >= 0) {
     handedOver_ += static_cast<u32>(taken);
     return {};
   }
-  // EAGAIN, EBUSY: the kernel is short of memory until something completes; what was not taken is handed over next time.
+  // EAGAIN, EBUSY: the kernel is short of memory until something completes; what was not taken is handed over
+  // next time.
   if (errno == EINTR || errno == EAGAIN || errno == EBUSY) return {};
   return systemError("io_uring_enter", errno);
 }
@@ -91,4 +91,4 @@ bool Ring::take(Completion& out) {
   return true;
 }
 
-}  // namespace mooncake::file::uring
+} // namespace mooncake::file::uring

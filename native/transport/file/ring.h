@@ -1,5 +1,6 @@
-// An io_uring by raw system calls, used by one thread. Submissions are gathered and go to the kernel together with the next
-// wait. Whoever uses it has at most `capacity` operations under way, so neither ring can overflow.
+// An io_uring by raw system calls, used by one thread. Submissions are gathered and go to the kernel together
+// with the next wait. Whoever uses it has at most `capacity` operations under way, so neither ring can
+// overflow.
 #pragma once
 
 #include "transport/file/uring_abi.h"
@@ -9,8 +10,9 @@
 namespace mooncake::file::uring {
 
 class Ring {
- public:
-  /** Fails with notSupported where the kernel is too old or forbids it (seccomp, kernel.io_uring_disabled, memlock). */
+public:
+  /** Fails with notSupported where the kernel is too old or forbids it (seccomp, kernel.io_uring_disabled,
+   * memlock). */
   static Expected<std::unique_ptr<Ring>> open(u32 capacity);
   ~Ring();
   Ring(const Ring&) = delete;
@@ -22,7 +24,8 @@ class Ring {
   /** Hands over what was prepared and waits for one completion or more; a signal may end it early. */
   [[nodiscard]] Status enter();
 
-  /** Takes back what was prepared last and not handed over; false where there is none. For when `enter` fails. */
+  /** Takes back what was prepared last and not handed over; false where there is none. For when `enter`
+   * fails. */
   bool withdraw(u64& userData);
 
   /** The next completion; false where there is none yet. */
@@ -30,7 +33,7 @@ class Ring {
 
   u32 features() const { return features_; }
 
- private:
+private:
   Ring() = default;
 
   int fd_ = -1;
@@ -51,4 +54,4 @@ class Ring {
   u32 handedOver_ = 0;
 };
 
-}  // namespace mooncake::file::uring
+} // namespace mooncake::file::uring

@@ -9,9 +9,9 @@ namespace mooncake::file {
 namespace {
 
 /** Of calls that were told to try again without having moved anything. */
-constexpr u32 kMostRetries = 1000;
+constexpr u32 MOST_RETRIES = 1000;
 
-}  // namespace
+} // namespace
 
 StepRun::StepRun(const Step& step, u8* bounce) : step_(step) {
   if (step_.bounce) {
@@ -69,7 +69,7 @@ void StepRun::loaded() {
 
 void StepRun::failed(int error) {
   const bool again = error == EINTR || error == EAGAIN;
-  if (again && ++retries_ < kMostRetries) return;
+  if (again && ++retries_ < MOST_RETRIES) return;
   // What the file system or the memory does not allow directly goes through the page cache.
   End& here = phase_ == Phase::load ? step_.source : step_.target;
   if (here.direct && (error == EINVAL || error == EFAULT || error == EOPNOTSUPP)) {
@@ -89,4 +89,4 @@ void StepRun::finish(Status status) {
   phase_ = Phase::finished;
 }
 
-}  // namespace mooncake::file
+} // namespace mooncake::file

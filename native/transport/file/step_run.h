@@ -1,5 +1,5 @@
-// A step on its way: which system call comes next, and what its result means. Both runners drive it, so short reads and
-// writes, retries and errors mean the same with io_uring and with threads.
+// A step on its way: which system call comes next, and what its result means. Both runners drive it, so short
+// reads and writes, retries and errors mean the same with io_uring and with threads.
 #pragma once
 
 #include "transport/file/plan.h"
@@ -16,9 +16,9 @@ struct Request {
 };
 
 class StepRun {
- public:
+public:
   StepRun() = default;
-  /** `bounce` has kBounceBytes bytes where the step asks for it. */
+  /** `bounce` has BOUNCE_BYTES bytes where the step asks for it. */
   StepRun(const Step& step, u8* bounce);
 
   /** The next call to make; false where there is none any more, see `status`. */
@@ -29,7 +29,7 @@ class StepRun {
 
   const Status& status() const { return status_; }
 
- private:
+private:
   enum class Phase : u8 { load, store, finished };
 
   const End& end() const { return phase_ == Phase::load ? step_.source : step_.target; }
@@ -46,4 +46,4 @@ class StepRun {
   Status status_;
 };
 
-}  // namespace mooncake::file
+} // namespace mooncake::file

@@ -12,16 +12,17 @@ namespace mooncake::file {
 namespace {
 
 /** Calls under way at once. */
-constexpr u32 kThreads = 4;
+constexpr u32 THREADS = 4;
 
 class ThreadRunner final : public Runner {
- public:
+public:
   ThreadRunner(Jobs& jobs, BounceBuffers bounce) : jobs_(jobs), bounce_(std::move(bounce)) {}
   ~ThreadRunner() override { close(); }
 
   Status start() {
     try {
-      for (u32 i = 0; i < kThreads; i++) threads_.emplace_back([this, i] { run(bounce_.at(i)); });
+      for (u32 i = 0; i < THREADS; i++)
+        threads_.emplace_back([this, i] { run(bounce_.at(i)); });
     } catch (const std::system_error& error) {
       // Fewer will do.
       if (threads_.empty()) return systemError("start a thread", error.code().value());
@@ -37,7 +38,7 @@ class ThreadRunner final : public Runner {
     }
   }
 
- private:
+private:
   void run(u8* bounce) {
     for (;;) {
       const Jobs::Taken taken = jobs_.wait();
@@ -60,10 +61,10 @@ class ThreadRunner final : public Runner {
   std::vector<std::thread> threads_;
 };
 
-}  // namespace
+} // namespace
 
 Expected<std::unique_ptr<Runner>> startThreads(Jobs& jobs) {
-  Expected<BounceBuffers> bounce = BounceBuffers::allocate(kThreads);
+  Expected<BounceBuffers> bounce = BounceBuffers::allocate(THREADS);
   if (!bounce.ok()) return std::move(bounce.status);
   auto runner = std::make_unique<ThreadRunner>(jobs, std::move(bounce.value));
   Status started = runner->start();
@@ -71,4 +72,4 @@ Expected<std::unique_ptr<Runner>> startThreads(Jobs& jobs) {
   return std::unique_ptr<Runner>(std::move(runner));
 }
 
-}  // namespace mooncake::file
+} // namespace mooncake::file

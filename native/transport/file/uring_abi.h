@@ -1,5 +1,6 @@
-// The part of Linux's io_uring interface that is used here, as <linux/io_uring.h> has it: headers of the systems that this
-// is built on are older than the kernels it runs on. Layouts are the kernel's (include/uapi/linux/io_uring.h, Linux 5.7).
+// The part of Linux's io_uring interface that is used here, as <linux/io_uring.h> has it: headers of the
+// systems that this is built on are older than the kernels it runs on. Layouts are the kernel's
+// (include/uapi/linux/io_uring.h, Linux 5.7).
 #pragma once
 
 #include "engine/status.h"
@@ -7,18 +8,18 @@
 namespace mooncake::file::uring {
 
 // The same numbers on x86-64 and arm64.
-constexpr long kSetupCall = 425;
-constexpr long kEnterCall = 426;
+constexpr long SETUP_CALL = 425;
+constexpr long ENTER_CALL = 426;
 
-constexpr u32 kFeatureSingleMap = 1u << 0;
-constexpr u32 kFeatureNoDrop = 1u << 1;
+constexpr u32 FEATURE_SINGLE_MAP = 1u << 0;
+constexpr u32 FEATURE_NO_DROP = 1u << 1;
 /** Linux 5.7; whoever has it has plain reads and writes (5.6) and polls. */
-constexpr u32 kFeatureFastPoll = 1u << 5;
+constexpr u32 FEATURE_FAST_POLL = 1u << 5;
 
-constexpr u32 kEnterGetEvents = 1u << 0;
+constexpr u32 ENTER_GET_EVENTS = 1u << 0;
 
-constexpr long kOffsetRings = 0;
-constexpr long kOffsetEntries = 0x10000000;
+constexpr long OFFSET_RINGS = 0;
+constexpr long OFFSET_ENTRIES = 0x10000000;
 
 enum class Opcode : u8 { pollAdd = 6, read = 22, write = 23 };
 
@@ -31,7 +32,7 @@ struct Submission {
   u64 offset;
   u64 address;
   u32 length;
-  u32 operationFlags;  // of a poll: the events, as poll(2) has them
+  u32 operationFlags; // of a poll: the events, as poll(2) has them
   u64 userData;
   u64 unused[3];
 };
@@ -70,4 +71,4 @@ struct Parameters {
 };
 static_assert(sizeof(Parameters) == 120);
 
-}  // namespace mooncake::file::uring
+} // namespace mooncake::file::uring

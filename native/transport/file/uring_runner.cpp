@@ -1,6 +1,7 @@
-// One io_uring and one thread that fills and empties it. Every request of an io_uring belongs to the thread that submitted
-// it (the kernel cancels them when that thread exits), so posting threads only wake this one, through an eventfd that the
-// ring polls. Requests of all waiting slices are handed over together with the wait for the next completion.
+// One io_uring and one thread that fills and empties it. Every request of an io_uring belongs to the thread
+// that submitted it (the kernel cancels them when that thread exits), so posting threads only wake this one,
+// through an eventfd that the ring polls. Requests of all waiting slices are handed over together with the
+// wait for the next completion.
 #include "transport/file/ring.h"
 #include "transport/file/runner.h"
 #include "transport/file/step_run.h"
@@ -21,21 +22,23 @@ namespace mooncake::file {
 namespace {
 
 /** Steps under way at once. */
-constexpr u32 kDepth = 128;
-constexpr u32 kBounces = 16;
+constexpr u32 DEPTH = 128;
+constexpr u32 BOUNCES = 16;
 /** Every step and the poll of the eventfd have one submission each at most. */
-constexpr u32 kEntries = 256;
-static_assert(kEntries > kDepth + 1);
-constexpr u64 kWakeUp = ~u64{0};
-constexpr u32 kNoBounce = ~u32{0};
-constexpr u32 kMostBytes = 1u << 30;
+constexpr u32 ENTRIES = 256;
+static_assert(ENTRIES > DEPTH + 1);
+constexpr u64 WAKE_UP = ~u64{0};
+constexpr u32 NO_BOUNCE = ~u32{0};
+constexpr u32 MOST_BYTES = 1u << 30;
 
 class UringRunner final : public Runner {
- public:
+public:
   UringRunner(Jobs& jobs, std::unique_ptr<uring::Ring> ring, BounceBuffers bounce, int wakeFd)
       : jobs_(jobs), ring_(std::move(ring)), bounce_(std::move(bounce)), wakeFd_(wakeFd) {
-    for (u32 i = 0; i < kDepth; i++) freeSlots_.push_back(kDepth - 1 - i);
-    for (u32 i = 0; i < kBounces; i++) freeBounces_.push_back(i);
+    for (u32 i = 0; i < DEPTH; i++)
+      freeSlots_.push_back(DEPTH - 1 - i);
+    for (u32 i = 0; i < BOUNCES; i++)
+      freeBounces_.push_back(i);
   }
 
   ~UringRunner() override {
@@ -65,11 +68,11 @@ class UringRunner final : public Runner {
     thread_.join();
   }
 
- private:
+private:
   struct Slot {
     Job* job = nullptr;
     StepRun run;
-    u32 bounce = kNoBounce;
+    u32 bounce = NO_BOUNCE;
   };
 
   void run() {
@@ -77,7 +80,7 @@ class UringRunner final : public Runner {
       // Before the jobs are looked at: what is pushed later finds the poll armed.
       if (!polling_) pollWakeUps();
       begin();
-      if (closing_.load(std::memory_order_acquire) && freeSlots_.size() == kDepth) return;
+      if (closing_.load(std::memory_order_acquire) && freeSlots_.size() == DEPTH) return;
       const Status entered = ring_->enter();
       if (!entered.ok()) return abandon(entered);
       reap();
@@ -87,7 +90,7 @@ class UringRunner final : public Runner {
   void reap() {
     uring::Completion completion;
     while (ring_->take(completion)) {
-      if (completion.userData == kWakeUp) {
+      if (completion.userData == WAKE_UP) {
         polling_ = false;
         continue;
       }
@@ -105,7 +108,7 @@ class UringRunner final : public Runner {
     poll.opcode = static_cast<u8>(uring::Opcode::pollAdd);
     poll.fd = wakeFd_;
     poll.operationFlags = POLLIN;
-    poll.userData = kWakeUp;
+    poll.userData = WAKE_UP;
     polling_ = true;
   }
 
@@ -117,12 +120,12 @@ class UringRunner final : public Runner {
       freeSlots_.pop_back();
       Slot& slot = slots_[index];
       slot.job = taken.job;
-      slot.bounce = kNoBounce;
+      slot.bounce = NO_BOUNCE;
       if (taken.step->bounce) {
         slot.bounce = freeBounces_.back();
         freeBounces_.pop_back();
       }
-      slot.run = StepRun(*taken.step, slot.bounce == kNoBounce ? nullptr : bounce_.at(slot.bounce));
+      slot.run = StepRun(*taken.step, slot.bounce == NO_BOUNCE ? nullptr : bounce_.at(slot.bounce));
       advance(index);
     }
   }
@@ -137,7 +140,7 @@ class UringRunner final : public Runner {
       submission.fd = request.fd;
       submission.offset = request.offset;
       submission.address = reinterpret_cast<std::uintptr_t>(request.memory);
-      submission.length = static_cast<u32>(std::min<u64>(request.length, kMostBytes));
+      submission.length = static_cast<u32>(std::min<u64>(request.length, MOST_BYTES));
       submission.userData = index;
       return;
     }
@@ -146,20 +149,21 @@ class UringRunner final : public Runner {
 
   void end(u32 index, const Status& status) {
     Slot& slot = slots_[index];
-    if (slot.bounce != kNoBounce) freeBounces_.push_back(slot.bounce);
+    if (slot.bounce != NO_BOUNCE) freeBounces_.push_back(slot.bounce);
     freeSlots_.push_back(index);
     jobs_.ended(*slot.job, status);
   }
 
-  /** The kernel refuses to go on (a seccomp filter that came later): ends when what it still has under way has ended. */
+  /** The kernel refuses to go on (a seccomp filter that came later): ends when what it still has under way
+   * has ended. */
   void abandon(const Status& status) {
     jobs_.stop(status);
     for (;;) {
       u64 userData = 0;
       while (ring_->withdraw(userData)) {
-        if (userData != kWakeUp) end(static_cast<u32>(userData), status);
+        if (userData != WAKE_UP) end(static_cast<u32>(userData), status);
       }
-      if (freeSlots_.size() == kDepth) return;
+      if (freeSlots_.size() == DEPTH) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
       reap();
     }
@@ -173,17 +177,17 @@ class UringRunner final : public Runner {
   std::thread thread_;
   // Of the thread alone.
   bool polling_ = false;
-  std::array<Slot, kDepth> slots_;
+  std::array<Slot, DEPTH> slots_;
   std::vector<u32> freeSlots_;
   std::vector<u32> freeBounces_;
 };
 
-}  // namespace
+} // namespace
 
 Expected<std::unique_ptr<Runner>> startUring(Jobs& jobs) {
-  Expected<std::unique_ptr<uring::Ring>> ring = uring::Ring::open(kEntries);
+  Expected<std::unique_ptr<uring::Ring>> ring = uring::Ring::open(ENTRIES);
   if (!ring.ok()) return std::move(ring.status);
-  Expected<BounceBuffers> bounce = BounceBuffers::allocate(kBounces);
+  Expected<BounceBuffers> bounce = BounceBuffers::allocate(BOUNCES);
   if (!bounce.ok()) return std::move(bounce.status);
   const int wakeFd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wakeFd < 0) return systemError("eventfd", errno);
@@ -193,4 +197,4 @@ Expected<std::unique_ptr<Runner>> startUring(Jobs& jobs) {
   return std::unique_ptr<Runner>(std::move(runner));
 }
 
-}  // namespace mooncake::file
+} // namespace mooncake::file
