@@ -10,7 +10,7 @@
 #include <functional>
 #include <future>
 
-namespace mooncake::test {
+namespace mooncake::shmtest {
 
 /** A folder of its own, removed at the end. */
 struct Folder {
@@ -86,4 +86,4 @@ size_t threads();
 /** Lines of /proc/self/maps that name a memfd. */
 size_t memfdMappings();
 
-}  // namespace mooncake::test
+}  // namespace mooncake::shmtest
