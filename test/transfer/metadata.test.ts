@@ -62,15 +62,7 @@ test('a stock descriptor is read; its buffers keep their numbers, and new ones g
 test('addresses of 64 bits are exact', async () => {
   const buffers = '[{"name":"a \\" 12345678901234567890","addr":18446744073709486080,"length":65536}]';
   await withDescriptor(
-<<<<<<< HEAD
     () => JSON.stringify({ ...STOCK, buffers: 0, factor: 1 / 3 }).replace('"buffers":0', `"buffers":${buffers}`),
-=======
-    () =>
-      JSON.stringify({ ...STOCK, buffers: 0, factor: 0.12345678901234566 }).replace(
-        '"buffers":0',
-        `"buffers":${buffers}`,
-      ),
->>>>>>> main
     async (engine, name) => {
       const peer = await engine.open(name);
       assert.equal(peer.segments, [
