@@ -117,6 +117,8 @@ export interface LinkStatistics {
   transport: string;
   name: string;
   alive: boolean;
+  /** What it does, or why it is not alive. */
+  detail: string;
   slices: number;
   bytes: number;
   failures: number;
