@@ -1,5 +1,8 @@
 // EngineObject's part about segments.
 #include "binding/engine.h"
+#include "memory/process.h"
+
+#include <unistd.h>
 
 namespace mooncake::binding {
 
@@ -47,7 +50,11 @@ Expected<u32> EngineObject::add(u64 base, u64 length, bool writable) {
   segment.base = reinterpret_cast<u8*>(base);
   segment.length = length;
   segment.writable = writable;
-  return engine_->memory().add(std::move(segment), {});
+  if (Status status = shareProcessMemory(segment); !status.ok()) return status;
+  const int fd = segment.fd;
+  Expected<u32> id = engine_->memory().add(std::move(segment), {});
+  if (!id.ok() && fd >= 0) ::close(fd);
+  return id;
 }
 
 Napi::Value EngineObject::registerView(Info info) {

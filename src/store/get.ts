@@ -3,7 +3,6 @@
  * `finish` believes an object only if every byte was read, its sum is the one it was stored with, and the lease that
  * protected it still ran. Anything else is a miss with its reason.
  */
-import { crc64 } from '../core/checksum.js';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
@@ -14,6 +13,7 @@ import { checkTenant, Limits, pick, STEP_BYTES, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import { MISS_STATUS, missReason } from './counters.js';
 import { Coverage, type Run } from './coverage.js';
+import { sumOf } from './memory.js';
 import { Moves } from './moves.js';
 import { Pieces } from './pieces.js';
 import type { Place, Session } from './session.js';
@@ -341,14 +341,14 @@ export class ObjectGets implements GetBatch {
     const run = this.#cover(object, offset, target.length);
     const from = base + offset;
     if (this.#context.verify) run.crc = memory.copyOut(from, target, run.crc);
-    else target.set(memory.bytes.subarray(from, from + target.length));
+    else memory.read(from, target);
     this.#context.pacer.spend(target.length);
   }
 
   /** A piece that a peer sent: it is summed where it is now, in the caller's memory. */
   #arrived(object: FoundObject, offset: number, target: Uint8Array): void {
     const run = this.#cover(object, offset, target.length);
-    if (this.#context.verify) run.crc = crc64(target, run.crc);
+    if (this.#context.verify) run.crc = sumOf(target, run.crc);
     this.#context.pacer.spend(target.length);
   }
 
