@@ -1,4 +1,5 @@
 // EngineObject's part about segments.
+#include "binding/buffer.h"
 #include "binding/engine.h"
 #include "memory/process.h"
 
@@ -29,12 +30,8 @@ Napi::Value EngineObject::allocate(Info info) {
   if (refused(info)) return {};
   const Expected<Allocation> made = engine_->allocate(length, options);
   if (!made.ok()) return refuse(env, made.status);
-  auto* const owner = new std::shared_ptr<Mapping>(made.value.mapping);
-  const Napi::ArrayBuffer memory = Napi::ArrayBuffer::New(
-      env, (*owner)->base(), length,
-      [](Napi::BasicEnv, void*, std::shared_ptr<Mapping>* kept) { delete kept; }, owner);
+  const Napi::Value memory = bufferOver(env, made.value.mapping, length);
   if (env.IsExceptionPending()) {
-    delete owner;
     static_cast<void>(engine_->memory().remove(made.value.id, {}));
     return {};
   }

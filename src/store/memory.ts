@@ -30,12 +30,15 @@ export interface SegmentMemory {
   retired: boolean;
   /** Copies `source` to `offset`; the CRC-64 of it, continued from `crc`. */
   copyIn(offset: number, source: Uint8Array, crc: bigint): bigint;
-  /** Fills `target` with the bytes at `offset`; the CRC-64 of what it holds then, continued from `crc`. */
-  copyOut(offset: number, target: Uint8Array, crc: bigint): bigint;
+  /**
+   * Fills `target` with the bytes at `offset`; the CRC-64 of what it holds then, continued from `crc`. `fresh`: new memory,
+   * which is in no cache.
+   */
+  copyOut(offset: number, target: Uint8Array, crc: bigint, fresh: boolean): bigint;
   /** Copies `source` to `offset`. */
   write(offset: number, source: Uint8Array): void;
   /** Fills `target` with the bytes at `offset`. */
-  read(offset: number, target: Uint8Array): void;
+  read(offset: number, target: Uint8Array, fresh: boolean): void;
   /** CRC-64 of `length` bytes at `offset`, continued from `crc`. */
   sum(offset: number, length: number, crc: bigint): bigint;
 }

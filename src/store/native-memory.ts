@@ -9,7 +9,10 @@ import type { Addon } from '../native/addon.js';
 import { loadAddon } from '../native/load.js';
 import type { SegmentMemory } from './memory.js';
 
-/** From here on copies into segments go past the caches: the segments are larger than those, and read later. */
+/**
+ * From here on copies into segments and into new memory go past the caches, which hold neither. For a value that is read at
+ * once that is no loss: what the copy saves is what its first reader pays.
+ */
 const STREAMING_BYTES = 64 * 1024;
 /** What the allocator may keep of freed values: more than a garbage collection frees at once. */
 const KEPT_BYTES = 256 * 2 ** 20;
@@ -19,6 +22,9 @@ export const addon: Addon | undefined = loadAddon().addon;
 
 /** Bytes in a segment, at most. */
 export const MAX_NATIVE_BYTES = Math.min(constants.MAX_LENGTH, 2 ** 46);
+
+/** Memory that is not fresh may be in a cache: its size decides. */
+const pastCaches = (target: Uint8Array, fresh: boolean) => (fresh ? target.length >= STREAMING_BYTES : undefined);
 
 export class NativeMemory implements SegmentMemory {
   retired = false;
@@ -36,16 +42,16 @@ export class NativeMemory implements SegmentMemory {
     return this.#addon.copyCrc64(this.#range(offset, length), source, crc, length >= STREAMING_BYTES);
   }
 
-  copyOut(offset: number, target: Uint8Array, crc: bigint): bigint {
-    return this.#addon.copyCrc64(target, this.#range(offset, target.length), crc);
+  copyOut(offset: number, target: Uint8Array, crc: bigint, fresh: boolean): bigint {
+    return this.#addon.copyCrc64(target, this.#range(offset, target.length), crc, pastCaches(target, fresh));
   }
 
   write(offset: number, source: Uint8Array): void {
     this.#addon.copy(this.#range(offset, source.length), source, source.length >= STREAMING_BYTES);
   }
 
-  read(offset: number, target: Uint8Array): void {
-    this.#addon.copy(target, this.#range(offset, target.length));
+  read(offset: number, target: Uint8Array, fresh: boolean): void {
+    this.#addon.copy(target, this.#range(offset, target.length), pastCaches(target, fresh));
   }
 
   sum(offset: number, length: number, crc: bigint): bigint {

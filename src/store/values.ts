@@ -7,8 +7,8 @@ import { Limits } from './batch.js';
 import type { StoreContext } from './context.js';
 import { Counters } from './counters.js';
 import { ObjectGets } from './get.js';
-import type { GetValueOptions, PutValueOptions } from './options.js';
 import { addon, keepFreedValues } from './native-memory.js';
+import type { GetValueOptions, PutValueOptions } from './options.js';
 import { ObjectPuts } from './put.js';
 import { ObjectView } from './view.js';
 
@@ -111,13 +111,14 @@ export function uncleared(size: number): Uint8Array {
 
 /**
  * Reads whole objects into what `target` gives for their sizes; an object that it gives nothing for is a miss. Statuses
- * per key.
+ * per key. `fresh`: what it gives is new memory.
  */
 export async function getValues(
   context: StoreContext,
   keys: Keys,
   target: (key: number, size: number) => Uint8Array | undefined,
   options: GetValueOptions,
+  fresh: boolean,
 ): Promise<Int32Array> {
   const limits = new Limits(checkGet(options), context);
   const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
@@ -125,7 +126,7 @@ export async function getValues(
     if (gets.statuses[i] !== 0) return undefined;
     const fits = options.size === undefined || options.size === gets.sizes[i];
     const into = fits ? target(i, gets.sizes[i]) : undefined;
-    if (into !== undefined) return gets.fill(i, into, limits);
+    if (into !== undefined) return gets.fill(i, into, limits, fresh);
     return gets.refuse(i, 'size');
   };
   await readAll(gets, keys.length, read);
