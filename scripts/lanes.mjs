@@ -28,6 +28,7 @@ export const LANES = {
       'test/master',
       'test/native',
       'test/replay',
+      'test/rpc',
       'test/store',
       'test/transfer',
       'test/workers',

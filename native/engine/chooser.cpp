@@ -7,7 +7,9 @@ namespace {
 /** Less says nothing about bandwidth: latency and clock dominate. */
 constexpr u64 SAMPLE_BYTES = 256 << 10;
 constexpr auto SAMPLE_TIME = std::chrono::milliseconds(5);
-constexpr double WEIGHT = 0.3;
+/** A sample of that many seconds leaves nothing of what was measured before; shorter ones at least this weight. */
+constexpr double FORGOTTEN = 0.02;
+constexpr double LEAST_WEIGHT = 0.3;
 
 bool canDo(const Capabilities& can, Op op) {
   switch (op) {
@@ -36,7 +38,11 @@ void Meter::settled(u64 bytes, bool moved, Clock::time_point now) {
 
 void Meter::sample(Clock::time_point now) {
   const double seconds = std::chrono::duration<double>(now - since_).count();
-  if (seconds > 0) bandwidth_ += WEIGHT * (static_cast<double>(moved_) / seconds - bandwidth_);
+  if (seconds > 0) {
+    const double weight = measured_ ? std::clamp(seconds / FORGOTTEN, LEAST_WEIGHT, 1.0) : 1.0;
+    bandwidth_ += weight * (static_cast<double>(moved_) / seconds - bandwidth_);
+    measured_ = true;
+  }
   moved_ = 0;
   since_ = now;
 }
@@ -45,7 +51,11 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting) {
   const Op op = slice.batch->op();
   bool verify = false;
   if (slice.batch->verify()) {
-    for (const Rail& rail : rails) verify = verify || (rail.can.verify && canDo(rail.can, op));
+    // A link that is up and does not carry such a slice says nothing of those that do.
+    for (const Rail& rail : rails) {
+      verify = verify || (rail.can.verify && canDo(rail.can, op) &&
+                          (rail.link->state() != LinkState::up || rail.link->reaches(slice)));
+    }
   }
   Rail* best = nullptr;
   double bestEnd = 0;

@@ -9,7 +9,8 @@
 namespace mooncake {
 
 /** A link's bandwidth from its settled slices: bytes per time in which it had something under way, so that queueing does
-    not look like slowness. Busy periods too short to say anything about bandwidth are left out. Not thread-safe. */
+    not look like slowness. Busy periods too short to say anything about bandwidth are left out; long ones weigh more, and
+    the first replaces the link's own guess. Not thread-safe. */
 class Meter {
  public:
   explicit Meter(double prior) : bandwidth_(prior) {}
@@ -25,6 +26,7 @@ class Meter {
   void sample(Clock::time_point now);
 
   double bandwidth_;
+  bool measured_ = false;
   u64 inFlight_ = 0;
   /** Of the sample being taken. */
   u64 moved_ = 0;

@@ -3,6 +3,7 @@
 #include "engine/dispatcher.h"
 #include "engine/keeper.h"
 #include "engine/statistics.h"
+#include "memory/file.h"
 #include "transport/copy_pool.h"
 
 #include <sys/random.h>
@@ -185,7 +186,7 @@ Expected<Allocation> Engine::allocate(u64 length, const AllocateOptions& options
 }
 
 Expected<u32> Engine::openFile(const std::string& path, u64 length, bool writable) {
-  return mooncake::openFile(impl_->memory, path, length, writable);
+  return mooncake::openFile(impl_->memory, path, {length, writable, true});
 }
 
 Expected<Settings> Engine::listen(const std::string& transport, const Settings& settings) {

@@ -1,8 +1,9 @@
 #include "memory/allocate.h"
 
+#include "memory/descriptor.h"
+
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -19,23 +20,6 @@ constexpr int POLICY_BIND = 2;
 constexpr unsigned POLICY_STRICT_MOVE = 1 | 2;
 constexpr unsigned HUGE_2MB = 21U << 26;
 constexpr u64 NODES = 1024;
-
-/** Owns an fd until it is released. */
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
-  Descriptor& operator=(Descriptor&&) = delete;
-
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 u64 roundUp(u64 value, u64 unit) { return (value + unit - 1) / unit * unit; }
 
@@ -106,39 +90,6 @@ Expected<Allocation> allocate(MemoryTable& memory, u64 length, const AllocateOpt
   if (!added.ok()) return added.status;
   fd.release();
   return Allocation{added.value, mapping};
-}
-
-Expected<u32> openFile(MemoryTable& memory, const std::string& path, u64 length, bool writable) {
-  const int flags = O_CLOEXEC | (writable ? O_RDWR | O_CREAT : O_RDONLY);
-  int opened = open(path.c_str(), flags | O_DIRECT, 0600);
-  if (opened < 0 && errno == EINVAL) opened = open(path.c_str(), flags, 0600);
-  if (opened < 0) return systemError("open " + path, errno);
-  Descriptor fd(opened);
-  struct stat found {};
-  if (fstat(fd.get(), &found) != 0) return systemError("fstat " + path, errno);
-  if (!S_ISREG(found.st_mode)) return Status(Code::invalidArgument, "path " + path + " is not a regular file");
-  const u64 size = static_cast<u64>(found.st_size);
-  if (length == 0) length = size;
-  if (length == 0) return Status(Code::invalidArgument, "length is 0 and file " + path + " is empty");
-  if (length > u64{1} << 62) {
-    return Status(Code::invalidArgument, "length " + std::to_string(length) + " exceeds 2^62");
-  }
-  if (length > size) {
-    if (!writable) {
-      return Status(Code::invalidArgument, "length " + std::to_string(length) + " exceeds the " + std::to_string(size) +
-                                               " bytes of " + path + ", which is opened for reading");
-    }
-    if (ftruncate(fd.get(), static_cast<off_t>(length)) != 0) return systemError("ftruncate " + path, errno);
-  }
-  Segment segment;
-  segment.length = length;
-  segment.writable = writable;
-  segment.backing = Backing::file;
-  segment.fd = fd.get();
-  segment.path = path;
-  Expected<u32> added = memory.add(std::move(segment), {});
-  if (added.ok()) fd.release();
-  return added;
 }
 
 }  // namespace mooncake

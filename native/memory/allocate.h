@@ -40,8 +40,4 @@ struct Allocation {
 /** Zeroed memory of `length` bytes, registered. */
 Expected<Allocation> allocate(MemoryTable& memory, u64 length, const AllocateOptions& options);
 
-/** A file as a segment: opened, made where it is to be written, and made as long as `length` where it is shorter. O_DIRECT where the
-    file system has it (F_GETFL of the segment's fd says). `length` 0: the file's own. */
-Expected<u32> openFile(MemoryTable& memory, const std::string& path, u64 length, bool writable);
-
 }  // namespace mooncake

@@ -17,6 +17,16 @@ enum class Backing : u8 {
   file,     // no address: reached by the file transport alone
 };
 
+/** How a file is moved without the page cache; no fd where its file system cannot. */
+struct DirectAccess {
+  /** A second descriptor of the file, with O_DIRECT; the segment's release closes it. */
+  int fd = -1;
+  /** Offsets and lengths are multiples of this many bytes, a power of two. */
+  u32 granule = 0;
+  /** Addresses are. */
+  u32 memoryAlignment = 0;
+};
+
 struct Segment {
   u32 id = 0;
   u8* base = nullptr;
@@ -32,6 +42,7 @@ struct Segment {
   int numaNode = -1;
   /** The path of a file segment. */
   std::string path;
+  DirectAccess direct;
 };
 
 /** Keeps a segment's bytes where they are. Movable; empty where the segment could not be held. */

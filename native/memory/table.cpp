@@ -88,7 +88,8 @@ class AddressIndex {
 }  // namespace
 
 struct MemoryTable::Impl {
-  mutable std::shared_mutex mutex;
+  /** Not a shared one: it is held for some instructions, and readers in a row would keep `remove` waiting. */
+  mutable std::mutex mutex;
   std::unordered_map<u32, EntryPointer> entries;
   AddressIndex addresses;
   u32 nextId = 1;
@@ -109,7 +110,7 @@ Expected<u32> MemoryTable::add(Segment segment, Released release) {
     return Status(Code::invalidArgument, "length " + std::to_string(segment.length) + " leaves the address space");
   }
   if (base == 0 && segment.backing != Backing::file) return Status(Code::invalidArgument, "address is 0");
-  const std::unique_lock lock(impl_->mutex);
+  const std::lock_guard lock(impl_->mutex);
   if (impl_->nextId == 0) return Status(Code::outOfMemory, "all segment numbers were used");
   segment.id = impl_->nextId++;
   auto entry = std::make_shared<Entry>();
@@ -122,7 +123,7 @@ Expected<u32> MemoryTable::add(Segment segment, Released release) {
 }
 
 SegmentRef MemoryTable::hold(u32 id) {
-  const std::shared_lock lock(impl_->mutex);
+  const std::lock_guard lock(impl_->mutex);
   const auto found = impl_->entries.find(id);
   if (found == impl_->entries.end()) return {};
   return SegmentRef({found->second, &found->second->segment});
@@ -130,7 +131,7 @@ SegmentRef MemoryTable::hold(u32 id) {
 
 SegmentRef MemoryTable::holdAddress(u64 address, u64 length, bool forWriting) {
   if (length == 0 || address + length < address) return {};
-  const std::shared_lock lock(impl_->mutex);
+  const std::lock_guard lock(impl_->mutex);
   Entry* const entry = impl_->addresses.find(address, address + length, forWriting);
   if (entry == nullptr) return {};
   return SegmentRef({impl_->entries.at(entry->segment.id), &entry->segment});
@@ -139,7 +140,7 @@ SegmentRef MemoryTable::holdAddress(u64 address, u64 length, bool forWriting) {
 Status MemoryTable::remove(u32 id, Released released) {
   EntryPointer entry;
   {
-    const std::unique_lock lock(impl_->mutex);
+    const std::lock_guard lock(impl_->mutex);
     const auto found = impl_->entries.find(id);
     if (found == impl_->entries.end()) {
       return {Code::segment, "segment " + std::to_string(id) + " is not registered"};
@@ -169,7 +170,7 @@ void MemoryTable::unwatch(u64 watcher) {
 std::vector<Segment> MemoryTable::list() const {
   std::vector<Segment> all;
   {
-    const std::shared_lock lock(impl_->mutex);
+    const std::lock_guard lock(impl_->mutex);
     all.reserve(impl_->entries.size());
     for (const auto& [id, entry] : impl_->entries) all.push_back(entry->segment);
   }

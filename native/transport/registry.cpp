@@ -1,3 +1,4 @@
+#include "transport/file/file.h"
 #include "transport/local/local.h"
 #include "transport/shm/shm.h"
 #include "transport/tcp/tcp.h"
@@ -6,6 +7,7 @@ namespace mooncake {
 
 const std::vector<std::pair<const char*, MakeTransport>>& transports() {
   static const std::vector<std::pair<const char*, MakeTransport>> all = {
+      {"file", makeFileTransport},
       {"local", makeLocalTransport},
       {"shm", makeShmTransport},
       {"tcp", makeTcpTransport},

@@ -10,6 +10,8 @@ import * as assert from 'uvu/assert';
 import { skip } from '../support/skip.js';
 
 const installed = dirname(createRequire(import.meta.url).resolve('mooncake-ts/package.json'));
+/** The folder of the packages that it depends on. */
+const dependencies = dirname(dirname(createRequire(join(installed, 'dist/src/index.js')).resolve('commander')));
 const platform = `linux-${process.arch}`;
 
 interface Loaded {
@@ -37,10 +39,9 @@ function copy(): { folder: string; packages: string } {
   const packages = join(mkdtempSync(join(tmpdir(), 'load-')), 'node_modules');
   copies.push(dirname(packages));
   const folder = join(packages, 'mooncake-ts');
-  cpSync(installed, folder, { recursive: true });
-  for (const name of readdirSync(dirname(installed))) {
-    if (name !== 'mooncake-ts' && !name.startsWith('.'))
-      symlinkSync(join(dirname(installed), name), join(packages, name));
+  for (const name of ['package.json', 'dist']) cpSync(join(installed, name), join(folder, name), { recursive: true });
+  for (const name of readdirSync(dependencies)) {
+    if (name !== 'mooncake-ts' && !name.startsWith('.')) symlinkSync(join(dependencies, name), join(packages, name));
   }
   return { folder, packages };
 }

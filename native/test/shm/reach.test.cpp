@@ -18,6 +18,7 @@
 
 using namespace mooncake;
 using namespace mooncake::test;
+using namespace mooncake::shmtest;
 
 namespace {
 

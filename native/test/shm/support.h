@@ -10,7 +10,7 @@
 #include <functional>
 #include <future>
 
-namespace mooncake::test {
+namespace mooncake::shmtest {
 
 /** A folder of its own, removed at the end. */
 struct Folder {
@@ -38,8 +38,9 @@ class OwnerProcess {
   ~OwnerProcess();
 
   /** Sends a line, returns the answer's. Commands: "sum ID" (the CRC of a segment), "remove ID" (answers when it is asked
-      for), "removed ID" (answers when it was released), "fill ID SEED", "peek ID" (first byte), "exit". */
+      for), "removed ID MS" (waits so long: whether it was released), "fill ID SEED", "peek ID" (first byte), "exit". */
   std::string ask(const std::string& command);
+  /** Sends a signal; SIGSTOP is waited for. */
   void kill(int signal);
   /** Waits for its end. */
   void join();
@@ -85,4 +86,4 @@ size_t threads();
 /** Lines of /proc/self/maps that name a memfd. */
 size_t memfdMappings();
 
-}  // namespace mooncake::test
+}  // namespace mooncake::shmtest

@@ -105,6 +105,7 @@ class PlainListener {
  public:
   PlainListener();
   u16 port() const { return port_; }
+  int fd() const { return fd_.get(); }
   Plain accept();
 
  private:

@@ -1,6 +1,7 @@
 #include "transport/local/local.h"
 
 #include "transport/copy_pool.h"
+#include "transport/verified_copy.h"
 
 #include <cstring>
 
@@ -11,6 +12,14 @@ namespace {
 /** Bytes that are copied in less time than a thread takes to wake up, and what a piece counts beside its bytes. */
 constexpr u64 INLINE_BYTES = 64 << 10;
 constexpr u64 PIECE_COST = 512;
+
+/** False where it was to be verified and is wrong. Ranges of one record may overlap. */
+bool copyPiece(const Piece& piece, bool verify) {
+  const u8* const from = piece.source->base + piece.remoteOffset;
+  if (verify) return copyVerified(piece.address, from, piece.length);
+  std::memmove(piece.address, from, piece.length);
+  return true;
+}
 
 class LocalLink final : public Link {
  public:
@@ -40,10 +49,15 @@ class LocalLink final : public Link {
     auto& link = *static_cast<LocalLink*>(self);
     auto& slice = *static_cast<Slice*>(item);
     if (link.closed_) return link.events_.settled(slice, {Code::closed, "the engine is closed"}, false);
-    slice.forEach([](const Piece& piece) {
-      std::memmove(piece.address, piece.source->base + piece.remoteOffset, piece.length);
+    const bool verify = slice.batch->verify();
+    Status status;
+    slice.forEach([&](const Piece& piece) {
+      if (copyPiece(piece, verify) || !status.ok()) return;
+      status = {Code::corrupt, std::to_string(piece.length) + " bytes at " + std::to_string(piece.localOffset) +
+                                   " of segment " + std::to_string(piece.local->id) + " are not what was copied there"};
     });
-    link.events_.settled(slice, {}, false);
+    const bool verified = verify && status.ok();
+    link.events_.settled(slice, std::move(status), verified);
   }
 
   CopyPool& copies_;

@@ -17,6 +17,8 @@ constexpr u64 SMALL_BYTES = 64 << 10;
 constexpr u32 SMALL_RECORDS = 64;
 /** Between two looks at whether to go on; what was written is still in the second-level cache when it is summed. */
 constexpr u64 TILE_BYTES = 256 << 10;
+/** Of mapped memory that is verified: the source is still in the first caches when it is summed a second time. */
+constexpr u64 VERIFIED_TILE_BYTES = 16 << 10;
 constexpr u32 NO_SLOT = ~u32{0};
 
 /** Whether the owner acts before our side does. */
@@ -42,14 +44,16 @@ Status allows(const Grant& grant, const Piece& piece, bool write) {
   return {};
 }
 
-/** One run of mapped memory. */
+/** One run of mapped memory. Verified: what was stored has the sum that the source has afterwards, so that it is no mixture of
+    what the source was before and after somebody wrote it. The source is summed again and not the destination, which
+    streaming stores have sent past the caches: that would cost as much as a second copy. */
 Status copyRun(u8* to, const u8* from, u64 length, bool verify, Store store) {
   if (!verify) {
     copyBytes(to, from, length, store);
     return {};
   }
-  const u64 loaded = copyCrc64(to, from, length, 0, Store::cached);
-  return crc64(to, length, 0) == loaded ? Status() : changed(length);
+  const u64 stored = copyCrc64(to, from, length, 0, store);
+  return crc64(from, length, 0) == stored ? Status() : changed(length);
 }
 
 }  // namespace
@@ -238,14 +242,15 @@ Status ShmLink::moveMapped(const Job& job) {
   const Transfer& transfer = *job.transfer;
   // Blocks may be small; it is the batch that passes through the caches.
   const Store store = transfer.slice.batch->bytes() >= streamingThreshold() ? Store::streaming : Store::cached;
+  const u64 tile = transfer.verify ? VERIFIED_TILE_BYTES : TILE_BYTES;
   for (u32 i = job.first; i < job.first + job.count; i++) {
     const Extent& extent = transfer.extents[i];
     u8* const remote = extent.grant->mapping.data() + extent.offset;
-    for (u64 at = 0; at < extent.length; at += TILE_BYTES) {
+    for (u64 at = 0; at < extent.length; at += tile) {
       if (Status status = stopped(job, *extent.grant); !status.ok()) return status;
       u8* const to = (transfer.write ? remote : extent.local) + at;
       const u8* const from = (transfer.write ? extent.local : remote) + at;
-      Status status = copyRun(to, from, std::min(TILE_BYTES, extent.length - at), transfer.verify, store);
+      Status status = copyRun(to, from, std::min(tile, extent.length - at), transfer.verify, store);
       if (!status.ok()) return status;
     }
   }

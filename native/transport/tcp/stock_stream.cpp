@@ -36,15 +36,7 @@ void StockStream::post(Slice& slice) {
     queue_.push_back(&slice);
     if (std::exchange(working_, true)) return;
   }
-  loop().run([self = shared_from_this()] {
-    StockStream& stream = static_cast<StockStream&>(*self);
-    {
-      const Lock lock(stream.mutex_);
-      stream.working_ = false;
-      if (stream.phase_ != Phase::up || stream.failing()) return;
-    }
-    stream.work();
-  });
+  workLater();
 }
 
 void StockStream::cancel(Batch& batch) {
@@ -86,23 +78,40 @@ void StockStream::writable() { work(); }
 
 void StockStream::work() {
   Status status;
-  for (u64 turn = 0; turn < TURN_BYTES; turn += Input::CAPACITY) {
-    if (step_ == Step::none && !next()) break;
-    if (step_ == Step::sending) {
+  bool waiting = false;
+  for (u64 turn = 0; turn < TURN_BYTES && !waiting; turn += Input::CAPACITY) {
+    if (step_ == Step::none && !next()) {
+      waiting = true;
+    } else if (step_ == Step::sending) {
       status = send();
-      if (!status.ok() || step_ == Step::sending) break;
-      continue;
+      waiting = !status.ok() || step_ == Step::sending;
+    } else {
+      status = receive();
+      waiting = !status.ok() || !arrived_;
     }
-    status = receive();
-    if (!status.ok() || !arrived_) break;
   }
   if (status.ok()) {
     const Lock lock(mutex_);
-    if (fd_ && !failing()) wantToWrite(step_ == Step::sending);
+    if (!fd_ || failing()) return;
+    wantToWrite(step_ == Step::sending);
+    // The turn is used up, and no event will come for what has not begun.
+    if (!waiting && !std::exchange(working_, true)) workLater();
     return;
   }
   if (status.code == Code::segment) return breakOff(std::move(status));
   fail(std::move(status));
+}
+
+void StockStream::workLater() {
+  loop().run([self = shared_from_this()] {
+    StockStream& stream = static_cast<StockStream&>(*self);
+    {
+      const Lock lock(stream.mutex_);
+      stream.working_ = false;
+      if (stream.phase_ != Phase::up || stream.failing()) return;
+    }
+    stream.work();
+  });
 }
 
 bool StockStream::next() {

@@ -39,6 +39,8 @@ class StockStream final : public Stream {
 
   // On the loop's thread, without the lock:
   void work();
+  /** From any thread that has set `working_`. */
+  void workLater();
   bool next();
   Status prepare(const Slice& slice);
   void begin();

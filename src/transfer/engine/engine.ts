@@ -216,8 +216,9 @@ export class TransferEngine implements TransferEngineApi {
 
   /** Mooncake's stream does not say which run serves it: where a peer of ours knows an address no more, it is asked. */
   async #explain(peer: OpenPeer, error: unknown): Promise<never> {
-    const doubtful = error instanceof MooncakeError && (error.code === 'ERR_SEGMENT' || error.code === 'ERR_PROTOCOL');
-    if (doubtful && peer.generation !== undefined && !this.#closing) {
+    const code = error instanceof MooncakeError ? error.code : undefined;
+    if (code === 'ERR_PEER') peer.lost();
+    if ((code === 'ERR_SEGMENT' || code === 'ERR_PROTOCOL') && peer.generation !== undefined && !this.#closing) {
       const { metadata } = this.#settings;
       const now = await generationOf(peer.name, metadata, { timeoutMs: EXPLAIN_MS }).catch(() => undefined);
       if (now !== undefined && now !== peer.generation) {

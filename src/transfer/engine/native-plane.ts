@@ -1,4 +1,5 @@
 /** The data plane of the accelerator: its engine object, with promises for its completions and MooncakeErrors for its codes. */
+import { allocateDescriptors, DESCRIPTOR_BYTES, Descriptors } from '../../core/descriptors.js';
 import { errors, MooncakeError } from '../../core/errors.js';
 import { type Addon, type Completion, type Endpoint, NATIVE_CODES, type NativeEngine, OP } from '../../native/addon.js';
 import { onAbort } from '../../pool/abort.js';
@@ -29,10 +30,11 @@ type NativeCode = (typeof NATIVE_CODES)[number];
 const NAMED = 'tcp';
 /** An engine that others can reach keeps its process, as a listening socket of Node's does; the accelerator's do not. */
 const KEEP_ALIVE_MS = 2 ** 30;
+/** Bytes into a record. */
+const LENGTH = 24;
 const NO_GENERATION = '0'.repeat(16);
 
 interface Pending {
-  bytes: number;
   what: string;
   move: Move;
   resolve(report: MoveReport): void;
@@ -139,7 +141,11 @@ export class NativePlane implements DataPlane {
   }
 
   submit(operation: Operation, peer: number, move: Move): TransferBatch {
-    const { descriptors, limits, verify } = move;
+    const { limits, verify } = move;
+    const descriptors = withoutEmpty(move.descriptors);
+    if (descriptors.count === 0) {
+      return { done: Promise.resolve({ bytes: 0, verifiedBytes: 0, milliseconds: 0 }), cancel: () => {} };
+    }
     const what = operation === 'copy' ? 'the copy' : (this.#peers.get(peer) ?? 'the peer');
     const to = operation === 'copy' ? 0 : peer;
     const number = attempt(what, () =>
@@ -147,7 +153,7 @@ export class NativePlane implements DataPlane {
     );
     const cancel = () => this.#engine.cancel(number);
     const done = new Promise<MoveReport>((resolve, reject) => {
-      this.#batches.set(number, { bytes: 0, what, move, resolve, reject });
+      this.#batches.set(number, { what, move, resolve, reject });
     });
     if (!limits.signal) return { done, cancel };
     const forget = onAbort(limits.signal, cancel);
@@ -170,6 +176,26 @@ export class NativePlane implements DataPlane {
     clearInterval(this.#keepAlive);
     return new Promise((resolve) => this.#engine.close(resolve));
   }
+}
+
+/** The records that have bytes: the accelerator takes no others. */
+function withoutEmpty(descriptors: Descriptors): Descriptors {
+  const { records, count } = descriptors;
+  const view = new DataView(records.buffer, records.byteOffset, records.byteLength);
+  const isEmpty = (index: number) => {
+    const at = index * DESCRIPTOR_BYTES + LENGTH;
+    return view.getUint32(at, true) === 0 && view.getUint32(at + 4, true) === 0;
+  };
+  let index = 0;
+  while (index < count && !isEmpty(index)) index++;
+  if (index === count) return descriptors;
+  const kept = Array.from({ length: count }, (_, each) => each).filter((each) => !isEmpty(each));
+  const bytes = allocateDescriptors(kept.length);
+  kept.forEach((each, to) => {
+    const from = each * DESCRIPTOR_BYTES;
+    bytes.set(records.subarray(from, from + DESCRIPTOR_BYTES), (to + 1) * DESCRIPTOR_BYTES);
+  });
+  return new Descriptors(bytes);
 }
 
 /** Runs a call of the addon; its errors by their codes. */

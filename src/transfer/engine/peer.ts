@@ -56,6 +56,11 @@ export class OpenPeer implements EnginePeer {
     return this.#open!.number;
   }
 
+  /** A move has found it gone: links that have given up are of no use when it is there again. */
+  lost(): void {
+    if (this.#open) this.#open.places = '';
+  }
+
   at(address: bigint, length: number): { segment: number; offset: number } {
     const end = address + BigInt(length);
     const found = this.segments.find(

@@ -1,0 +1,133 @@
+#include "engine/chooser.h"
+
+#include "engine/peer.h"
+#include "test/check.h"
+#include "test/engine/fake_link.h"
+
+#include <cmath>
+#include <queue>
+
+using namespace mooncake;
+using namespace mooncake::test;
+
+namespace {
+
+constexpr u64 MIB = 1 << 20;
+using Seconds = std::chrono::duration<double>;
+
+/** Links of given bandwidths in simulated time; each moves its slices one after the other. */
+class Simulation final : public LinkEvents {
+ public:
+  explicit Simulation(const std::vector<double>& bandwidths, u64 window) : real_(bandwidths), moved(bandwidths.size()) {
+    for (size_t i = 0; i < real_.size(); i++) {
+      auto link = std::make_unique<FakeLink>("link" + std::to_string(i), *this);
+      link->number = static_cast<u32>(i);
+      link->can.bandwidth = 1e9;
+      link->can.windowBytes = window;
+      rails.emplace_back("fake", std::move(link));
+    }
+    busyUntil_.resize(real_.size(), now);
+  }
+
+  /** Moves `count` slices as fast as the chooser lets them; how long that took. */
+  double run(Batch& batch, u64 count) {
+    const Clock::time_point began = now;
+    Slice slice;
+    slice.batch = &batch;
+    slice.bytes = MIB;
+    u64 left = count;
+    while (left > 0 || !events_.empty()) {
+      if (left > 0) {
+        const Choice choice = choose(rails, slice, left * MIB);
+        if (choice.verdict == Verdict::post) {
+          const size_t i = static_cast<size_t>(choice.rail - rails.data());
+          choice.rail->meter.posted(MIB, now);
+          busyUntil_[i] = std::max(busyUntil_[i], now) + std::chrono::duration_cast<Clock::duration>(Seconds(MIB / real_[i]));
+          events_.push({busyUntil_[i], i});
+          left--;
+          continue;
+        }
+        REQUIRE(choice.verdict == Verdict::wait && !events_.empty());
+      }
+      const auto [when, i] = events_.top();
+      events_.pop();
+      now = when;
+      moved[i] += MIB;
+      rails[i].meter.settled(MIB, true, now);
+    }
+    return Seconds(now - began).count();
+  }
+
+  void settled(Slice&, Status, bool) override {}
+
+ private:
+  const std::vector<double> real_;
+  std::vector<Clock::time_point> busyUntil_;
+  std::priority_queue<std::pair<Clock::time_point, size_t>, std::vector<std::pair<Clock::time_point, size_t>>, std::greater<>>
+      events_;
+
+ public:
+  std::vector<Rail> rails;
+  std::vector<u64> moved;
+  Clock::time_point now{};
+};
+
+Batch readBatch() { return Batch(1, Op::read, true, Clock::time_point::max(), {}); }
+
+}  // namespace
+
+TEST(chooser, spraysByMeasuredBandwidth) {
+  Simulation links({4e9, 2e9, 1e9, 1e9}, 8 * MIB);
+  Batch batch = readBatch();
+  links.run(batch, 2000);
+  links.moved.assign(4, 0);
+  links.run(batch, 8000);
+  const double expected[] = {4000, 2000, 1000, 1000};
+  for (size_t i = 0; i < 4; i++) {
+    CHECK(std::abs(static_cast<double>(links.moved[i]) / MIB / expected[i] - 1) < 0.1);
+    CHECK(std::abs(links.rails[i].meter.bandwidth() / (expected[i] * 1e6) - 1) < 0.1);
+  }
+}
+
+TEST(chooser, aSlowLinkDoesNotHoldUpABatch) {
+  Simulation links({1e9, 1e7}, 4 * MIB);
+  Batch batch = readBatch();
+  // The slow one is measured first.
+  links.run(batch, 200);
+  const double fastAlone = 32 * MIB / 1e9;
+  for (int i = 0; i < 20; i++) CHECK(links.run(batch, 32) < fastAlone * 1.1);
+}
+
+TEST(chooser, followsALinkThatBecomesSlow) {
+  Meter meter(1e9);
+  Clock::time_point now{};
+  const auto move = [&](double bandwidth) {
+    meter.posted(MIB, now);
+    now += std::chrono::duration_cast<Clock::duration>(Seconds(MIB / bandwidth));
+    meter.settled(MIB, true, now);
+  };
+  for (int i = 0; i < 20; i++) move(1e8);
+  CHECK(std::abs(meter.bandwidth() / 1e8 - 1) < 0.05);
+  // Queued slices: the same bandwidth, whatever each of them waited for.
+  for (int i = 0; i < 64; i++) meter.posted(MIB, now);
+  for (int i = 0; i < 64; i++) {
+    now += std::chrono::duration_cast<Clock::duration>(Seconds(MIB / 1e8));
+    meter.settled(MIB, true, now);
+  }
+  CHECK(std::abs(meter.bandwidth() / 1e8 - 1) < 0.05);
+  CHECK(meter.inFlight() == 0);
+}
+
+TEST(chooser, smallOrFailedSlicesSayNothingAboutBandwidth) {
+  Meter meter(1e9);
+  Clock::time_point now{};
+  for (int i = 0; i < 1000; i++) {
+    meter.posted(4096, now);
+    now += std::chrono::milliseconds(1);
+    meter.settled(4096, true, now);
+    meter.posted(MIB, now);
+    now += std::chrono::microseconds(1);
+    meter.settled(MIB, false, now);
+  }
+  CHECK(meter.bandwidth() == 1e9);
+}

@@ -1,0 +1,150 @@
+/**
+ * Frames of coro_rpc: 20 bytes of header and a body before a request, 16 and a body before an answer. No preamble, no
+ * negotiation; the attachment that the header provides for is never used by Mooncake and is read over.
+ *
+ *   request   magic u8 = 0x15, version u8 = 0, encoding u8 = 0 (struct_pack), type u8, sequence u32, function u32,
+ *             body length u32, attachment length u32
+ *   answer    magic u8 = 0x15, version u8 = 0, error u8, type u8, sequence u32, body length u32, attachment length u32
+ *
+ * Source: coro_rpc's protocol header and the stock binaries.
+ */
+import { errors } from '../core/errors.js';
+
+export const MAGIC = 0x15;
+export const REQUEST_BYTES = 20;
+export const ANSWER_BYTES = 16;
+
+/** Errors of the protocol itself; the body of such an answer is a string. */
+export const RPC_ERROR = {
+  ok: 0,
+  io: 1,
+  notConnected: 2,
+  timedOut: 3,
+  invalidArguments: 4,
+  cancelled: 9,
+  exception: 10,
+  notRegistered: 11,
+  protocol: 12,
+  version: 13,
+  tooLarge: 14,
+} as const;
+
+/** Room that is made for a frame when its first bytes come, if it is as large. */
+const FIRST_BYTES = 64 * 1024;
+
+export interface Frame {
+  sequence: number;
+  /** The function's id in a request, the error in an answer. */
+  word: number;
+  /** A view of what was received; nobody else writes it. */
+  body: Uint8Array;
+}
+
+export function requestHeader(sequence: number, id: number, bodyBytes: number): Buffer {
+  const out = Buffer.alloc(REQUEST_BYTES);
+  out[0] = MAGIC;
+  out.writeUInt32LE(sequence, 4);
+  out.writeUInt32LE(id, 8);
+  out.writeUInt32LE(bodyBytes, 12);
+  return out;
+}
+
+export function answerHeader(sequence: number, error: number, bodyBytes: number): Buffer {
+  const out = Buffer.alloc(ANSWER_BYTES);
+  out[0] = MAGIC;
+  out[2] = error;
+  out.writeUInt32LE(sequence, 4);
+  out.writeUInt32LE(bodyBytes, 8);
+  return out;
+}
+
+/** Takes one direction of a connection apart, however its bytes are cut. */
+export class FrameReader {
+  readonly #request: boolean;
+  readonly #headerBytes: number;
+  readonly #maxBytes: number;
+  readonly #sink: (frame: Frame) => void;
+  /** What has come of a frame that is not whole yet: `#filled` bytes of `#partial`, which goes with the frame. */
+  #partial: Uint8Array = new Uint8Array(0);
+  #filled = 0;
+
+  /** `maxBytes`: longest body and attachment. `sink` is called once per frame, in order. */
+  constructor(direction: 'request' | 'answer', maxBytes: number, sink: (frame: Frame) => void) {
+    this.#request = direction === 'request';
+    this.#headerBytes = this.#request ? REQUEST_BYTES : ANSWER_BYTES;
+    this.#maxBytes = maxBytes;
+    this.#sink = sink;
+  }
+
+  /** Throws ERR_PROTOCOL for what is no frame: the connection is of no use then. */
+  push(chunk: Uint8Array): void {
+    let at = 0;
+    if (this.#filled > 0) {
+      at = this.#gather(chunk);
+      if (this.#filled > 0) return;
+    }
+    while (at < chunk.length) {
+      const size = this.#size(chunk, at);
+      if (size === undefined || at + size > chunk.length) {
+        this.#keep(chunk.subarray(at), size ?? this.#headerBytes);
+        return;
+      }
+      this.#take(chunk.subarray(at, at + size));
+      at += size;
+    }
+  }
+
+  /** Completes the frame that is being gathered; how many bytes of the chunk it took. */
+  #gather(chunk: Uint8Array): number {
+    let at = 0;
+    for (;;) {
+      const size = this.#size(this.#partial.subarray(0, this.#filled), 0);
+      const wanted = (size ?? this.#headerBytes) - this.#filled;
+      if (wanted === 0) {
+        const frame = this.#partial.subarray(0, this.#filled);
+        this.#filled = 0;
+        this.#partial = new Uint8Array(0);
+        this.#take(frame);
+        return at;
+      }
+      if (at === chunk.length) return at;
+      const piece = chunk.subarray(at, at + wanted);
+      this.#keep(piece, this.#filled + wanted);
+      at += piece.length;
+    }
+  }
+
+  /** Room grows with what arrives, not with what a header promises. */
+  #keep(bytes: Uint8Array, wanted: number): void {
+    const needed = this.#filled + bytes.length;
+    if (needed > this.#partial.length) {
+      const larger = new Uint8Array(Math.max(needed, Math.min(wanted, Math.max(FIRST_BYTES, 2 * needed))));
+      larger.set(this.#partial.subarray(0, this.#filled));
+      this.#partial = larger;
+    }
+    this.#partial.set(bytes, this.#filled);
+    this.#filled = needed;
+  }
+
+  /** Bytes of the frame that begins there; undefined where its header is not whole. */
+  #size(bytes: Uint8Array, at: number): number | undefined {
+    if (at < bytes.length && bytes[at] !== MAGIC) throw errors.protocol('a frame with another magic', bytes[at]);
+    if (bytes.length - at < this.#headerBytes) return undefined;
+    if (bytes[at + 1] !== 0) throw errors.protocol('a frame of another version', bytes[at + 1]);
+    if (this.#request && bytes[at + 2] !== 0) throw errors.protocol('a frame of another encoding', bytes[at + 2]);
+    const view = new DataView(bytes.buffer, bytes.byteOffset + at, this.#headerBytes);
+    const length = view.getUint32(this.#headerBytes - 8, true) + view.getUint32(this.#headerBytes - 4, true);
+    if (length > this.#maxBytes) throw errors.protocol(`a frame over ${this.#maxBytes} bytes`, length);
+    return this.#headerBytes + length;
+  }
+
+  #take(frame: Uint8Array): void {
+    const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
+    const length = view.getUint32(this.#headerBytes - 8, true);
+    this.#sink({
+      sequence: view.getUint32(4, true),
+      word: this.#request ? view.getUint32(8, true) : frame[2],
+      body: frame.subarray(this.#headerBytes, this.#headerBytes + length),
+    });
+  }
+}
