@@ -316,7 +316,7 @@ TEST(shmFaults, nonsense) {
   shm::Fd descriptor;
   CHECK(peer.next(message, descriptor) == shm::Channel::Got::message && message.type == shm::MessageType::hello);
   for (const shm::WirePiece piece : {shm::WirePiece{owner.shared.id, 0, 1 << 20, 1}, shm::WirePiece{12345, 0, 0, 1},
-                                     shm::WirePiece{owner.shared.id, 0, 1, ~u64{0} - 1}}) {
+                                     shm::WirePiece{owner.shared.id, 0, ~u64{0} - 1, 1}}) {
     shm::Message sum;
     sum.type = shm::MessageType::sum;
     sum.pieces = {piece};

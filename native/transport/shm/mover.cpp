@@ -6,6 +6,8 @@
 #include "transport/copy_pool.h"
 #include "transport/shm/vm.h"
 
+#include <poll.h>
+
 #include <algorithm>
 
 namespace mooncake::shm {
@@ -281,7 +283,10 @@ Status ShmLink::moveVm(Job& job) {
       for (u32 i = from; i < next; i++) job.ours = crc64(transfer.extents[i].local, transfer.extents[i].length, job.ours);
     };
     if (transfer.verify && transfer.write) sum();
+    // The number of a process that ended may be another's by now.
+    if (!connected()) return {Code::peer, "the peer has gone (" + path_ + ")"};
     Status status = moveProcess(pid_, transfer.write, local, remote);
+    if (status.ok() && !transfer.write && !connected()) return {Code::peer, "the peer has gone (" + path_ + ")"};
     if (status.code == Code::notSupported && vm_.exchange(false)) loop_->post([this] { forgetVm(); });
     if (!status.ok()) return status;
     if (transfer.verify && !transfer.write) sum();
@@ -305,6 +310,11 @@ Status ShmLink::moveStaged(Job& job) {
     slot += extent.length;
   }
   return {};
+}
+
+bool ShmLink::connected() const {
+  pollfd end{channel_.fd(), 0, 0};
+  return ::poll(&end, 1, 0) <= 0;
 }
 
 Status ShmLink::compare(const Job& job) const {
@@ -420,7 +430,8 @@ void ShmLink::sweep() {
   const Status aborted(Code::aborted, "the batch was cancelled");
   for (auto at = pending_.begin(); at != pending_.end();) {
     Job& job = *at->second;
-    if (!job.transfer->cancelled) {
+    // The owner may be about to write: then it is over when the owner says so, or the connection ends.
+    if (!job.transfer->cancelled || (job.reach == Reach::staged && job.transfer->write)) {
       ++at;
       continue;
     }
