@@ -174,11 +174,10 @@ TEST(shmAbuse, memoryThatOutlivesItsSegment) {
   char answer = 0;
   CHECK(::read(ready[0], &answer, 1) == 1 && answer == 'y');
   ::kill(child, SIGSTOP);
+  ::waitpid(child, nullptr, WUNTRACED);
   const std::string id = std::to_string(owner.shared.id);
   owner.ask("remove " + id);
-  const std::string removed = owner.ask("removed " + id + " 2000");
-  std::fprintf(stderr, "[%s]\n", removed.c_str());
-  CHECK(removed == "no");
+  CHECK(owner.ask("removed " + id + " 2000") == "no");
   ::kill(child, SIGCONT);
   CHECK(owner.ask("removed " + id + " 10000") == "yes");
   ::kill(child, SIGKILL);
