@@ -43,6 +43,12 @@ export const LANES = {
     install: ['--ignore-scripts'],
     setup: 'test/edge/support/prepare.mjs',
   },
+  faults: {
+    ci: true,
+    setup: 'test/faults/setup.mjs',
+    folders: ['test/faults'],
+    dependencies: ['uvu', 'fast-check'],
+  },
   fuzz: { ci: true, run: 'scripts/native-fuzz.mjs' },
   native: { ci: true, run: 'scripts/native-test.mjs' },
   release: { ci: true, run: 'scripts/native-release.mjs' },
