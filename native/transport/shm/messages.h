@@ -89,6 +89,8 @@ struct WorkBody {
 constexpr u32 WORK_WRITE = 1;
 /** The CRC is wanted. */
 constexpr u32 WORK_SUM = 2;
+/** Of a stage that writes: the batch is larger than the caches. */
+constexpr u32 WORK_STREAM = 4;
 
 struct WirePiece {
   u32 segment = 0;

@@ -44,6 +44,11 @@ Status allows(const Grant& grant, const Piece& piece, bool write) {
   return {};
 }
 
+/** Blocks may be small; it is the batch that passes through the caches. */
+Store storeFor(const Transfer& transfer) {
+  return transfer.slice.batch->bytes() >= streamingThreshold() ? Store::streaming : Store::cached;
+}
+
 /** One run of mapped memory. Verified: what was stored has the sum that the source has afterwards, so that it is no mixture of
     what the source was before and after somebody wrote it. The source is summed again and not the destination, which
     streaming stores have sent past the caches: that would cost as much as a second copy. */
@@ -240,8 +245,7 @@ Status ShmLink::stopped(const Job& job, const Grant& grant) const {
 
 Status ShmLink::moveMapped(const Job& job) {
   const Transfer& transfer = *job.transfer;
-  // Blocks may be small; it is the batch that passes through the caches.
-  const Store store = transfer.slice.batch->bytes() >= streamingThreshold() ? Store::streaming : Store::cached;
+  const Store store = storeFor(transfer);
   const u64 tile = transfer.verify ? VERIFIED_TILE_BYTES : TILE_BYTES;
   for (u32 i = job.first; i < job.first + job.count; i++) {
     const Extent& extent = transfer.extents[i];
@@ -291,6 +295,7 @@ Status ShmLink::moveVm(Job& job) {
 
 Status ShmLink::moveStaged(Job& job) {
   const Transfer& transfer = *job.transfer;
+  const Store store = transfer.write ? Store::cached : storeFor(transfer);
   u8* slot = ring_.data() + u64{job.slot} * SLOT_BYTES;
   for (u32 i = job.first; i < job.first + job.count; i++) {
     const Extent& extent = transfer.extents[i];
@@ -298,9 +303,9 @@ Status ShmLink::moveStaged(Job& job) {
     u8* const to = transfer.write ? slot : extent.local;
     const u8* const from = transfer.write ? extent.local : slot;
     if (transfer.verify) {
-      job.ours = copyCrc64(to, from, extent.length, job.ours, Store::cached);
+      job.ours = copyCrc64(to, from, extent.length, job.ours, store);
     } else {
-      copyBytes(to, from, extent.length, Store::cached);
+      copyBytes(to, from, extent.length, store);
     }
     slot += extent.length;
   }
@@ -378,7 +383,10 @@ void ShmLink::request(Job& job) {
   Message message;
   message.type = staged ? MessageType::stage : MessageType::sum;
   message.token = job.token = nextNumber_++;
-  if (staged) message.work = {job.slot, (transfer.write ? WORK_WRITE : 0) | (transfer.verify ? WORK_SUM : 0)};
+  if (staged) {
+    message.work = {job.slot, (transfer.write ? WORK_WRITE : 0) | (transfer.verify ? WORK_SUM : 0) |
+                                  (storeFor(transfer) == Store::streaming ? WORK_STREAM : 0)};
+  }
   message.pieces.reserve(job.count);
   for (u32 i = job.first; i < job.first + job.count; i++) {
     const Extent& extent = transfer.extents[i];

@@ -246,6 +246,7 @@ Status Server::move(const Work& work, u64& crc) {
   const bool stage = work.request.type == MessageType::stage;
   const bool write = stage && (work.request.work.flags & WORK_WRITE) != 0;
   const bool sum = (work.request.work.flags & WORK_SUM) != 0;
+  const Store store = write && (work.request.work.flags & WORK_STREAM) != 0 ? Store::streaming : Store::cached;
   u8* at = stage ? work.ring->data() + u64{work.request.work.slot} * work.shape.slotBytes : nullptr;
   SegmentRef hold;
   for (const WirePiece& piece : work.request.pieces) {
@@ -262,9 +263,9 @@ Status Server::move(const Work& work, u64& crc) {
     u8* const to = write ? memory : at;
     const u8* const from = write ? at : memory;
     if (sum) {
-      crc = copyCrc64(to, from, piece.length, crc, Store::cached);
+      crc = copyCrc64(to, from, piece.length, crc, store);
     } else {
-      copyBytes(to, from, piece.length, Store::cached);
+      copyBytes(to, from, piece.length, store);
     }
     at += piece.length;
   }

@@ -100,7 +100,7 @@ struct Transfer {
 };
 
 /** Bytes of a staged job, at most: a slot of the ring. */
-constexpr u32 SLOT_BYTES = 256 << 10;
+constexpr u32 SLOT_BYTES = 512 << 10;
 constexpr u32 SLOTS = 16;
 
 }  // namespace mooncake::shm
