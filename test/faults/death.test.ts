@@ -24,7 +24,7 @@ const ways = accelerated ? WAYS : [{ transports: ['tcp'], native: false }];
 async function traffic(
   engine: TransferEngine,
   child: Child,
-  { stop = () => false, timeoutMs = 120_000 } = {},
+  { stop = (): boolean => false, timeoutMs = 120_000 } = {},
 ): Promise<unknown> {
   const peer = await engine.open(child.name);
   const [read, write] = [await engine.allocate(SIZE), await engine.register(placed(SIZE, 2))];
