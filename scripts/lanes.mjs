@@ -13,6 +13,7 @@ const FILE_TIMEOUT = 10 * 60_000;
  * ci: part of CI's list. check: an npm command that passes or fails as a whole, instead of test files.
  * run: a module whose default export runs the lane by itself and returns its counts, or {skip, enable}.
  * folders: where its test files are. dependencies: dev dependencies of the project that its tests import.
+ * parallel: test files at the same time, 2 by default.
  * extra: a folder with a package.json of the lane's own (heavy peers and run-times). install: more npm install options.
  * setup: a module whose default export prepares the lane and returns {env}, or {skip, enable} where it cannot run.
  */
@@ -50,6 +51,7 @@ export const LANES = {
     dependencies: ['uvu', 'fast-check'],
   },
   fuzz: { ci: true, run: 'scripts/native-fuzz.mjs' },
+  interop: { ci: true, setup: 'test/interop/setup.mjs', folders: ['test/interop'], dependencies: ['uvu'], parallel: 1 },
   native: { ci: true, run: 'scripts/native-test.mjs' },
   release: { ci: true, run: 'scripts/native-release.mjs' },
   sanitize: { ci: true, run: 'scripts/native-sanitize.mjs' },

@@ -1,5 +1,9 @@
 // EngineObject's part about segments.
+#include "binding/buffer.h"
 #include "binding/engine.h"
+#include "memory/process.h"
+
+#include <unistd.h>
 
 namespace mooncake::binding {
 
@@ -26,12 +30,8 @@ Napi::Value EngineObject::allocate(Info info) {
   if (refused(info)) return {};
   const Expected<Allocation> made = engine_->allocate(length, options);
   if (!made.ok()) return refuse(env, made.status);
-  auto* const owner = new std::shared_ptr<Mapping>(made.value.mapping);
-  const Napi::ArrayBuffer memory = Napi::ArrayBuffer::New(
-      env, (*owner)->base(), length,
-      [](Napi::BasicEnv, void*, std::shared_ptr<Mapping>* kept) { delete kept; }, owner);
+  const Napi::Value memory = bufferOver(env, made.value.mapping, length);
   if (env.IsExceptionPending()) {
-    delete owner;
     static_cast<void>(engine_->memory().remove(made.value.id, {}));
     return {};
   }
@@ -47,7 +47,11 @@ Expected<u32> EngineObject::add(u64 base, u64 length, bool writable) {
   segment.base = reinterpret_cast<u8*>(base);
   segment.length = length;
   segment.writable = writable;
-  return engine_->memory().add(std::move(segment), {});
+  if (Status status = shareProcessMemory(segment); !status.ok()) return status;
+  const int fd = segment.fd;
+  Expected<u32> id = engine_->memory().add(std::move(segment), {});
+  if (!id.ok() && fd >= 0) ::close(fd);
+  return id;
 }
 
 Napi::Value EngineObject::registerView(Info info) {

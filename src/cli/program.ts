@@ -5,6 +5,7 @@ import { MooncakeError } from '../core/errors.js';
 import { addBench } from './bench.js';
 import { addDoctor } from './doctor.js';
 import { addHash } from './hash.js';
+import { addMaster } from './master.js';
 import { addMetadata } from './metadata.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
@@ -24,6 +25,7 @@ export async function program(argv: string[]): Promise<void> {
   addReplay(root);
   addBench(root);
   addDoctor(root);
+  addMaster(root);
   addMetadata(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.

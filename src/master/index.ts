@@ -1,9 +1,10 @@
 /** mooncake-ts/master: the store's metadata service. */
 export { type ErrorCode, MooncakeError } from '../core/errors.js';
 export { type Key, Keys } from '../core/keys.js';
-export { MooncakeMaster } from '../planned.js';
+
 export { MetadataServer, type MetadataServerOptions, MetadataTable } from '../transfer/metadata/server.js';
 export type * from './api.js';
 export type { AllocationStrategy, MetadataOptions, TenantPolicy } from './options.js';
+export { type MasterEvent, MooncakeMaster, type MooncakeMasterOptions } from './server/master.js';
 export { MetadataService } from './service.js';
 export { STATUS } from './status.js';

@@ -316,6 +316,12 @@ export type ExpectedValue<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: number };
 
+export const success = <T>(value: T): ExpectedValue<T> => ({ ok: true, value });
+export const failure = (error: number): ExpectedValue<never> => ({ ok: false, error });
+/** Of a call that answers nothing but whether it succeeded. */
+export const verdict = (status: number): ExpectedValue<undefined> =>
+  status === 0 ? success(undefined) : failure(status);
+
 /** tl::expected<T, ErrorCode>. */
 export function expected<T>(item: Type<T>): Type<ExpectedValue<T>> {
   return {
@@ -388,56 +394,3 @@ export function struct<F extends Record<string, Shape>>(fields: F): Type<StructV
     },
   };
 }
-
-/** Strings of one message, packed: text `i` is `bytes[offsets[i]]` up to `bytes[offsets[i + 1]]`. */
-export interface Packed {
-  readonly bytes: Uint8Array;
-  /** One more than there are strings. */
-  readonly offsets: Uint32Array;
-}
-
-/** vector<string> without an object per string: the keys of a batch. Empty strings are possible. */
-export const packed: Type<Packed> = {
-  literal: join(0x84, STRING),
-  least: 1,
-  measure({ offsets }, into) {
-    const count = offsets.length - 1;
-    into.bytes += offsets[count];
-    into.lengths += count + 1;
-    let largest = Math.max(into.largest, count);
-    for (let i = 0; i < count; i++) largest = Math.max(largest, offsets[i + 1] - offsets[i]);
-    into.largest = largest;
-  },
-  write(value, writer) {
-    const count = value.offsets.length - 1;
-    writer.length(count);
-    for (let i = 0; i < count; i++) {
-      const start = value.offsets[i];
-      const size = value.offsets[i + 1] - start;
-      writer.length(size);
-      writer.bytes.set(value.bytes.subarray(start, start + size), writer.at);
-      writer.at += size;
-    }
-  },
-  read(reader) {
-    const count = reader.length(1);
-    const offsets = new Uint32Array(count + 1);
-    const start = reader.at;
-    // Every length prefix takes its width, so what is left of the message bounds the bytes of all strings.
-    for (let i = 0; i < count; i++) {
-      const size = reader.length(1);
-      offsets[i + 1] = offsets[i] + size;
-      reader.take(size);
-    }
-    const out = new Uint8Array(offsets[count]);
-    const prefix = 1 << reader.width;
-    let at = start;
-    for (let i = 0; i < count; i++) {
-      at += prefix;
-      const size = offsets[i + 1] - offsets[i];
-      out.set(reader.bytes.subarray(at, at + size), offsets[i]);
-      at += size;
-    }
-    return { bytes: out, offsets };
-  },
-};

@@ -1,5 +1,4 @@
 import { MooncakeError, MooncakeStore } from 'mooncake-ts';
-import { MooncakeMaster } from 'mooncake-ts/master';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 
@@ -8,7 +7,6 @@ const refused = (name: string) => (error: unknown) =>
 
 test('what is promised for later says so when it is used, not when it is imported', () => {
   assert.throws(() => MooncakeStore.connect(), refused('MooncakeStore.connect'));
-  assert.throws(() => new MooncakeMaster(), refused('MooncakeMaster'));
 });
 
 test.run();

@@ -1,7 +1,7 @@
 // Which memory may be registered: what may move away is refused, and finding that out changes nothing.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { create, PLANES } from './engine-support.js';
+import { create, PLANES } from '../support/engines.js';
 import { rejects } from './support.js';
 
 for (const plane of PLANES) {

