@@ -89,10 +89,11 @@ function calls(work: Case, path: string, memory: Uint8Array): number | undefined
   } catch {
     return undefined;
   }
+  const read = work.direction === 'read';
   const start = performance.now();
   places(work).forEach((place, index) => {
     const at = [index * work.block, work.block, place * work.block] as const;
-    if (work.direction === 'read') readSync(descriptor, memory, ...at);
+    if (read) readSync(descriptor, memory, ...at);
     else writeSync(descriptor, memory, ...at);
   });
   const elapsed = performance.now() - start;

@@ -24,14 +24,14 @@ const ways = accelerated ? WAYS : [{ transports: ['tcp'], native: false }];
 async function traffic(
   engine: TransferEngine,
   child: Child,
-  { stop, timeoutMs = 120_000 }: { stop?: () => boolean; timeoutMs?: number } = {},
+  { stop = (): boolean => false, timeoutMs = 120_000 } = {},
 ): Promise<unknown> {
   const peer = await engine.open(child.name);
   const [read, write] = [await engine.allocate(SIZE), await engine.register(placed(SIZE, 2))];
   const [allocated, registered] = peer.segments;
   const limits = { timeoutMs };
   for (;;) {
-    if (stop?.()) return undefined;
+    if (stop()) return undefined;
     await Promise.all([
       engine.read(peer, one(allocated.id, 0, read.id, 0, SIZE), limits),
       engine.write(peer, one(write.id, 0, registered.id, 0, SIZE), limits),
