@@ -8,6 +8,7 @@
 
 #include <sys/random.h>
 
+#include <condition_variable>
 #include <random>
 
 namespace mooncake {
@@ -64,6 +65,9 @@ struct Engine::Impl {
   u32 nextPeer = 0;
   std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> onHandshake;
   bool closed = false;
+  /** Peers that are being closed by `closePeer`: their links still use the transports. */
+  u32 closingPeers = 0;
+  std::condition_variable peersClosed;
 
   std::mutex probing;
   std::vector<std::pair<std::string, Probe>> probed;
@@ -234,8 +238,12 @@ void Engine::closePeer(u32 peer) {
     if (peer == 0 || at == impl_->peers.end()) return;
     found = std::move(at->second);
     impl_->peers.erase(at);
+    impl_->closingPeers++;
   }
   found->close({Code::closed, "peer " + found->peer().name() + " was closed"});
+  const std::lock_guard lock(impl_->mutex);
+  // Told under the lock: `close` may let the engine go as soon as it sees the count.
+  if (--impl_->closingPeers == 0) impl_->peersClosed.notify_all();
 }
 
 Expected<u64> Engine::submit(BatchSpec spec, BatchDone done) {
@@ -293,6 +301,10 @@ void Engine::close() {
     peers.swap(impl_->peers);
   }
   for (const auto& [number, peer] : peers) peer->close({Code::closed, "the engine was closed"});
+  {
+    std::unique_lock lock(impl_->mutex);
+    impl_->peersClosed.wait(lock, [this] { return impl_->closingPeers == 0; });
+  }
   for (const auto& transport : impl_->transports) transport->close();
   impl_->keeper.close();
   impl_->copies.close();

@@ -91,20 +91,6 @@ TEST(shmAbuse, descriptorsWithoutAMessage) {
   CHECK(count() == before);
 }
 
-TEST(shmAbuse, sumsThatOverflow) {
-  const Folder folder;
-  OwnerProcess owner(in(folder));
-  REQUIRE(owner.ready);
-  RawPeer peer(owner);
-  REQUIRE(peer.greet(owner.generation));
-  // The pieces have 2^64 + 1 bytes together: few, for whoever adds them up without looking.
-  shm::Message sum;
-  sum.type = shm::MessageType::sum;
-  sum.pieces = {{owner.shared.id, 0, 0, LENGTH}, {owner.shared.id, 0, 0, ~u64{0} - LENGTH + 2}};
-  CHECK(peer.channel.send(sum).ok());
-  CHECK(peer.hungUp());
-}
-
 TEST(shmAbuse, strangersWhoSayNothing) {
   const Folder folder;
   OwnerProcess owner(in(folder));

@@ -20,13 +20,11 @@ namespace {
 
 constexpr u32 MAX_CLIENTS = 4096;
 constexpr u32 MAX_GRANTS = 1 << 16;
-/** Sums and stages of one client at once; its window is far below. */
+/** Stages of one client at once; its window is far below. */
 constexpr u32 MAX_WORKING = 1024;
 constexpr u32 MAX_SLOTS = 1024;
 constexpr u32 MAX_SLOT_BYTES = 16 << 20;
 constexpr u64 MAX_RING_BYTES = 64 << 20;
-/** Of one sum: more would keep a copy thread from what others ask for. A grantee's are of 1 MiB. */
-constexpr u64 MAX_SUM_BYTES = 64 << 20;
 /** To say hello. */
 constexpr u32 GREETING_MILLISECONDS = 3000;
 /** Connections and messages that are taken in one go, so that nobody keeps the thread. */
@@ -146,7 +144,6 @@ Status Server::handle(Client& client, Message& message, Fd descriptor) {
     case MessageType::grantRequest: return grant(client, message);
     case MessageType::released: client.grants.erase(message.token); return {};
     case MessageType::ring: return attachRing(client, message, descriptor);
-    case MessageType::sum:
     case MessageType::stage: return begin(client, message);
     case MessageType::ping: {
       Message pong;
@@ -223,19 +220,17 @@ Status Server::attachRing(Client& client, const Message& message, const Fd& desc
 }
 
 Status Server::begin(Client& client, Message& message) {
-  const bool stage = message.type == MessageType::stage;
-  if (stage && (!client.ring || message.work.slot >= client.shape.slots)) {
+  if (!client.ring || message.work.slot >= client.shape.slots) {
     return {Code::protocol, "slot " + std::to_string(message.work.slot) + " of no ring"};
   }
   if (client.working >= MAX_WORKING) return {Code::protocol, "more than " + std::to_string(MAX_WORKING) + " requests at once"};
   u64 bytes = 0;
   for (const WirePiece& piece : message.pieces) {
-    const u64 most = stage ? client.shape.slotBytes : MAX_SUM_BYTES;
-    if (piece.length > most - bytes) return {Code::protocol, "more than " + std::to_string(most) + " bytes in one request"};
+    if (piece.length > client.shape.slotBytes - bytes) return {Code::protocol, "more bytes than a slot has"};
     bytes += piece.length;
   }
   client.working++;
-  auto* const work = new Work{client.id, std::move(message), stage ? client.ring : nullptr, client.shape, client.gone, {}};
+  auto* const work = new Work{client.id, std::move(message), client.ring, client.shape, client.gone, {}};
   {
     const std::lock_guard lock(mutex_);
     working_++;
@@ -257,10 +252,10 @@ void Server::perform(Work& work) {
 }
 
 Status Server::move(const Work& work, u64& crc) {
-  const bool stage = work.request.type == MessageType::stage;
-  const bool write = stage && (work.request.work.flags & WORK_WRITE) != 0;
+  const bool write = (work.request.work.flags & WORK_WRITE) != 0;
   const bool sum = (work.request.work.flags & WORK_SUM) != 0;
-  u8* at = stage ? work.ring->data() + u64{work.request.work.slot} * work.shape.slotBytes : nullptr;
+  const Store store = write && (work.request.work.flags & WORK_STREAM) != 0 ? Store::streaming : Store::cached;
+  u8* at = work.ring->data() + u64{work.request.work.slot} * work.shape.slotBytes;
   SegmentRef hold;
   for (const WirePiece& piece : work.request.pieces) {
     // Whoever asked may have written the same memory in another way since.
@@ -271,16 +266,12 @@ Status Server::move(const Work& work, u64& crc) {
       return {Code::segment, ""};
     }
     u8* const memory = hold->base + piece.offset;
-    if (!stage) {
-      crc = crc64(memory, piece.length, crc);
-      continue;
-    }
     u8* const to = write ? memory : at;
     const u8* const from = write ? at : memory;
     if (sum) {
-      crc = copyCrc64(to, from, piece.length, crc, Store::cached);
+      crc = copyCrc64(to, from, piece.length, crc, store);
     } else {
-      copyBytes(to, from, piece.length, Store::cached);
+      copyBytes(to, from, piece.length, store);
     }
     at += piece.length;
   }

@@ -49,7 +49,7 @@ class Server {
     std::shared_ptr<std::atomic<bool>> gone = std::make_shared<std::atomic<bool>>(false);
   };
 
-  /** A sum or stage on its way through a copy thread. */
+  /** A stage on its way through a copy thread. */
   struct Work {
     u64 client = 0;
     Message request;
