@@ -157,6 +157,7 @@ TEST(shmFaults, granteeKilled) {
   }
   // The grantee holds the segment while it lives (it is stopped), and no longer.
   ::kill(child, SIGSTOP);
+  ::waitpid(child, nullptr, WUNTRACED);
   owner.ask("remove " + std::to_string(owner.foreign.id));
   CHECK(owner.ask("removed " + std::to_string(owner.foreign.id) + " 1500") == "no");
   ::kill(child, SIGKILL);
