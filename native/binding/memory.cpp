@@ -23,18 +23,20 @@ Napi::Value EngineObject::allocate(Info info) {
     options.numaNode = static_cast<int>(arguments.property(given, "numaNode", 0, 1023));
   }
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   const Expected<Allocation> made = engine_->allocate(length, options);
   if (!made.ok()) return refuse(env, made.status);
-  auto* const owner = new std::shared_ptr<Mapping>(made.value.mapping);
-  const Napi::ArrayBuffer memory = Napi::ArrayBuffer::New(
-      env, (*owner)->base(), length,
-      [](Napi::BasicEnv, void*, std::shared_ptr<Mapping>* kept) { delete kept; }, owner);
-  if (env.IsExceptionPending()) {
-    delete owner;
+  auto owner = std::make_unique<std::shared_ptr<Mapping>>(made.value.mapping);
+  Napi::ArrayBuffer memory;
+  try {
+    memory = Napi::ArrayBuffer::New(
+        env, (*owner)->base(), length,
+        [](Napi::BasicEnv, void*, std::shared_ptr<Mapping>* kept) { delete kept; }, owner.get());
+  } catch (const Napi::Error&) {
     static_cast<void>(engine_->memory().remove(made.value.id, {}));
-    return {};
+    throw;
   }
+  static_cast<void>(owner.release());
   Napi::Object result = Napi::Object::New(env);
   result.Set("id", made.value.id);
   result.Set("memory", memory);
@@ -56,7 +58,7 @@ Napi::Value EngineObject::registerView(Info info) {
   Napi::Uint8Array view = arguments.view(0, "view");
   const bool writable = arguments.flag(1, "writable");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   u8* const base = view.Data();
   const Expected<u32> id = add(reinterpret_cast<u64>(base), view.ByteLength(), writable);
   if (!id.ok()) return refuse(env, id.status);
@@ -73,7 +75,7 @@ Napi::Value EngineObject::registerAddress(Info info) {
   const u64 length = arguments.count(1, "length");
   const bool writable = arguments.flag(2, "writable");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   const Expected<u32> id = add(base, length, writable);
   if (!id.ok()) return refuse(info.Env(), id.status);
   Napi::Object result = Napi::Object::New(info.Env());
@@ -88,7 +90,7 @@ Napi::Value EngineObject::openFile(Info info) {
   const u64 length = arguments.count(1, "length");
   const bool writable = arguments.flag(2, "writable");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   const Expected<u32> id = engine_->openFile(path, length, writable);
   if (!id.ok()) return refuse(env, id.status);
   Napi::Object result = Napi::Object::New(env);
@@ -103,15 +105,12 @@ Napi::Value EngineObject::unregister(Info info) {
   const u32 id = static_cast<u32>(arguments.count(0, "id", UINT32_MAX));
   const Napi::Function called = arguments.function(1, "released");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
-  // It may be released before `remove` returns; JavaScript hears of it later in any case.
-  mailbox_->await(env);
+  checkOpen(info);
   const Status status = engine_->memory().remove(
       id, [this, id, mailbox = mailbox_] { mailbox->post([this, id](Napi::Env now) { released(now, id); }); });
-  if (!status.ok()) {
-    mailbox_->arrived(env, 1);
-    return refuse(env, status);
-  }
+  if (!status.ok()) return refuse(env, status);
+  // It may be released by now; JavaScript hears of it later in any case.
+  mailbox_->await(env);
   unregistering_.emplace(id, Napi::Persistent(called));
   return env.Undefined();
 }
