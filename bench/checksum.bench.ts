@@ -1,12 +1,18 @@
 /**
  * CRC-64/ECMA-182: in place in WASM memory, and from a JavaScript array with the copy counted; against the table form in
  * JavaScript and hash-wasm's CRC-64 (the same polynomial, reflected: the same work), whose copy counts too.
+ *
+ * Then the accelerator's, where it was built: its sum and its copy that sums, against the C library's memcpy between the same
+ * memories, in turns; medians, or with --best the best, for a machine that others use meanwhile. In cache: one block over and
+ * over. Out of cache: all of 512 MiB, which no cache holds, once in blocks of 1 MiB and once in one call (memcpy goes past the
+ * caches itself there). Each call crosses from JavaScript, which is what 4 KiB mostly measure.
  */
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { createCRC64 } from 'hash-wasm';
 import { crc64, crc64Into } from 'mooncake-ts';
-import { nanoseconds, report } from './support/report.js';
+import { median, missing, nanoseconds, report } from './support/report.js';
 
 const MiB = 2 ** 20;
 const SCRATCH = 0x20000;
@@ -65,3 +71,80 @@ for (const [label, size] of [
     'higher',
   );
 }
+
+interface Accelerator {
+  crc64(view: Uint8Array, crc: bigint): bigint;
+  copyCrc64(destination: Uint8Array, source: Uint8Array, crc: bigint, streaming?: boolean): bigint;
+  copy(destination: Uint8Array, source: Uint8Array, streaming?: boolean): void;
+  allocate(length: number): ArrayBuffer;
+  readonly checksum: string;
+}
+
+const best = process.argv.includes('--best');
+
+function accelerator(): Accelerator | string {
+  try {
+    const path = fileURLToPath(new URL('../native/mooncake.node', import.meta.resolve('mooncake-ts')));
+    return createRequire(import.meta.url)(path) as Accelerator;
+  } catch (error) {
+    return (error as Error).message.split('\n')[0];
+  }
+}
+
+/** GB/s of each way, over `size` bytes at a time until `span` bytes are done; in turns. */
+function inTurns(
+  ways: Record<string, (at: number) => void>,
+  size: number,
+  span: number,
+  rounds: number,
+): Map<string, number> {
+  const times = new Map(Object.keys(ways).map((name) => [name, [] as number[]]));
+  for (let round = -1; round < rounds; round++) {
+    for (const [name, way] of Object.entries(ways)) {
+      const begin = process.hrtime.bigint();
+      for (let at = 0; at < span; at += size) way(at);
+      if (round >= 0) times.get(name)?.push(Number(process.hrtime.bigint() - begin));
+    }
+  }
+  return new Map([...times].map(([name, taken]) => [name, span / (best ? Math.min(...taken) : median(taken))]));
+}
+
+function measure(native: Accelerator): void {
+  const all = 512 * MiB;
+  const source = new Uint8Array(native.allocate(all));
+  const target = new Uint8Array(native.allocate(all));
+  for (let at = 0; at < all; at += MiB) source.set(bytes, at);
+  target.fill(1);
+  const rows = (label: string, size: number, span: number, walk: boolean, rounds: number) => {
+    const blocks = (memory: Uint8Array) =>
+      Array.from({ length: walk ? span / size : 1 }, (_, i) => memory.subarray(i * size, (i + 1) * size));
+    const [from, to] = [blocks(source), blocks(target)];
+    const block = walk ? (at: number) => at / size : () => 0;
+    const found = inTurns(
+      {
+        memcpy: (at) => native.copy(to[block(at)], from[block(at)], false),
+        sum: (at) => native.crc64(from[block(at)], 0n),
+        'copy and sum': (at) => native.copyCrc64(to[block(at)], from[block(at)], 0n, walk),
+        copy: (at) => native.copy(to[block(at)], from[block(at)], walk),
+      },
+      size,
+      span,
+      rounds,
+    );
+    const baseline = found.get('memcpy') as number;
+    for (const name of walk ? ['sum', 'copy and sum', 'copy'] : ['sum', 'copy and sum']) {
+      const value = found.get(name) as number;
+      report(
+        { name: `${native.checksum}: ${name}, ${label}`, value, unit: 'GB/s', baseline, peer: 'memcpy' },
+        'higher',
+      );
+    }
+  };
+  for (const kib of [4, 64, 256, 1024]) rows(`${kib} KiB in cache`, kib * 1024, 16 * MiB, false, 41);
+  rows('512 MiB by 1 MiB', MiB, all, true, 7);
+  rows('512 MiB at once', all, all, true, 7);
+}
+
+const native = accelerator();
+if (typeof native === 'string') missing('the accelerator', native);
+else measure(native);

@@ -51,5 +51,6 @@ export default async function fuzz() {
     if (!good) process.stderr.write(output);
     total[good ? 'passed' : 'failed']++;
   }
+  if (total.passed + total.failed === 0) throw new Error('native/fuzz has no fuzzer');
   return total;
 }

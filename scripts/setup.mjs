@@ -7,8 +7,6 @@ import { fileURLToPath } from 'node:url';
 import { setupAddon } from './native.mjs';
 import { fingerprint, root, run, step } from './steps.mjs';
 
-export * from './steps.mjs';
-
 const NODE_MAJOR = 20;
 
 function readStamp(path) {

@@ -5,6 +5,7 @@
 #include "binding/exports.h"
 
 #include <array>
+#include <cstring>
 #include <functional>
 #include <string>
 
@@ -50,25 +51,23 @@ class RawArguments {
     return value;
   }
 
-  /** Of the same length, and without a byte in common. */
-  void checkCopy(View destination, View source) {
-    if (!ok_) return;
-    if (destination.length != source.length) {
-      refuse("destination has " + std::to_string(destination.length) + " bytes, source " +
-             std::to_string(source.length) + ": they must be of the same length");
-    } else if (overlap(destination, source)) {
-      refuse("destination and source overlap");
-    }
+  Store store(size_t index) {
+    napi_valuetype type = napi_undefined;
+    bool streaming = false;
+    if (!ok_ || napi_typeof(env_, values_[index], &type) != napi_ok || type == napi_undefined) return Store::automatic;
+    if (napi_get_value_bool(env_, values_[index], &streaming) != napi_ok) refuse("streaming must be a boolean");
+    return streaming ? Store::streaming : Store::cached;
+  }
+
+  void checkLengths(View destination, View source) {
+    if (!ok_ || destination.length == source.length) return;
+    refuse("destination has " + std::to_string(destination.length) + " bytes, source " +
+           std::to_string(source.length) + ": they must be of the same length");
   }
 
   bool ok() const { return ok_; }
 
  private:
-  static bool overlap(View a, View b) {
-    const std::less<const u8*> before;
-    return before(a.data, b.data + b.length) && before(b.data, a.data + a.length);
-  }
-
   void refuse(const std::string& what) {
     ok_ = false;
     napi_throw_type_error(env_, nullptr, what.c_str());
@@ -85,6 +84,11 @@ napi_value toBigint(napi_env env, u64 value) {
   return result;
 }
 
+bool overlap(View a, View b) {
+  const std::less<const u8*> before;
+  return before(a.data, b.data + b.length) && before(b.data, a.data + a.length);
+}
+
 napi_value crc64Of(napi_env env, napi_callback_info info) {
   RawArguments<2> arguments(env, info);
   const View view = arguments.view(0, "view");
@@ -93,21 +97,32 @@ napi_value crc64Of(napi_env env, napi_callback_info info) {
 }
 
 napi_value copyCrc64Of(napi_env env, napi_callback_info info) {
-  RawArguments<3> arguments(env, info);
+  RawArguments<4> arguments(env, info);
   const View destination = arguments.view(0, "destination");
   const View source = arguments.view(1, "source");
   const u64 crc = arguments.crc(2);
-  arguments.checkCopy(destination, source);
+  const Store store = arguments.store(3);
+  arguments.checkLengths(destination, source);
   if (!arguments.ok()) return nullptr;
-  return toBigint(env, copyCrc64(destination.data, source.data, source.length, crc));
+  if (overlap(destination, source)) {
+    std::memmove(destination.data, source.data, source.length);
+    return toBigint(env, crc64(destination.data, destination.length, crc));
+  }
+  return toBigint(env, copyCrc64(destination.data, source.data, source.length, crc, store));
 }
 
 napi_value copyOf(napi_env env, napi_callback_info info) {
-  RawArguments<2> arguments(env, info);
+  RawArguments<3> arguments(env, info);
   const View destination = arguments.view(0, "destination");
   const View source = arguments.view(1, "source");
-  arguments.checkCopy(destination, source);
-  if (arguments.ok()) copyBytes(destination.data, source.data, source.length);
+  const Store store = arguments.store(2);
+  arguments.checkLengths(destination, source);
+  if (!arguments.ok()) return nullptr;
+  if (overlap(destination, source)) {
+    std::memmove(destination.data, source.data, source.length);
+  } else {
+    copyBytes(destination.data, source.data, source.length, store);
+  }
   return nullptr;
 }
 

@@ -1,5 +1,9 @@
 // EngineObject's part about segments.
+#include "binding/buffer.h"
 #include "binding/engine.h"
+#include "memory/process.h"
+
+#include <unistd.h>
 
 namespace mooncake::binding {
 
@@ -26,17 +30,13 @@ Napi::Value EngineObject::allocate(Info info) {
   checkOpen(info);
   const Expected<Allocation> made = engine_->allocate(length, options);
   if (!made.ok()) return refuse(env, made.status);
-  auto owner = std::make_unique<std::shared_ptr<Mapping>>(made.value.mapping);
-  Napi::ArrayBuffer memory;
+  Napi::Value memory;
   try {
-    memory = Napi::ArrayBuffer::New(
-        env, (*owner)->base(), length,
-        [](Napi::BasicEnv, void*, std::shared_ptr<Mapping>* kept) { delete kept; }, owner.get());
+    memory = bufferOver(env, made.value.mapping, length);
   } catch (const Napi::Error&) {
     static_cast<void>(engine_->memory().remove(made.value.id, {}));
     throw;
   }
-  static_cast<void>(owner.release());
   Napi::Object result = Napi::Object::New(env);
   result.Set("id", made.value.id);
   result.Set("memory", memory);
@@ -49,7 +49,11 @@ Expected<u32> EngineObject::add(u64 base, u64 length, bool writable) {
   segment.base = reinterpret_cast<u8*>(base);
   segment.length = length;
   segment.writable = writable;
-  return engine_->memory().add(std::move(segment), {});
+  if (Status status = shareProcessMemory(segment); !status.ok()) return status;
+  const int fd = segment.fd;
+  Expected<u32> id = engine_->memory().add(std::move(segment), {});
+  if (!id.ok() && fd >= 0) ::close(fd);
+  return id;
 }
 
 Napi::Value EngineObject::registerView(Info info) {

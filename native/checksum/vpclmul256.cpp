@@ -27,9 +27,11 @@ MOONCAKE_WIDE Wide foldOnto(Wide v, Wide key, Wide to) {
 template <Sink sink>
 MOONCAKE_WIDE Wide takeWide(const Cursor& cursor, u64 offset) {
   const Wide bytes = _mm256_loadu_si256(reinterpret_cast<const Wide*>(cursor.from + offset));
-  auto* to = reinterpret_cast<Wide*>(cursor.to + offset);
-  if constexpr (sink == Sink::cached) _mm256_storeu_si256(to, bytes);
-  if constexpr (sink == Sink::streaming) _mm256_stream_si256(to, bytes);
+  if constexpr (sink != Sink::none) {
+    auto* to = reinterpret_cast<Wide*>(cursor.to + offset);
+    if constexpr (sink == Sink::cached) _mm256_storeu_si256(to, bytes);
+    if constexpr (sink == Sink::streaming) _mm256_stream_si256(to, bytes);
+  }
   const Wide reverse = _mm256_broadcastsi128_si256(
       _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
   return _mm256_shuffle_epi8(bytes, reverse);

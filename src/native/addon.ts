@@ -90,17 +90,23 @@ export interface NativeFeature {
 }
 
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
-export const INTERFACE = 1;
+export const INTERFACE = 2;
 
 export interface Addon {
   readonly Engine: new (options: NativeEngineOptions) => NativeEngine;
   /** CRC-64 of the view, continued from `crc`. */
   crc64(view: Uint8Array, crc: bigint): bigint;
-  /** Copies `source` to `destination` (same length); the CRC-64 of what was copied, continued from `crc`. */
-  copyCrc64(destination: Uint8Array, source: Uint8Array, crc: bigint): bigint;
-  /** Copies; non-temporal stores where the size makes that faster. */
-  copy(destination: Uint8Array, source: Uint8Array): void;
-  /** Which instructions the checksum uses: "vpclmul512", "pclmul", "pmull", "table". */
+  /**
+   * Copies `source` to `destination` (same length; they may overlap); the CRC-64 of what was copied, continued from `crc`.
+   * `streaming`: past the caches, or not; default: past them where the size makes that faster.
+   */
+  copyCrc64(destination: Uint8Array, source: Uint8Array, crc: bigint, streaming?: boolean): bigint;
+  copy(destination: Uint8Array, source: Uint8Array, streaming?: boolean): void;
+  /** Zeroed memory that no engine owns; engines with which the whole of it is registered let local peers map it. */
+  allocate(length: number): ArrayBuffer;
+  /** Lets the allocator keep up to `bytes` of freed memory. False where it cannot be told. */
+  keepFreedMemory(bytes: number): boolean;
+  /** Which instructions the checksum uses: "vpclmul512", "vpclmul256", "pclmul", "pmull", "table". */
   readonly checksum: string;
   /** What the machine lets a process do, found out by doing it (native/topology/features.h). Some milliseconds. */
   probe(): NativeFeature[];

@@ -3,7 +3,6 @@
  * `finish` believes an object only if every byte was read, its sum is the one it was stored with, and the lease that
  * protected it still ran. Anything else is a miss with its reason.
  */
-import { crc64 } from '../core/checksum.js';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
@@ -14,6 +13,7 @@ import { checkTenant, Limits, pick, STEP_BYTES, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import { MISS_STATUS, missReason } from './counters.js';
 import { Coverage, type Run } from './coverage.js';
+import { sumOf } from './memory.js';
 import { Moves } from './moves.js';
 import { Pieces } from './pieces.js';
 import type { Place, Session } from './session.js';
@@ -131,9 +131,12 @@ export class ObjectGets implements GetBatch {
     return found && this.#session ? found.expires - this.#session.now() : 0;
   }
 
-  /** Reads the first `target.length` bytes of an object into memory that need not be registered. */
-  fill(object: number, target: Uint8Array, limits: Limits): Promise<void> {
-    return this.#underWay.track(this.#guard([object], () => this.#fill(object, target, limits)));
+  /**
+   * Reads the first `target.length` bytes of an object into memory that need not be registered. `fresh`: nobody has touched
+   * that memory lately.
+   */
+  fill(object: number, target: Uint8Array, limits: Limits, fresh = false): Promise<void> {
+    return this.#underWay.track(this.#guard([object], () => this.#fill(object, target, limits, fresh)));
   }
 
   /** Sums a whole object where it lies, without a copy; for memory of this process alone. */
@@ -235,7 +238,7 @@ export class ObjectGets implements GetBatch {
     }
   }
 
-  async #fill(index: number, target: Uint8Array, limits: Limits): Promise<void> {
+  async #fill(index: number, target: Uint8Array, limits: Limits, fresh: boolean): Promise<void> {
     const object = this.#objects[index];
     if (object === undefined || object.miss !== undefined || target.length === 0) return;
     const { memory, peer, offset: base } = object.place;
@@ -247,7 +250,7 @@ export class ObjectGets implements GetBatch {
       for (let at = 0; at < length; at += STEP_BYTES) {
         if (this.#context.pacer.full) await this.#pause(limits);
         whole();
-        this.#take(object, at, length <= STEP_BYTES ? target : target.subarray(at, at + STEP_BYTES));
+        this.#take(object, at, length <= STEP_BYTES ? target : target.subarray(at, at + STEP_BYTES), fresh);
       }
       return;
     }
@@ -335,20 +338,20 @@ export class ObjectGets implements GetBatch {
   }
 
   /** A piece of an object in this process: copied and summed in one step. */
-  #take(object: FoundObject, offset: number, target: Uint8Array): void {
+  #take(object: FoundObject, offset: number, target: Uint8Array, fresh = false): void {
     const { memory, offset: base } = object.place;
     if (memory === undefined) return;
     const run = this.#cover(object, offset, target.length);
     const from = base + offset;
-    if (this.#context.verify) run.crc = memory.copyOut(from, target, run.crc);
-    else target.set(memory.bytes.subarray(from, from + target.length));
+    if (this.#context.verify) run.crc = memory.copyOut(from, target, run.crc, fresh);
+    else memory.read(from, target, fresh);
     this.#context.pacer.spend(target.length);
   }
 
   /** A piece that a peer sent: it is summed where it is now, in the caller's memory. */
   #arrived(object: FoundObject, offset: number, target: Uint8Array): void {
     const run = this.#cover(object, offset, target.length);
-    if (this.#context.verify) run.crc = crc64(target, run.crc);
+    if (this.#context.verify) run.crc = sumOf(target, run.crc);
     this.#context.pacer.spend(target.length);
   }
 

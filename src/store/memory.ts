@@ -1,7 +1,8 @@
 /**
- * The memory of a segment, and the copies in and out of it that sum what they copy. The store's own segments are
- * WebAssembly memories of fixed size, each with an instance of the core beside its bytes, so that CRC-64 runs where the
- * bytes lie; memory that a caller brings is summed through the core's scratch instance.
+ * The memory of a segment, and the copies in and out of it that sum what they copy. Where the accelerator is there it does
+ * all that (native-memory.ts). Otherwise the store's own segments are WebAssembly memories of fixed size, each with an instance
+ * of the core beside its bytes, so that CRC-64 runs where the bytes lie; memory that a caller brings is summed through the
+ * core's scratch instance.
  *
  * Both sums are of the bytes handed over. In place, sum and copy of a piece are one synchronous step: nothing else in
  * the process can write between them, and nothing outside it can reach a private memory. Memory of a caller may be
@@ -10,6 +11,7 @@
 import { type ChecksumExports, crc64 } from '../core/checksum.js';
 import { errors } from '../core/errors.js';
 import { Core, coreModule } from '../core/wasm.js';
+import { addon, MAX_NATIVE_BYTES, NativeMemory, nativeMemory } from './native-memory.js';
 
 const PAGE = 65536;
 const MAX_PAGES = 65535;
@@ -18,8 +20,8 @@ const HEAD_PAGES = 4;
 /** A piece is summed while it is still in the second-level cache from its copy, or the other way round. */
 const PIECE = 512 * 1024;
 
-/** Bytes in a segment of the store's own, at most: 4 GiB less what the core keeps beside them. */
-export const MAX_OWN_BYTES = (MAX_PAGES - HEAD_PAGES) * PAGE;
+/** Bytes in a segment of the store's own, at most: in WebAssembly 4 GiB less what the core keeps beside them. */
+export const MAX_OWN_BYTES = addon ? MAX_NATIVE_BYTES : (MAX_PAGES - HEAD_PAGES) * PAGE;
 
 export interface SegmentMemory {
   /** The segment's bytes; never detached. */
@@ -28,20 +30,44 @@ export interface SegmentMemory {
   retired: boolean;
   /** Copies `source` to `offset`; the CRC-64 of it, continued from `crc`. */
   copyIn(offset: number, source: Uint8Array, crc: bigint): bigint;
-  /** Fills `target` with the bytes at `offset`; the CRC-64 of what it holds then, continued from `crc`. */
-  copyOut(offset: number, target: Uint8Array, crc: bigint): bigint;
+  /**
+   * Fills `target` with the bytes at `offset`; the CRC-64 of what it holds then, continued from `crc`. `fresh`: new memory,
+   * which is in no cache.
+   */
+  copyOut(offset: number, target: Uint8Array, crc: bigint, fresh: boolean): bigint;
+  /** Copies `source` to `offset`. */
+  write(offset: number, source: Uint8Array): void;
+  /** Fills `target` with the bytes at `offset`. */
+  read(offset: number, target: Uint8Array, fresh: boolean): void;
   /** CRC-64 of `length` bytes at `offset`, continued from `crc`. */
   sum(offset: number, length: number, crc: bigint): bigint;
 }
 
-class OwnMemory implements SegmentMemory {
-  readonly bytes: Uint8Array;
+abstract class PlainMemory implements SegmentMemory {
   retired = false;
+  abstract readonly bytes: Uint8Array;
+
+  abstract copyIn(offset: number, source: Uint8Array, crc: bigint): bigint;
+  abstract copyOut(offset: number, target: Uint8Array, crc: bigint): bigint;
+  abstract sum(offset: number, length: number, crc: bigint): bigint;
+
+  write(offset: number, source: Uint8Array): void {
+    this.bytes.set(source, offset);
+  }
+
+  read(offset: number, target: Uint8Array): void {
+    target.set(this.bytes.subarray(offset, offset + target.length));
+  }
+}
+
+class OwnMemory extends PlainMemory {
+  readonly bytes: Uint8Array;
   readonly #exports: ChecksumExports;
   readonly #area: number;
   readonly #base: number;
 
   constructor(length: number) {
+    super();
     const base = HEAD_PAGES * PAGE;
     const pages = Math.ceil((base + length) / PAGE);
     let memory: WebAssembly.Memory;
@@ -82,10 +108,10 @@ class OwnMemory implements SegmentMemory {
   }
 }
 
-class CallersMemory implements SegmentMemory {
-  retired = false;
-
-  constructor(readonly bytes: Uint8Array) {}
+class CallersMemory extends PlainMemory {
+  constructor(readonly bytes: Uint8Array) {
+    super();
+  }
 
   copyIn(offset: number, source: Uint8Array, crc: bigint): bigint {
     for (let at = 0; at < source.length; at += PIECE) {
@@ -112,10 +138,15 @@ class CallersMemory implements SegmentMemory {
 
 /** New memory of `length` bytes, all zero, 1 to MAX_OWN_BYTES. @throws ERR_OUT_OF_MEMORY */
 export function ownMemory(length: number): SegmentMemory {
-  return new OwnMemory(length);
+  return addon ? nativeMemory(addon, length) : new OwnMemory(length);
 }
 
 /** Memory that a caller brings. */
 export function callersMemory(bytes: Uint8Array): SegmentMemory {
-  return new CallersMemory(bytes);
+  return addon ? new NativeMemory(addon, bytes) : new CallersMemory(bytes);
+}
+
+/** CRC-64 of bytes that lie in no segment of ours, continued from `crc`. */
+export function sumOf(bytes: Uint8Array, crc: bigint): bigint {
+  return addon ? addon.crc64(bytes, crc) : crc64(bytes, crc);
 }

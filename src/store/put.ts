@@ -3,7 +3,6 @@
  * by piece, and nothing is visible before the last piece of an object has arrived: `commit` ends the puts of whole
  * objects and takes the others back.
  */
-import { crc64 } from '../core/checksum.js';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
@@ -14,6 +13,7 @@ import type { PutBatch, PutBatchOptions } from './api.js';
 import { checkTenant, Limits, pick, STEP_BYTES, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import { Coverage } from './coverage.js';
+import { sumOf } from './memory.js';
 import { Moves } from './moves.js';
 import { Pieces } from './pieces.js';
 import { keyName, type Place, type Session } from './session.js';
@@ -317,13 +317,13 @@ export class ObjectPuts implements PutBatch {
       if (place.memory === undefined) {
         moves.of(place.peer).push(segment, at, place.segment, place.offset + offset, piece.length);
       } else if (summed) {
-        place.memory.bytes.set(piece, place.offset + offset);
+        place.memory.write(place.offset + offset, piece);
       } else {
         run.crc = place.memory.copyIn(place.offset + offset, piece, run.crc);
         summed = true;
       }
     }
-    if (!summed) run.crc = crc64(piece, run.crc);
+    if (!summed) run.crc = sumOf(piece, run.crc);
     this.#context.pacer.spend(piece.length);
   }
 

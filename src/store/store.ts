@@ -181,7 +181,7 @@ export class MooncakeStore implements ObjectStore {
     const packed = checkKeys(Keys.from(keys));
     const values: (Uint8Array | undefined)[] = new Array(packed.length).fill(undefined);
     const target = (i: number, size: number) => (values[i] = uncleared(size));
-    const statuses = await getValues(this.#open(), packed, target, options);
+    const statuses = await getValues(this.#open(), packed, target, options, true);
     for (const [i, status] of statuses.entries()) if (status !== 0) values[i] = undefined;
     return values;
   }
@@ -210,7 +210,7 @@ export class MooncakeStore implements ObjectStore {
       sizes[i] = size;
       return size <= targets[i].length ? targets[i].subarray(0, size) : undefined;
     };
-    const statuses = await getValues(this.#open(), packed, fit, options);
+    const statuses = await getValues(this.#open(), packed, fit, options, false);
     for (const [i, status] of statuses.entries()) if (status !== 0) sizes[i] = status;
     return sizes;
   }

@@ -7,6 +7,7 @@ import { Limits } from './batch.js';
 import type { StoreContext } from './context.js';
 import { Counters } from './counters.js';
 import { ObjectGets } from './get.js';
+import { addon, keepFreedValues } from './native-memory.js';
 import type { GetValueOptions, PutValueOptions } from './options.js';
 import { ObjectPuts } from './put.js';
 import { ObjectView } from './view.js';
@@ -83,7 +84,7 @@ function checkGet(options: GetValueOptions): GetValueOptions {
 let keeping = false;
 
 /**
- * The allocator of most Linux systems (glibc) gives freed memory back to the kernel beyond a limit that is twice the
+ * Where the accelerator is not there to ask for it. The allocator of most Linux systems (glibc) gives freed memory back to the kernel beyond a limit that is twice the
  * largest block it has seen freed, 64 MiB at most, and new memory costs a page fault for every 4 KiB. One large block,
  * never touched and free at the next garbage collection, raises the limit, so that large results reuse each other's pages.
  */
@@ -99,7 +100,7 @@ const LARGE = 2 ** 17;
 /** Memory of `size` bytes that is not cleared first. */
 export function uncleared(size: number): Uint8Array {
   try {
-    if (size >= LARGE) keepFreedMemory();
+    if (size >= LARGE && !(addon && keepFreedValues(addon))) keepFreedMemory();
     // Not from the pool of small buffers: the result is the caller's, who may transfer it away.
     const { buffer } = Buffer.allocUnsafeSlow(size);
     return new Uint8Array(buffer, 0, size);
@@ -110,13 +111,14 @@ export function uncleared(size: number): Uint8Array {
 
 /**
  * Reads whole objects into what `target` gives for their sizes; an object that it gives nothing for is a miss. Statuses
- * per key.
+ * per key. `fresh`: what it gives is new memory.
  */
 export async function getValues(
   context: StoreContext,
   keys: Keys,
   target: (key: number, size: number) => Uint8Array | undefined,
   options: GetValueOptions,
+  fresh: boolean,
 ): Promise<Int32Array> {
   const limits = new Limits(checkGet(options), context);
   const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
@@ -124,7 +126,7 @@ export async function getValues(
     if (gets.statuses[i] !== 0) return undefined;
     const fits = options.size === undefined || options.size === gets.sizes[i];
     const into = fits ? target(i, gets.sizes[i]) : undefined;
-    if (into !== undefined) return gets.fill(i, into, limits);
+    if (into !== undefined) return gets.fill(i, into, limits, fresh);
     return gets.refuse(i, 'size');
   };
   await readAll(gets, keys.length, read);

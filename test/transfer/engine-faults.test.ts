@@ -10,7 +10,7 @@ import { descriptorsOf, one, pattern } from '../support/descriptors.js';
 import { create, PAIRS, PLANES, type Plane, placeOf, withEngines } from '../support/engines.js';
 import { rejects, sleep } from './support.js';
 
-const SIZE = 64 * 2 ** 20;
+const SIZE = 8 * 2 ** 20;
 const file = fileURLToPath(new URL('./engine-child.js', import.meta.url));
 const children = new Set<ChildProcess>();
 test.after(() => {
@@ -30,7 +30,9 @@ async function start(plane: Plane, port = 0, seed = 1) {
   return { child, name: (text as string).trim(), exited };
 }
 
-const holds = (memory: Uint8Array, seed: number) => memory.every((byte, i) => byte === (i + seed) % 251);
+/** What the child's memory holds, by the seed that it was started with. */
+const expected = new Map([1, 7].map((seed) => [seed, Uint8Array.from({ length: SIZE }, (_, i) => (i + seed) % 251)]));
+const holds = (memory: Uint8Array, seed: number) => Buffer.compare(memory, expected.get(seed)!) === 0;
 const codes = (promises: Promise<unknown>[]) =>
   Promise.all(
     promises.map((promise) =>
@@ -41,11 +43,11 @@ const codes = (promises: Promise<unknown>[]) =>
     ),
   );
 
-async function busy(engine: TransferEngine, name: string, timeoutMs: number) {
+async function busy(engine: TransferEngine, name: string) {
   const peer = await engine.open(name);
   const { id } = peer.segments[0];
   const ours = await engine.allocate(SIZE);
-  const read = () => engine.read(peer, one(id, 0, ours.id, 0, SIZE), { timeoutMs });
+  const read = (timeoutMs?: number) => engine.read(peer, one(id, 0, ours.id, 0, SIZE), { timeoutMs });
   await read();
   assert.ok(holds(ours.memory, 1));
   return { peer, ours, read };
@@ -55,8 +57,8 @@ for (const { a, b, name } of PAIRS) {
   test(`${name}: a peer that is killed: what is under way fails, and its next run is found by refresh`, async () => {
     const engine = await create(a);
     const first = await start(b);
-    const { peer, ours, read } = await busy(engine, first.name, 20_000);
-    const moves = codes(Array.from({ length: 8 }, read));
+    const { peer, ours, read } = await busy(engine, first.name);
+    const moves = codes(Array.from({ length: 40 }, () => read()));
     first.child.kill('SIGKILL');
     for (const code of await moves) assert.ok(code === 'ERR_PEER' || code === 'resolved', code);
     await first.exited;
@@ -74,9 +76,11 @@ for (const { a, b, name } of PAIRS) {
   test(`${name}: a peer that is stopped: the batch ends by its deadline, and later ones work when it goes on`, async () => {
     const engine = await create(a);
     const { child, name: address, exited } = await start(b);
-    const { ours, read } = await busy(engine, address, 1500);
+    const { ours, read } = await busy(engine, address);
     child.kill('SIGSTOP');
-    for (const code of await codes([read(), read()])) assert.ok(['ERR_TIMEOUT', 'ERR_PEER'].includes(code), code);
+    // Shared memory needs nobody on the other side.
+    const allowed = ['ERR_TIMEOUT', 'ERR_PEER', ...(a.native && b.native ? ['resolved'] : [])];
+    for (const code of await codes([read(1500), read(1500)])) assert.ok(allowed.includes(code), code);
     ours.memory.fill(0);
     child.kill('SIGCONT');
     await sleep(50);

@@ -167,7 +167,7 @@ for (const pair of PAIRS) {
 
   test(`${pair.name}: what is aborted or cancelled ends so, and the engine goes on`, () =>
     withEngines(pair, async (a, b) => {
-      const size = 64 << 20;
+      const size = 32 << 20;
       const ours = await a.allocate(size);
       await b.allocate(size);
       const peer = await a.open(b.name);
@@ -253,7 +253,7 @@ for (const plane of PLANES) {
 
   test(`${plane.name}: close ends what is under way, and refuses what comes after`, async () => {
     const [a, b] = [await create(plane), await create(plane)];
-    const size = 64 << 20;
+    const size = 32 << 20;
     const ours = await a.allocate(size);
     await b.allocate(size);
     const peer = await a.open(b.name);

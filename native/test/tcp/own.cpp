@@ -84,6 +84,16 @@ TEST(tcpOwn, manySmallRequestsAtOnce) {
   }
 }
 
+TEST(tcpOwn, moreRequestsThanThePeerAnswersAtOnce) {
+  // Hundreds of answers that do not fit the socket, and requests that wait behind them.
+  const size_t length = 1 << 20;
+  Pair pair(length, {{"streams", "1"}});
+  std::vector<Record> records;
+  for (u64 i = 0; i < 900; i++) records.push_back({pair.remoteId, pair.localId, 0, 0, length});
+  REQUIRE(pair.client.move(Op::read, records, false, length).ok());
+  CHECK(pair.local == pair.remote);
+}
+
 TEST(tcpOwn, refusals) {
   Pair pair(1 << 16);
   std::vector<u8> constant = pattern(4096, 5);
@@ -162,6 +172,9 @@ TEST(tcpOwn, namesAndIpv6) {
 TEST(tcpOwn, abortedBatchesLeaveMemoryAlone) {
   const size_t length = 64 << 20;
   Pair pair(length);
+  std::vector<u8> note(64);
+  const u32 noteId = pair.server.add(note);
+  pair.client.peer.setSegment({noteId, 0, 64});
   for (int round = 0; round < 20; round++) {
     const Op op = round % 2 == 0 ? Op::read : Op::write;
     const size_t before = pair.client.recorder.count();
@@ -179,8 +192,11 @@ TEST(tcpOwn, abortedBatchesLeaveMemoryAlone) {
     for (const auto& entry : pair.client.recorder.entries()) {
       CHECK(entry.status.ok() || entry.status.code == Code::aborted);
     }
-    // The connection is as good as before.
-    for (const auto& link : pair.client.links) CHECK(link->state() == LinkState::up);
+    // The connections are as good as before, and what is asked next comes after what was given up.
+    for (const auto& link : pair.client.links) {
+      CHECK(link->state() == LinkState::up);
+      REQUIRE(pair.client.move(Op::read, {{noteId, pair.localId, 0, 0, 64}}).ok());
+    }
     std::copy_n(pattern(4096, static_cast<u64>(round)).begin(), 4096, pair.remote.begin());
     REQUIRE(pair.client.move(Op::read, {{pair.remoteId, pair.localId, 0, 0, 4096}}).ok());
     CHECK(std::equal(pair.local.begin(), pair.local.begin() + 4096, pair.remote.begin()));

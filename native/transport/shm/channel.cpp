@@ -82,9 +82,12 @@ Channel::Got Channel::receive(Message& message, Fd& descriptor, Status& why) {
   header.msg_control = control;
   header.msg_controllen = sizeof control;
   ssize_t length;
+  // A peer that hangs up with something of ours unread resets the connection; that is told first, and once, and what it
+  // had said before (why it refuses) is behind it.
+  bool reset = false;
   do {
     length = ::recvmsg(fd(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  } while (length < 0 && errno == EINTR);
+  } while (length < 0 && (errno == EINTR || (errno == ECONNRESET && !std::exchange(reset, true))));
   if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Got::nothing;
   if (length <= 0) return Got::closed;
 

@@ -128,7 +128,6 @@ Status ShmLink::handle(Message& message, Fd descriptor) {
     case MessageType::grantRequest:
     case MessageType::released:
     case MessageType::ring:
-    case MessageType::sum:
     case MessageType::stage: break;
   }
   return {Code::protocol, "shared memory: message type " + std::to_string(static_cast<int>(message.type)) + " from an owner"};

@@ -19,7 +19,7 @@ namespace {
 
 constexpr u32 MAX_CLIENTS = 4096;
 constexpr u32 MAX_GRANTS = 1 << 16;
-/** Sums and stages of one client at once; its window is far below. */
+/** Stages of one client at once; its window is far below. */
 constexpr u32 MAX_WORKING = 1024;
 constexpr u32 MAX_SLOTS = 1024;
 constexpr u32 MAX_SLOT_BYTES = 16 << 20;
@@ -132,7 +132,6 @@ Status Server::handle(Client& client, Message& message, Fd descriptor) {
     case MessageType::grantRequest: return grant(client, message);
     case MessageType::released: client.grants.erase(message.token); return {};
     case MessageType::ring: return attachRing(client, message, descriptor);
-    case MessageType::sum:
     case MessageType::stage: return begin(client, message);
     case MessageType::ping: {
       Message pong;
@@ -208,20 +207,19 @@ Status Server::attachRing(Client& client, const Message& message, const Fd& desc
 }
 
 Status Server::begin(Client& client, Message& message) {
-  const bool stage = message.type == MessageType::stage;
-  if (stage && (!client.ring || message.work.slot >= client.shape.slots)) {
+  if (!client.ring || message.work.slot >= client.shape.slots) {
     return {Code::protocol, "slot " + std::to_string(message.work.slot) + " of no ring"};
   }
   if (client.working >= MAX_WORKING) return {Code::protocol, "more than " + std::to_string(MAX_WORKING) + " requests at once"};
   u64 bytes = 0;
   for (const WirePiece& piece : message.pieces) {
     bytes += piece.length;
-    if (stage && (piece.length > client.shape.slotBytes || bytes > client.shape.slotBytes)) {
+    if (piece.length > client.shape.slotBytes || bytes > client.shape.slotBytes) {
       return {Code::protocol, "more bytes than a slot has"};
     }
   }
   client.working++;
-  auto* const work = new Work{client.id, std::move(message), stage ? client.ring : nullptr, client.shape, {}};
+  auto* const work = new Work{client.id, std::move(message), client.ring, client.shape, {}};
   {
     const std::lock_guard lock(mutex_);
     working_++;
@@ -243,10 +241,10 @@ void Server::perform(Work& work) {
 }
 
 Status Server::move(const Work& work, u64& crc) {
-  const bool stage = work.request.type == MessageType::stage;
-  const bool write = stage && (work.request.work.flags & WORK_WRITE) != 0;
+  const bool write = (work.request.work.flags & WORK_WRITE) != 0;
   const bool sum = (work.request.work.flags & WORK_SUM) != 0;
-  u8* at = stage ? work.ring->data() + u64{work.request.work.slot} * work.shape.slotBytes : nullptr;
+  const Store store = write && (work.request.work.flags & WORK_STREAM) != 0 ? Store::streaming : Store::cached;
+  u8* at = work.ring->data() + u64{work.request.work.slot} * work.shape.slotBytes;
   SegmentRef hold;
   for (const WirePiece& piece : work.request.pieces) {
     if (!hold || hold->id != piece.segment) hold = context_.memory.hold(piece.segment);
@@ -255,16 +253,12 @@ Status Server::move(const Work& work, u64& crc) {
       return {Code::segment, ""};
     }
     u8* const memory = hold->base + piece.offset;
-    if (!stage) {
-      crc = crc64(memory, piece.length, crc);
-      continue;
-    }
     u8* const to = write ? memory : at;
     const u8* const from = write ? at : memory;
     if (sum) {
-      crc = copyCrc64(to, from, piece.length, crc, Store::cached);
+      crc = copyCrc64(to, from, piece.length, crc, store);
     } else {
-      copyBytes(to, from, piece.length, Store::cached);
+      copyBytes(to, from, piece.length, store);
     }
     at += piece.length;
   }

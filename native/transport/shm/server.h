@@ -44,7 +44,7 @@ class Server {
     u32 working = 0;
   };
 
-  /** A sum or stage on its way through a copy thread. */
+  /** A stage on its way through a copy thread. */
   struct Work {
     u64 client = 0;
     Message request;

@@ -26,7 +26,8 @@ void OwnServer::begin(const u8* opening, size_t length) {
 
 void OwnServer::ready(u32 events) {
   if (events & EPOLLOUT) flush();
-  if (open() && (events & ~EPOLLOUT)) receive();
+  // Also where nothing new came: requests may have waited in the staging area for room among the answers.
+  if (open()) receive();
 }
 
 void OwnServer::receive() {

@@ -61,7 +61,8 @@ int connectError(const Fd& fd);
 Expected<Fd> listenOn(const Address& address);
 Expected<Address> localAddress(const Fd& fd);
 
-/** No delays, and the kernel's own look for dead peers. `silenceMs`: how long sent bytes may stay unacknowledged. */
+/** Of a connected socket: no delays, the kernel's own look for dead peers, and buffers that fit where it leads. `silenceMs`: how
+    long sent bytes may stay unacknowledged. */
 void tune(const Fd& fd, u32 silenceMs);
 
 }  // namespace mooncake::tcp

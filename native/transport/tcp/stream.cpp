@@ -75,6 +75,7 @@ void Stream::checkConnect() {
     lock.unlock();
     return fail(systemError("connect " + place(), error, Code::peer));
   }
+  tune(fd_, STOCK_SILENCE_MS);
   since_ = loop().now();
   phase_ = Phase::greeting;
   wantToWrite(false);

@@ -70,7 +70,7 @@ async function warmUp(one: Cell, { longestMs }: Schedule): Promise<void> {
   if (first === undefined || question.single) return;
   const taken = first / 1e6;
   if (taken > longestMs) question.count = Math.max(1, Math.floor((question.count * longestMs) / taken));
-  question.runs = Math.min(MAX_RUNS, Math.max(runs, Math.floor(SHORTEST_MS / taken)));
+  question.runs = Math.max(runs, Math.min(MAX_RUNS, Math.floor(SHORTEST_MS / taken)));
 }
 
 async function ask(one: Cell): Promise<void> {

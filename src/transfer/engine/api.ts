@@ -6,7 +6,10 @@
  * `Transfer` (../transfer.ts) is what stores and connectors use; this is what those use who bring their own protocol.
  */
 import type { Descriptors } from '../../core/descriptors.js';
+import type { Topology } from '../../native/topology.js';
 import type { CallLimits, MoveOptions, MoveReport, Verify } from '../transfer.js';
+
+export type { Topology } from '../../native/topology.js';
 
 export interface TransferEngineOptions {
   /** Where segment descriptors are found: `p2p` (default: peers ask each other), or `http://host:port/metadata`. */
@@ -114,6 +117,8 @@ export interface LinkStatistics {
   transport: string;
   name: string;
   alive: boolean;
+  /** What it does, or why it is not alive. */
+  detail: string;
   slices: number;
   bytes: number;
   failures: number;
@@ -128,13 +133,6 @@ export interface EngineStatistics {
   transports: { name: string; usable: boolean; detail: string }[];
   batches: { active: number; completed: number; failed: number };
   segments: { count: number; bytes: number };
-}
-
-/** NUMA nodes with their processors and memory, NICs and GPUs with the node they are near. */
-export interface Topology {
-  nodes: { node: number; cpus: number[]; memoryBytes: number }[];
-  nics: { name: string; kind: 'ethernet' | 'rdma'; node: number; speedMbps?: number; up: boolean }[];
-  gpus: { name: string; node: number; pciAddress: string }[];
 }
 
 export interface TransferEngineApi {

@@ -7,7 +7,8 @@ import { integer, oneOf, options as optionsOf, string } from '../../core/check.j
 import type { Descriptors } from '../../core/descriptors.js';
 import { errors, MooncakeError } from '../../core/errors.js';
 import { loadAddon, noteFallback, whyNoAddon } from '../../native/load.js';
-import { watch } from '../limits.js';
+import { readTopology } from '../../native/topology.js';
+import { shared, watch } from '../limits.js';
 import { formatDescriptor } from '../metadata/descriptor.js';
 import { exchange, HANDSHAKE } from '../metadata/handshake.js';
 import { isObject, parseJson } from '../metadata/json.js';
@@ -32,11 +33,10 @@ import { answerHandshake, Notifications } from './handshakes.js';
 import { checkMemory } from './memory.js';
 import { NativePlane } from './native-plane.js';
 import { type EngineSettings, engineSettings } from './options.js';
-import { generationOf, OpenPeer, shared } from './peer.js';
+import { generationOf, OpenPeer } from './peer.js';
 import type { DataPlane, Operation, PlaneListener } from './plane.js';
 import { PortablePlane } from './portable-plane.js';
 import { ACCESS, RegisteredSegments } from './registered.js';
-import { readTopology } from './topology.js';
 
 /** To find out why a move failed. */
 const EXPLAIN_MS = 1000;

@@ -50,6 +50,7 @@ export class NativePlane implements DataPlane {
   readonly #batches = new Map<number, Pending>();
   readonly #peers = new Map<number, string>();
   #keepAlive?: NodeJS.Timeout;
+  #closing?: Promise<void>;
 
   constructor(addon: Addon, answer: AnswerHandshake, { transports, streams }: NativePlaneOptions) {
     this.#transports = transports;
@@ -112,6 +113,8 @@ export class NativePlane implements DataPlane {
   }
 
   unregister(segment: number): Promise<void> {
+    // Nothing touches any memory once that is over.
+    if (this.#closing) return this.#closing;
     return new Promise((resolve) => attempt('segment', () => this.#engine.unregister(segment, resolve)));
   }
 
@@ -174,7 +177,8 @@ export class NativePlane implements DataPlane {
 
   close(): Promise<void> {
     clearInterval(this.#keepAlive);
-    return new Promise((resolve) => this.#engine.close(resolve));
+    this.#closing ??= new Promise((resolve) => this.#engine.close(resolve));
+    return this.#closing;
   }
 }
 

@@ -50,7 +50,8 @@ export class PortablePeer {
   get statistics(): LinkStatistics {
     const { name, host, port } = this.#place;
     const alive = this.#lanes.size > 0;
-    return { peer: name, transport: 'tcp', name: `tcp ${host}:${port} (TypeScript)`, alive, ...this.#counts };
+    const detail = `TypeScript, Mooncake's data stream version ${this.#place.version}, ${this.#lanes.size} lanes open`;
+    return { peer: name, transport: 'tcp', name: `tcp ${host}:${port}`, alive, detail, ...this.#counts };
   }
 
   submit(write: boolean, { descriptors, limits }: Move, onEnd: (error?: unknown) => void): TransferBatch {

@@ -1,0 +1,15 @@
+// Our memory as a buffer of JavaScript's.
+#pragma once
+
+#include "memory/allocate.h"
+
+#include <functional>
+#include <napi.h>
+
+namespace mooncake::binding {
+
+/** An ArrayBuffer over a mapping, which it shares until the collector finds it; `gone` runs then, or at once where Node takes no
+    such buffer and this throws. */
+Napi::Value bufferOver(Napi::Env env, std::shared_ptr<Mapping> mapping, u64 length, std::function<void()> gone = {});
+
+}  // namespace mooncake::binding

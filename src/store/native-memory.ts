@@ -1,0 +1,81 @@
+/**
+ * The memory of segments where the accelerator is there: the bytes of the store's own lie outside of JavaScript's heap, in
+ * memory that a TransferEngine lets local peers map, and all copies and sums are the accelerator's, which sums what it stores
+ * in the same pass. There is no room beside the bytes, so that a segment is as large as a typed array may be.
+ */
+import { constants } from 'node:buffer';
+import { errors } from '../core/errors.js';
+import type { Addon } from '../native/addon.js';
+import { loadAddon } from '../native/load.js';
+import type { SegmentMemory } from './memory.js';
+
+/**
+ * From here on copies into segments and into new memory go past the caches, which hold neither. For a value that is read at
+ * once that is no loss: what the copy saves is what its first reader pays.
+ */
+const STREAMING_BYTES = 64 * 1024;
+/** What the allocator may keep of freed values: more than a garbage collection frees at once. */
+const KEPT_BYTES = 256 * 2 ** 20;
+
+/** Undefined where TypeScript and WebAssembly do the work. */
+export const addon: Addon | undefined = loadAddon().addon;
+
+/** Bytes in a segment, at most. */
+export const MAX_NATIVE_BYTES = Math.min(constants.MAX_LENGTH, 2 ** 46);
+
+/** Memory that is not fresh may be in a cache: its size decides. */
+const pastCaches = (target: Uint8Array, fresh: boolean) => (fresh ? target.length >= STREAMING_BYTES : undefined);
+
+export class NativeMemory implements SegmentMemory {
+  retired = false;
+  readonly #addon: Addon;
+
+  constructor(
+    native: Addon,
+    readonly bytes: Uint8Array,
+  ) {
+    this.#addon = native;
+  }
+
+  copyIn(offset: number, source: Uint8Array, crc: bigint): bigint {
+    const { length } = source;
+    return this.#addon.copyCrc64(this.#range(offset, length), source, crc, length >= STREAMING_BYTES);
+  }
+
+  copyOut(offset: number, target: Uint8Array, crc: bigint, fresh: boolean): bigint {
+    return this.#addon.copyCrc64(target, this.#range(offset, target.length), crc, pastCaches(target, fresh));
+  }
+
+  write(offset: number, source: Uint8Array): void {
+    this.#addon.copy(this.#range(offset, source.length), source, source.length >= STREAMING_BYTES);
+  }
+
+  read(offset: number, target: Uint8Array, fresh: boolean): void {
+    this.#addon.copy(target, this.#range(offset, target.length), pastCaches(target, fresh));
+  }
+
+  sum(offset: number, length: number, crc: bigint): bigint {
+    return this.#addon.crc64(this.#range(offset, length), crc);
+  }
+
+  #range(offset: number, length: number): Uint8Array {
+    return this.bytes.subarray(offset, offset + length);
+  }
+}
+
+/** New memory of `length` bytes, all zero, 1 to MAX_NATIVE_BYTES. @throws ERR_OUT_OF_MEMORY */
+export function nativeMemory(native: Addon, length: number): SegmentMemory {
+  try {
+    return new NativeMemory(native, new Uint8Array(native.allocate(length)));
+  } catch {
+    throw errors.outOfMemory('a segment', length);
+  }
+}
+
+let keeping = false;
+
+/** New memory for values costs a page fault for every 4 KiB where the allocator gives freed memory back: let it keep some. */
+export function keepFreedValues(native: Addon): boolean {
+  if (!keeping) keeping = native.keepFreedMemory(KEPT_BYTES);
+  return keeping;
+}
