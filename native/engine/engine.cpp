@@ -101,10 +101,11 @@ Transport* Engine::Impl::transport(const std::string& name) const {
 }
 
 DispatcherPointer Engine::Impl::makeDispatcher(std::string name, u64 peerGeneration) {
-  return std::make_shared<Dispatcher>(std::move(name), peerGeneration, [this](bool ok) {
+  const auto over = [this](bool ok) {
     (ok ? completed : failed).fetch_add(1, std::memory_order_relaxed);
     active.fetch_sub(1, std::memory_order_relaxed);
-  });
+  };
+  return std::make_shared<Dispatcher>(std::move(name), peerGeneration, over, [this](Clock::time_point when) { keeper.by(when); });
 }
 
 std::vector<Rail> Engine::Impl::openLinks(const PeerEndpoint& endpoint, Dispatcher& peer, Status& status) {
@@ -153,7 +154,7 @@ std::vector<DispatcherPointer> Engine::Impl::dispatchers() const {
 Clock::time_point Engine::Impl::visit(Clock::time_point now) {
   Clock::time_point next = Clock::time_point::max();
   for (const DispatcherPointer& peer : dispatchers()) {
-    peer->pump();
+    peer->lookAtAll();
     next = std::min(next, peer->expire(now));
   }
   return next;
