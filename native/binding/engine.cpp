@@ -90,6 +90,7 @@ void EngineObject::answerHandshakes(Napi::Function handler) {
   onHandshake_ = Napi::Persistent(handler);
   engine_->onHandshake([this, mailbox = mailbox_, waiting = handshakes_](u8 type, std::string json, Handshakes::Reply reply) {
     const u64 number = waiting->add(std::move(reply));
+    if (number == 0) return;
     mailbox->post([this, number, type, json = std::move(json)](Napi::Env env) {
       if (onHandshake_.IsEmpty()) return;
       onHandshake_.Call({Napi::Number::New(env, static_cast<double>(number)), Napi::Number::New(env, type),
