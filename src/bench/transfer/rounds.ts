@@ -1,6 +1,7 @@
 /**
  * The schedule: every cell is asked once to warm up, then all cells in turn, round after round, so that what disturbs the
- * machine disturbs all of them; a cell's figure is the median of its batches.
+ * machine disturbs all of them, and every other round backwards, so that none profits from what it follows; a cell's figure
+ * is the median of its batches.
  */
 import { errors, MooncakeError } from '../../core/errors.js';
 import type { Driver, Question } from './driver.js';
@@ -47,8 +48,9 @@ export async function measure(cells: readonly Cell[], schedule: Schedule): Promi
     await warmUp(one, schedule);
     done();
   }
+  const backwards = [...cells].reverse();
   for (let round = 0; round < rounds; round++) {
-    for (const one of cells) {
+    for (const one of round % 2 === 0 ? cells : backwards) {
       await ask(one);
       done();
     }
