@@ -75,6 +75,9 @@ class ShmLink final : public Link {
   Status moveStaged(Job& job);
   Status stopped(const Job& job, const Grant& grant) const;
   Status compare(const Job& job) const;
+  /** Whether the peer's end of the connection is open: while it is, its process has its number. From any thread that is
+      inside. */
+  bool connected() const;
   void finish(Job& job, Status status);
   void release(Transfer& transfer);
   void complete(Transfer& transfer);
@@ -127,6 +130,8 @@ class ShmLink final : public Link {
   bool ticking_ = false;
   u32 silence_ = 0;
   u32 sincePing_ = 0;
+  /** For how long the owner has not ended what was given up. */
+  u32 overdue_ = 0;
   u32 nextNumber_ = 1;
   /** Segments by the numbers of grants that were asked for. */
   std::unordered_map<u32, u32> asked_;

@@ -6,6 +6,8 @@
 #include "transport/copy_pool.h"
 #include "transport/shm/vm.h"
 
+#include <poll.h>
+
 #include <algorithm>
 
 namespace mooncake::shm {
@@ -265,7 +267,11 @@ Status ShmLink::moveVm(const Job& job) {
     local.push_back({extent.local, extent.length});
     remote.push_back({reinterpret_cast<void*>(extent.grant->address + extent.offset), extent.length});
   }
+  // The number of a process that ended may be another's by now.
+  const Status gone{Code::peer, "the peer has gone (" + path_ + ")"};
+  if (!connected()) return gone;
   Status status = moveProcess(pid_, transfer.write, local, remote);
+  if (status.ok() && !transfer.write && !connected()) return gone;
   if (status.code == Code::notSupported && vm_.exchange(false)) loop_->post([this] { forgetVm(); });
   return status;
 }
@@ -287,6 +293,11 @@ Status ShmLink::moveStaged(Job& job) {
     slot += extent.length;
   }
   return {};
+}
+
+bool ShmLink::connected() const {
+  pollfd end{channel_.fd(), 0, 0};
+  return ::poll(&end, 1, 0) <= 0;
 }
 
 Status ShmLink::compare(const Job& job) const {
@@ -402,7 +413,8 @@ void ShmLink::sweep() {
   const Status aborted(Code::aborted, "the batch was cancelled");
   for (auto at = pending_.begin(); at != pending_.end();) {
     Job& job = *at->second;
-    if (!job.transfer->cancelled) {
+    // The owner may be about to write: then it is over when the owner says so, or the connection ends.
+    if (!job.transfer->cancelled || (job.reach == Reach::staged && job.transfer->write)) {
       ++at;
       continue;
     }
