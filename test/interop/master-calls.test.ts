@@ -61,7 +61,8 @@ async function answersOf(kind: Kind): Promise<Answers> {
 }
 
 test('both masters answer alike, but where ours differs by decision', async () => {
-  const [stock, ours] = await Promise.all([answersOf('stock'), answersOf('ours')]);
+  const stock = await answersOf('stock');
+  const ours = await answersOf('ours');
   assert.equal(Object.keys(ours), Object.keys(stock));
   assert.ok(Object.keys(ours).length > 250);
   for (const [step, answer] of Object.entries(ours)) {

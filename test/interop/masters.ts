@@ -7,7 +7,7 @@ import { main } from '../support/cli.js';
 
 export type Kind = 'stock' | 'ours';
 
-const START_MS = 30_000;
+const START_MS = 60_000;
 const running = new Set<ChildProcess>();
 process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL');
@@ -15,14 +15,14 @@ process.on('exit', () => {
 
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** A port that nobody has now. */
+let nextPort = 20_000 + (process.pid % 1000) * 10;
+
+/** A port that nobody has now, and that no outgoing connection gets (those begin at 32,768). */
 export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
+  const port = nextPort++;
+  return new Promise((resolve) => {
+    const server = createServer().once('error', () => resolve(freePort()));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(port)));
   });
 }
 
@@ -82,7 +82,7 @@ export class Master {
         (await RpcClient.connect('127.0.0.1', this.port, { timeoutMs: 1000 })).close();
         return;
       } catch (error) {
-        if (Date.now() > deadline) throw error;
+        if (Date.now() > deadline) throw new Error(`no ${this.kind} master after ${START_MS} ms: ${error}\n${this.log}`);
         await wait(50);
       }
     }

@@ -182,11 +182,18 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
   server.handle(METHODS.BatchRemove, ({ keys, force, tenant }) =>
     each(keys, (good) => service.remove(good, force, tenant)),
   );
-  // Copies on disks: nobody has any, so that they are gone wherever the object is known.
+  // Copies on disks: nobody has any, so there is none to promote, and they are gone wherever the object is known.
   const evictDisk = (wanted: Packed, tenant: string) =>
     each(wanted, (keys) =>
       service.peek(keys, tenant).map((found) => (found.ok || found.status === STATUS.notReady ? STATUS.ok : found.status)),
     );
+  const promote = ({ key, tenant }: { key: Uint8Array; tenant: string }) => {
+    const [status] = evictDisk(single(key), tenant);
+    return failure(status === STATUS.ok ? STATUS.notReady : status);
+  };
+  server.handle(METHODS.PromotionAllocStart, promote);
+  server.handle(METHODS.NotifyPromotionSuccess, promote);
+  server.handle(METHODS.NotifyPromotionFailure, ({ key, tenant }) => first(evictDisk(single(key), tenant)));
   server.handle(METHODS.EvictDiskReplica, ({ key, tenant }) => first(evictDisk(single(key), tenant)));
   server.handle(METHODS.BatchEvictDiskReplica, ({ keys, tenant }) => evictDisk(keys, tenant));
   server.handle(METHODS.BatchReplicaClear, ({ keys: wanted, client, segment }) => {

@@ -30,9 +30,6 @@ export function serveOthers(server: RpcServer, lending: Lending): void {
   server.handle(METHODS.ReportSsdCapacity, () => failure(STATUS.segmentNotFound));
   server.handle(METHODS.NotifyOffloadSuccess, () => verdict(0));
   server.handle(METHODS.PromotionObjectHeartbeat, () => failure(STATUS.segmentNotFound));
-  server.handle(METHODS.PromotionAllocStart, () => failure(STATUS.notReady));
-  server.handle(METHODS.NotifyPromotionSuccess, () => failure(STATUS.notReady));
-  server.handle(METHODS.NotifyPromotionFailure, () => verdict(0));
   server.handle(METHODS.PollRemoveAll, () => failure(STATUS.segmentNotFound));
 
   const none = () => failure(NO_REPLICATION_TASK);
