@@ -82,7 +82,8 @@ export class Master {
         (await RpcClient.connect('127.0.0.1', this.port, { timeoutMs: 1000 })).close();
         return;
       } catch (error) {
-        if (Date.now() > deadline) throw new Error(`no ${this.kind} master after ${START_MS} ms: ${error}\n${this.log}`);
+        if (Date.now() > deadline)
+          throw new Error(`no ${this.kind} master after ${START_MS} ms: ${error}\n${this.log}`);
         await wait(50);
       }
     }

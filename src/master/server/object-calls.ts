@@ -185,7 +185,9 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
   // Copies on disks: nobody has any, so there is none to promote, and they are gone wherever the object is known.
   const evictDisk = (wanted: Packed, tenant: string) =>
     each(wanted, (keys) =>
-      service.peek(keys, tenant).map((found) => (found.ok || found.status === STATUS.notReady ? STATUS.ok : found.status)),
+      service
+        .peek(keys, tenant)
+        .map((found) => (found.ok || found.status === STATUS.notReady ? STATUS.ok : found.status)),
     );
   const promote = ({ key, tenant }: { key: Uint8Array; tenant: string }) => {
     const [status] = evictDisk(single(key), tenant);

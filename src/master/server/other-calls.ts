@@ -6,7 +6,10 @@
 import { METHODS } from '../../rpc/schemas/v0_3_13.js';
 import type { RpcServer } from '../../rpc/server.js';
 import { failure, success, verdict } from '../../rpc/types.js';
+import type { Status } from '../api.js';
+import type { MetadataService } from '../service.js';
 import { STATUS } from '../status.js';
+import { oneKey } from './keys.js';
 import type { Lending } from './lending.js';
 
 /** Numbers of Mooncake's ErrorCode. */
@@ -15,7 +18,7 @@ const UNAVAILABLE_IN_MODE = -1011;
 const OFFLOAD_DISABLED = -1300;
 const TASK_NOT_FOUND = -1400;
 
-export function serveOthers(server: RpcServer, lending: Lending): void {
+export function serveOthers(server: RpcServer, service: MetadataService, lending: Lending): void {
   const isMounted = (name: string) => lending.segments().some((segment) => segment.name === name);
   const inMode = () => failure(UNAVAILABLE_IN_MODE);
   server.handle(METHODS.MountNoFSegment, inMode);
@@ -32,25 +35,37 @@ export function serveOthers(server: RpcServer, lending: Lending): void {
   server.handle(METHODS.PromotionObjectHeartbeat, () => failure(STATUS.segmentNotFound));
   server.handle(METHODS.PollRemoveAll, () => failure(STATUS.segmentNotFound));
 
-  const none = () => failure(NO_REPLICATION_TASK);
-  const notNow = () => failure(STATUS.unavailable);
-  const from = ({ source }: { source: string }) => (isMounted(source) ? notNow() : failure(STATUS.segmentNotFound));
-  server.handle(METHODS.CopyStart, from);
-  server.handle(METHODS.CopyEnd, none);
-  server.handle(METHODS.CopyRevoke, none);
+  // Copies and moves: what is wrong with a request is said as stock says it, and what is right with "not now".
+  type OfKey = { key: Uint8Array; tenant: string };
+  const refuse =
+    (status: Status) =>
+    ({ key, tenant }: OfKey) =>
+      failure(isKnown(service, key, tenant) ? status : STATUS.notFound);
+  const noTask = refuse(NO_REPLICATION_TASK);
+  const notNow = refuse(STATUS.unavailable);
+  const begin = (call: OfKey & { source: string }) =>
+    isMounted(call.source) ? notNow(call) : failure(STATUS.segmentNotFound);
+  const create = (call: OfKey, segments: readonly string[]) =>
+    segments.every(isMounted) ? notNow(call) : refuse(STATUS.invalidParams)(call);
+  server.handle(METHODS.CopyStart, begin);
+  server.handle(METHODS.MoveStart, begin);
   server.handle(METHODS.DynamicReplicaCopyStart, notNow);
-  server.handle(METHODS.DynamicReplicaCopyEnd, none);
-  server.handle(METHODS.DynamicReplicaCopyRevoke, none);
-  server.handle(METHODS.MoveStart, from);
-  server.handle(METHODS.MoveEnd, none);
-  server.handle(METHODS.MoveRevoke, none);
-  server.handle(METHODS.CreateCopyTask, ({ targets }) =>
-    targets.length > 0 && targets.every(isMounted) ? notNow() : failure(STATUS.invalidParams),
+  const ends = ['CopyEnd', 'CopyRevoke', 'MoveEnd', 'MoveRevoke'] as const;
+  for (const name of ends) server.handle(METHODS[name], noTask);
+  server.handle(METHODS.DynamicReplicaCopyEnd, noTask);
+  server.handle(METHODS.DynamicReplicaCopyRevoke, noTask);
+  server.handle(METHODS.CreateCopyTask, (call) =>
+    call.targets.length === 0 ? failure(STATUS.invalidParams) : create(call, call.targets),
   );
-  server.handle(METHODS.CreateMoveTask, ({ source, target }) =>
-    isMounted(source) && isMounted(target) ? notNow() : failure(STATUS.invalidParams),
-  );
+  server.handle(METHODS.CreateMoveTask, (call) => create(call, [call.source, call.target]));
   server.handle(METHODS.QueryTask, () => failure(TASK_NOT_FOUND));
   server.handle(METHODS.FetchTasks, () => success([]));
   server.handle(METHODS.MarkTaskToComplete, () => failure(TASK_NOT_FOUND));
+}
+
+function isKnown(service: MetadataService, key: Uint8Array, tenant: string): boolean {
+  const { keys } = oneKey(key);
+  if (keys.length === 0) return false;
+  const [found] = service.peek(keys, tenant);
+  return found.ok || found.status === STATUS.notReady;
 }
