@@ -188,7 +188,7 @@ test('who leaves answers unread holds up itself alone', () =>
     let started = 0;
     server.handle(METHODS.ServiceReady, () => {
       started++;
-      return { ok: true, value };
+      return success(value);
     });
     const COUNT = 1000;
     const slow = connect({ port, host: '127.0.0.1' });
