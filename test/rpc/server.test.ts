@@ -220,7 +220,7 @@ test('so many requests of a connection are under way at once, and all are answer
       most = Math.max(most, ++now);
       await wait(1);
       now--;
-      return { ok: true, value: '' };
+      return success('');
     });
     const size = 16 + 4 + 1 + 1;
     assert.is((await raw(port, [requests(50)], 50 * size)).length, 50 * size);
