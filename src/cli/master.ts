@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { type MasterEvent, MooncakeMaster } from '../master/server/master.js';
 import { interruptible } from './interrupt.js';
 import { FLAGS, optionsOfFlags } from './master-flags.js';
+import { printable } from './printable.js';
 
 type Typed = Record<string, string | true | undefined> & { json?: true; stockDefaults?: true };
 
@@ -35,7 +36,7 @@ async function serve({ json, stockDefaults, ...typed }: Typed, signal: AbortSign
   }
   const master = await MooncakeMaster.listen({
     ...options,
-    onEvent: (event) => say(event, describe(event)),
+    onEvent: (event) => say(event, printable(describe(event))),
   });
   const { rpc, admin, metadata } = master.ports;
   const host = options.host ?? '127.0.0.1';
@@ -62,6 +63,12 @@ function describe(event: MasterEvent): string {
       return `segment ${event.segment}: ${event.bytes} bytes of client ${event.client}`;
     case 'segment-fenced':
       return `segment ${event.segment} of client ${event.client} was lent before this master began: used, empty, after one lease`;
+    case 'segment-refused':
+      return `segment ${event.segment} of client ${event.client} is refused (${event.status}): ${event.bytes} bytes`;
+    case 'segment-replaced':
+      return `segment ${event.segment} of client ${event.client} has a new process at its endpoint: what was lent is gone`;
+    case 'segment-leaving':
+      return `segment ${event.segment} of client ${event.client} is about to go: nothing new is placed there`;
     case 'segment-unmounted':
       return `segment ${event.segment} of client ${event.client} is gone`;
     case 'request-refused':

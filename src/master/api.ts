@@ -20,7 +20,7 @@ export type Outcome<T> =
 /** A range of memory that a client lends to the cluster. */
 export interface SegmentInfo {
   id: Uuid;
-  /** Unique among the segments of a cluster that are mounted; one client may give it to several. */
+  /** With the endpoint unique among the clients of a cluster; one client may give it to several segments. */
   name: string;
   /** First address, below 2^47, and bytes. */
   base: number;
@@ -81,6 +81,8 @@ export type MissReason = 'absent' | 'evicted' | 'removed' | 'incomplete' | 'unkn
 
 export interface SegmentFigures extends SegmentInfo {
   client: Uuid;
+  /** Nothing new is placed in it. */
+  isLeaving: boolean;
   usedBytes: number;
   capacityBytes: number;
   /** Copies of objects, those being written included. */

@@ -200,6 +200,18 @@ export class Books {
     if (!this.puts.has(id)) this.#strike(id);
   }
 
+  /** Takes away the copies that lie in segments of that name; whether there were any. */
+  dropCopies(id: number, segmentName: string, now: number): boolean {
+    let dropped = false;
+    this.#loseCopies(id, (handle, until) => {
+      if (this.segments.of(handle).info.name !== segmentName) return false;
+      this.keptBack.free([handle], until, now);
+      dropped = true;
+      return true;
+    });
+    return dropped;
+  }
+
   /** Mounts a segment; what somebody may still be using of memory that comes back is kept back. */
   mount(info: SegmentInfo, client: Uuid, now: number): Status {
     const { segments, keptBack } = this;

@@ -41,7 +41,7 @@ export class Eviction {
   /** Whether so many bytes more would pass the watermark. */
   isPastWatermark(bytes: number): boolean {
     const { segments, options } = this.#books;
-    return (segments.used + bytes) / segments.capacity > options.evictionHighWatermark;
+    return segments.fullness(bytes) > options.evictionHighWatermark;
   }
 
   /** One run: gives up a share of the objects (of the tenant's, where one is given), at least one; how many went. */

@@ -143,8 +143,10 @@ export class Puts {
     }
     const pinUntil = wanted.softPin === 'disable' ? 0 : table.pinUntil(id);
     const hardPin = wanted.hardPin || (table.flags(id) & HARD_PINNED) !== 0;
-    if (table.size(id) === start.size && !this.#books.isLeased(id, now)) {
-      const again = describe(start, this.#books.handles(id), pinUntil, hardPin);
+    const handlesNow = this.#books.handles(id);
+    const stays = handlesNow.every((handle) => !this.#books.segments.of(handle).isLeaving);
+    if (table.size(id) === start.size && stays && !this.#books.isLeased(id, now)) {
+      const again = describe(start, handlesNow, pinUntil, hardPin);
       this.#books.startInPlace(id, tenant, again);
       return this.#started(again);
     }

@@ -20,6 +20,8 @@ export interface Segment {
   readonly client: Uuid;
   readonly capacity: number;
   used: number;
+  /** Nothing new is placed in it: it is about to go. */
+  isLeaving: boolean;
   /** Allocations of objects, and of space that is kept back. */
   replicas: number;
   kept: number;
@@ -38,6 +40,8 @@ export class Segments {
   readonly #byNumber: (Segment | undefined)[] = [];
   readonly #byId = new Map<Uuid, Segment>();
   #list: Segment[] = [];
+  /** Those of them that take something new. */
+  #open: Segment[] = [];
   readonly #strategy: AllocationStrategy;
   readonly #alignment: number;
   readonly #random: () => number;
@@ -60,9 +64,19 @@ export class Segments {
     return this.#list;
   }
 
-  /** Bytes of the largest segment: nothing larger can ever be stored. */
+  /** Bytes of the largest segment that takes something new: nothing larger can be stored. */
   get largest(): number {
-    return this.#list.reduce((most, { capacity }) => Math.max(most, capacity), 0);
+    return this.#open.reduce((most, { capacity }) => Math.max(most, capacity), 0);
+  }
+
+  /** Share of the space for new objects that would be in use with so many bytes more. */
+  fullness(bytes: number): number {
+    let { used, capacity } = this;
+    if (this.#open.length < this.#list.length) {
+      used = this.#open.reduce((sum, segment) => sum + segment.used, 0);
+      capacity = this.#open.reduce((sum, segment) => sum + segment.capacity, 0);
+    }
+    return (used + bytes) / capacity;
   }
 
   byId(id: Uuid): Segment | undefined {
@@ -76,8 +90,8 @@ export class Segments {
 
   /**
    * Status ok also where the same client has this very segment mounted. -102: the id is mounted otherwise, another
-   * client has a segment of that name, or it overlaps one of the client's own. -600: no name, no bytes, or beyond 2^47.
-   * -200: as many as may be are mounted.
+   * client has a segment of that name and endpoint, or it overlaps one of the client's own. -600: no name, no bytes, or
+   * beyond 2^47. -200: as many as may be are mounted. -1010: it is leaving.
    */
   mount(info: SegmentInfo, client: Uuid): Status {
     const { id, name, base, length } = info;
@@ -88,11 +102,12 @@ export class Segments {
     const known = this.#byId.get(id);
     if (known) {
       const same = known.client === client && FIELDS.every((field) => known.info[field] === info[field]);
-      return same ? STATUS.ok : STATUS.segmentExists;
+      if (!same) return STATUS.segmentExists;
+      return known.isLeaving ? STATUS.unavailable : STATUS.ok;
     }
     for (const other of this.#list) {
       if (other.client !== client) {
-        if (other.info.name === name) return STATUS.segmentExists;
+        if (other.info.name === name && other.info.endpoint === info.endpoint) return STATUS.segmentExists;
       } else if (base < other.info.base + other.info.length && other.info.base < base + length) {
         return STATUS.segmentExists;
       }
@@ -100,16 +115,24 @@ export class Segments {
     if (this.#list.length === this.#allocator.maxSegments) return STATUS.noSpace;
     const number = this.#allocator.addSegment({ length, alignment: this.#alignment });
     const capacity = length - (length % this.#alignment);
-    const segment = { number, info: { ...info }, client, capacity, used: 0, replicas: 0, kept: 0 };
+    const segment = { number, info: { ...info }, client, capacity, used: 0, isLeaving: false, replicas: 0, kept: 0 };
     this.#byNumber[number] = segment;
     this.#byId.set(id, segment);
     this.#list.push(segment);
+    this.#open.push(segment);
     this.capacity += capacity;
     return STATUS.ok;
   }
 
+  /** Nothing new is placed in a segment any more. */
+  leave(segment: Segment): void {
+    segment.isLeaving = true;
+    this.#open = this.#open.filter((other) => other !== segment);
+  }
+
   /** Takes a segment away; every allocation in it is gone. */
   unmount(segment: Segment): void {
+    this.leave(segment);
     this.#allocator.removeSegment(segment.number);
     this.#byNumber[segment.number] = undefined;
     this.#byId.delete(segment.info.id);
@@ -147,7 +170,7 @@ export class Segments {
         this.#placePreferred(size, preferredSegments, taken, handles) ??
         (near ? this.#placeInRound(size, this.#ofHost(hostId), taken, handles) : undefined) ??
         (this.#strategy === 'free_ratio_first' ? this.#placeInEmptiest(size, taken, handles) : undefined) ??
-        this.#placeInRound(size, this.#list, taken, handles);
+        this.#placeInRound(size, this.#open, taken, handles);
       if (!segment) break;
       taken.push(segment);
     }
@@ -196,7 +219,7 @@ export class Segments {
 
   #placePreferred(size: number, names: readonly string[], taken: readonly Segment[], handles: number[]) {
     for (const name of names) {
-      for (const segment of this.#list) {
+      for (const segment of this.#open) {
         if (segment.info.name === name && this.#placeIn(size, segment, taken, handles)) return segment;
       }
     }
@@ -205,7 +228,7 @@ export class Segments {
 
   /** The emptiest of a few, or of all where they are few. */
   #placeInEmptiest(size: number, taken: readonly Segment[], handles: number[]) {
-    const list = this.#list;
+    const list = this.#open;
     const one = () => list[Math.floor(this.#random() * list.length)];
     const few = list.length <= SAMPLE ? [...list] : Array.from({ length: SAMPLE }, one);
     const free = ({ used, capacity }: Segment) => 1 - used / capacity;
@@ -223,6 +246,6 @@ export class Segments {
   }
 
   #ofHost(hostId: string): Segment[] {
-    return this.#list.filter(({ info }) => info.hostId === hostId);
+    return this.#open.filter(({ info }) => info.hostId === hostId);
   }
 }

@@ -104,6 +104,11 @@ export class MetadataService implements Metadata, LongMetadata {
     return this.#removal.remove(keys, boolean('force', force), tenant);
   }
 
+  /** Takes copies of a client's own objects away: those in segments of a name, or all where it is empty. */
+  clearReplicas(client: Uuid, keys: Keys, segmentName: string, tenant = DEFAULT_TENANT): Status[] {
+    return this.#removal.clear(client, keys, segmentName, tenant);
+  }
+
   async removeByRegex(pattern: string, force = false, tenant = DEFAULT_TENANT): Promise<number> {
     return this.#scans.removeByRegex(pattern, boolean('force', force), tenant);
   }
@@ -139,11 +144,23 @@ export class MetadataService implements Metadata, LongMetadata {
     return STATUS.ok;
   }
 
+  /** Nothing new is placed in a segment from now on; what is there stays readable until it is unmounted. */
+  leaveSegment(segment: Uuid, client: Uuid): Status {
+    checkUuid('segment', segment);
+    checkUuid('client', client);
+    const mounted = this.#books.segments.byId(segment);
+    if (!mounted) return STATUS.segmentNotFound;
+    if (mounted.client !== client) return STATUS.notOwner;
+    this.#books.segments.leave(mounted);
+    return STATUS.ok;
+  }
+
   segments(): SegmentFigures[] {
     this.#books.begin();
-    return this.#books.segments.all.map(({ info, client, used, capacity, replicas }) => ({
+    return this.#books.segments.all.map(({ info, client, isLeaving, used, capacity, replicas }) => ({
       ...info,
       client,
+      isLeaving,
       usedBytes: used,
       capacityBytes: capacity,
       objects: replicas,

@@ -16,6 +16,7 @@ export const STATUS = {
   leaseExpired: -707,
   transferFailed: -800,
   checksumMismatch: -801,
+  unavailable: -1010,
   quotaExceeded: -1700,
   unknownTenant: -1701,
 } as const;

@@ -49,13 +49,12 @@ export function requestHeader(sequence: number, id: number, bodyBytes: number): 
   return out;
 }
 
-export function answerHeader(sequence: number, error: number, bodyBytes: number): Buffer {
-  const out = Buffer.alloc(ANSWER_BYTES);
-  out[0] = MAGIC;
-  out[2] = error;
+/** Writes the header of an answer into the first 16 bytes, which may hold anything. */
+export function writeAnswerHeader(out: Buffer, sequence: number, error: number, bodyBytes: number): void {
+  out.writeUInt32LE(MAGIC | (error << 16), 0);
   out.writeUInt32LE(sequence, 4);
   out.writeUInt32LE(bodyBytes, 8);
-  return out;
+  out.writeUInt32LE(0, 12);
 }
 
 /** Takes one direction of a connection apart, however its bytes are cut. */

@@ -1,14 +1,14 @@
 /**
  * Serves Mooncake's RPC on a port. Handlers are given by method; several schemas of one method (wheel versions) stand side
- * by side and are told apart by the type code of the request. Requests of a connection are started in order and answered
- * as they finish; a connection that leaves its answers unread is read no further.
+ * by side and are told apart by the type code of the request. What one connection may ask for at once: connection.ts.
  *
  * A request for a method that is not served, or of a shape that no schema here has, is answered with the protocol's error
  * and told to `onRefused`, once per method and shape: version skew must be seen, and must not fill a log.
  */
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { errors } from '../core/errors.js';
-import { answerHeader, type Frame, FrameReader, RPC_ERROR } from './frames.js';
+import { Connection } from './connection.js';
+import { ANSWER_BYTES, type Frame, RPC_ERROR, writeAnswerHeader } from './frames.js';
 import type { Method } from './method.js';
 import { pack, readHeader, readPayload } from './struct-pack.js';
 import { text } from './types.js';
@@ -35,8 +35,10 @@ export interface RpcServerOptions {
   maxRequestBytes?: number;
   /** Connections at once; more are closed. Default 4,096. */
   maxConnections?: number;
-  /** Bytes of unread answers from which a connection is read no further. Default 8 MiB. */
+  /** Bytes of unread answers from which a connection's requests wait. Default 8 MiB. */
   maxUnreadBytes?: number;
+  /** Requests of a connection under way from which its others wait. Default 64. */
+  maxCallsPerConnection?: number;
   onRefused?: (refusal: Refusal) => void;
 }
 
@@ -66,7 +68,7 @@ export class RpcServer {
   readonly stats: RpcServerStats = { connections: 0, requests: 0, refused: 0, failed: 0 };
   /** By function id; under each, by the type code of the arguments (-1: none). */
   readonly #methods = new Map<number, Map<number, Served>>();
-  readonly #sockets = new Set<Socket>();
+  readonly #connections = new Set<Connection>();
   readonly #told = new Set<string>();
   readonly #options: RpcServerOptions;
   #server?: Server;
@@ -98,39 +100,25 @@ export class RpcServer {
   async close(): Promise<void> {
     const server = this.#server;
     this.#server = undefined;
-    for (const socket of this.#sockets) socket.destroy();
+    for (const connection of this.#connections) connection.destroy();
     if (server?.listening) await new Promise<void>((resolve) => server.close(() => resolve()));
   }
 
   #serve(socket: Socket): void {
-    const { maxRequestBytes = 64 * 2 ** 20, maxUnreadBytes = 8 * 2 ** 20 } = this.#options;
-    const info: RequestInfo = { remote: `${socket.remoteAddress}:${socket.remotePort}` };
-    this.#sockets.add(socket);
+    const { maxRequestBytes = 64 * 2 ** 20, maxUnreadBytes = 8 * 2 ** 20, maxCallsPerConnection = 64 } = this.#options;
+    const limits = { maxRequestBytes, maxUnreadBytes, maxCalls: maxCallsPerConnection };
+    const connection = new Connection(socket, limits, (frame, from) => this.#request(from, frame));
     this.stats.connections++;
-    const reader = new FrameReader('request', maxRequestBytes, (frame) => this.#request(socket, frame, info));
-    socket.on('data', (chunk) => {
-      // Answers to one chunk's requests leave in one write.
-      socket.cork();
-      try {
-        reader.push(chunk);
-      } catch {
-        // No frame of this protocol: stock closes as well.
-        socket.destroy();
-      }
-      socket.uncork();
-      if (socket.writableLength > maxUnreadBytes) socket.pause();
-    });
-    socket.on('drain', () => socket.resume());
-    socket.on('error', () => socket.destroy());
-    socket.on('close', () => this.#sockets.delete(socket));
+    this.#connections.add(connection);
+    socket.on('close', () => this.#connections.delete(connection));
   }
 
-  #request(socket: Socket, { sequence, word, body }: Frame, info: RequestInfo): void {
+  #request(connection: Connection, { sequence, word, body }: Frame): void {
     this.stats.requests++;
     const schemas = this.#methods.get(word);
     if (!schemas) {
-      this.#refuse({ method: hex(word), expected: [], remote: info.remote });
-      this.#fail(socket, sequence, RPC_ERROR.notRegistered, 'the rpc function not registered');
+      this.#refuse({ method: hex(word), expected: [], remote: connection.remote });
+      this.#fail(connection, sequence, RPC_ERROR.notRegistered, 'the rpc function not registered');
       return;
     }
     let served = schemas.get(-1);
@@ -140,39 +128,38 @@ export class RpcServer {
         const header = readHeader(body);
         served = schemas.get(header.code);
         if (!served) {
-          this.#unknown(socket, sequence, schemas, info, header.code, header.literal);
+          this.#unknown(connection, sequence, schemas, header.code, header.literal);
           return;
         }
         args = readPayload(served.method.arguments!, body, header);
       } catch {
-        this.#unknown(socket, sequence, schemas, info);
+        this.#unknown(connection, sequence, schemas);
         return;
       }
     }
-    this.#call(socket, sequence, served, args, info);
+    this.#call(connection, sequence, served, args);
   }
 
-  #call(socket: Socket, sequence: number, served: Served, args: unknown, info: RequestInfo): void {
+  #call(connection: Connection, sequence: number, served: Served, args: unknown): void {
     try {
-      const result = served.handler(args, info);
+      const result = served.handler(args, connection);
       if (result instanceof Promise) {
         result.then(
-          (value) => this.#answer(socket, sequence, served, value),
-          (error) => this.#throw(socket, sequence, error),
+          (value) => this.#answer(connection, sequence, served, value),
+          (error) => this.#throw(connection, sequence, error),
         );
       } else {
-        this.#answer(socket, sequence, served, result);
+        this.#answer(connection, sequence, served, result);
       }
     } catch (error) {
-      this.#throw(socket, sequence, error);
+      this.#throw(connection, sequence, error);
     }
   }
 
   #unknown(
-    socket: Socket,
+    connection: Connection,
     sequence: number,
     schemas: Map<number, Served>,
-    { remote }: RequestInfo,
     code?: number,
     literal?: Uint8Array,
   ): void {
@@ -182,9 +169,9 @@ export class RpcServer {
       code: code === undefined ? undefined : hex(code),
       expected: [...schemas.keys()].map(hex),
       literal: literal && Buffer.from(literal).toString('hex'),
-      remote,
+      remote: connection.remote,
     });
-    this.#fail(socket, sequence, RPC_ERROR.invalidArguments, 'invalid rpc arg');
+    this.#fail(connection, sequence, RPC_ERROR.invalidArguments, 'invalid rpc arg');
   }
 
   #refuse(refusal: Refusal): void {
@@ -196,26 +183,29 @@ export class RpcServer {
     this.#options.onRefused?.(refusal);
   }
 
-  #throw(socket: Socket, sequence: number, error: unknown): void {
+  #throw(connection: Connection, sequence: number, error: unknown): void {
     this.stats.failed++;
-    this.#fail(socket, sequence, RPC_ERROR.exception, error instanceof Error ? error.message : String(error));
+    this.#fail(connection, sequence, RPC_ERROR.exception, error instanceof Error ? error.message : String(error));
   }
 
-  #fail(socket: Socket, sequence: number, code: number, why: string): void {
-    this.#send(socket, sequence, code, pack(text, why));
+  #fail(connection: Connection, sequence: number, error: number, why: string): void {
+    this.#send(connection, sequence, error, pack(text, why, ANSWER_BYTES));
   }
 
-  #answer(socket: Socket, sequence: number, { method }: Served, value: unknown): void {
+  #answer(connection: Connection, sequence: number, { method }: Served, value: unknown): void {
+    let message: Buffer;
     try {
-      this.#send(socket, sequence, RPC_ERROR.ok, pack(method.result, value));
+      message = pack(method.result, value, ANSWER_BYTES);
     } catch (error) {
-      this.#throw(socket, sequence, error);
+      this.#throw(connection, sequence, error);
+      return;
     }
+    this.#send(connection, sequence, RPC_ERROR.ok, message);
   }
 
-  #send(socket: Socket, sequence: number, code: number, body: Buffer): void {
-    if (socket.destroyed) return;
-    socket.write(answerHeader(sequence, code, body.length));
-    socket.write(body);
+  /** `message`: room for a header, and the body. */
+  #send(connection: Connection, sequence: number, error: number, message: Buffer): void {
+    writeAnswerHeader(message, sequence, error, message.length - ANSWER_BYTES);
+    connection.answer(message);
   }
 }

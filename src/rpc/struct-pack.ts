@@ -37,17 +37,20 @@ function widthFor(largest: number): 0 | 1 | 2 {
   return largest < 65536 ? 1 : 2;
 }
 
-/** Bytes of a message; `value` must be what the schema says (checked by the compiler alone). */
-export function pack<T>(type: Type<T>, value: T): Buffer {
+/**
+ * Bytes of a message, after so many that are left for a header; `value` must be what the schema says (checked by the
+ * compiler alone).
+ */
+export function pack<T>(type: Type<T>, value: T, headroom = 0): Buffer {
   const measure: Measure = { bytes: 0, lengths: 0, largest: 0 };
   type.measure(value, measure);
   const width = widthFor(measure.largest);
-  const size = 4 + (width ? 1 : 0) + measure.bytes + (measure.lengths << width);
+  const size = headroom + 4 + (width ? 1 : 0) + measure.bytes + (measure.lengths << width);
   const out = Buffer.allocUnsafe(size);
   const head = typeCode(type);
-  out.writeUInt32LE(width ? (head | 1) >>> 0 : head, 0);
-  if (width) out[4] = width << WIDTH_SHIFT;
-  const writer = new Writer(out, width ? 5 : 4, width);
+  out.writeUInt32LE(width ? (head | 1) >>> 0 : head, headroom);
+  if (width) out[headroom + 4] = width << WIDTH_SHIFT;
+  const writer = new Writer(out, headroom + (width ? 5 : 4), width);
   type.write(value, writer);
   return out;
 }

@@ -1,5 +1,12 @@
 // Segments: mounting, placement of copies, and what goes with a segment that is unmounted.
-import type { AllocationStrategy, MooncakeError, ReplicateConfig, SegmentInfo } from 'mooncake-ts';
+import {
+  type AllocationStrategy,
+  Keys,
+  MetadataService,
+  type MooncakeError,
+  type ReplicateConfig,
+  type SegmentInfo,
+} from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ALICE, BOB, segment, start, uuid } from './support.js';
@@ -17,7 +24,77 @@ test('mounting again what is mounted is fine; another segment of that id, name o
   assert.is(service.mountSegment({ ...second, base: own.base + 999 }, ALICE), -102, 'they overlap');
   assert.is(service.mountSegment({ ...second, base: own.base + 1000 }, ALICE), 0);
   assert.is(service.mountSegment({ ...own, id: uuid(8), name: 'foreign' }, BOB), 0, 'the memory of another process');
-  assert.is(service.stats().capacityBytes, 3000);
+  const elsewhere = { ...own, id: uuid(9), endpoint: 'local:other' };
+  assert.is(service.mountSegment(elsewhere, uuid(77)), 0, 'the name at another endpoint');
+  assert.is(service.stats().capacityBytes, 4000);
+});
+
+test('a segment that leaves is read and takes nothing new', () => {
+  const { service, keys, put, getReplicas } = leavingStore();
+  assert.is(put('old'), 0);
+  assert.is(service.leaveSegment(uuid(99), ALICE), -101);
+  const [first, second] = [segment(1, 1024), segment(2, 1024)];
+  assert.is(service.leaveSegment(first.id, BOB), -601);
+  assert.is(service.leaveSegment(first.id, ALICE), 0);
+  assert.is(service.mountSegment(first, ALICE), -1010);
+  assert.equal(
+    service.segments().map(({ isLeaving }) => isLeaving),
+    [true],
+  );
+  assert.is(put('new'), -200);
+  assert.is(getReplicas('old'), first.id);
+  service.mountSegment(second, ALICE);
+  // Also where it could be written over in place, and where the segment that leaves is asked for.
+  const [again] = service.upsertStart(ALICE, keys('old'), Float64Array.of(128), { preferredSegments: [first.name] });
+  assert.is(again.ok && again.value[0].segment, second.id);
+  service.upsertEnd(ALICE, keys('old'), [undefined]);
+  assert.is(getReplicas('old'), second.id);
+  for (let i = 0; i < 7; i++) assert.is(put(`new ${i}`), 0);
+  assert.is(service.unmountSegment(first.id, ALICE), 0);
+  assert.is(getReplicas('new 6'), second.id);
+});
+
+function leavingStore() {
+  const service = new MetadataService({ now: () => 1000, leaseTtlMs: 0, evictionHighWatermark: 1 });
+  service.mountSegment(segment(1, 1024), ALICE);
+  const keys = (key: string) => Keys.from([key]);
+  const put = (key: string) => {
+    const [started] = service.putStart(ALICE, keys(key), Float64Array.of(128), {});
+    return started.ok ? service.putEnd(ALICE, keys(key), [undefined])[0] : started.status;
+  };
+  const getReplicas = (key: string) => {
+    const [found] = service.getReplicas(keys(key));
+    return found.ok ? found.value.replicas[0].segment : found.status;
+  };
+  return { service, keys, put, getReplicas };
+}
+
+test('a client clears copies of its own objects, in a segment or everywhere', () => {
+  let now = 1000;
+  const service = new MetadataService({ now: () => now, leaseTtlMs: 10 });
+  const [first, second] = [segment(1, 1024), segment(2, 1024)];
+  service.mountSegment(first, ALICE);
+  service.mountSegment(second, ALICE);
+  const keys = Keys.from(['mine']);
+  const clear = (client: string, name: string) => service.clearReplicas(client, keys, name)[0];
+  assert.is(clear(ALICE, ''), -704);
+  service.putStart(ALICE, keys, Float64Array.of(128), { replicas: 2 });
+  assert.is(clear(ALICE, ''), -703);
+  service.putEnd(ALICE, keys, [undefined]);
+  assert.is(clear(BOB, ''), -601);
+  assert.is(clear(ALICE, 'unknown'), -101);
+  service.exist(keys);
+  assert.is(clear(ALICE, first.name), -706);
+  now += 11;
+  assert.is(service.stats().usedBytes, 256);
+  assert.is(clear(ALICE, first.name), 0);
+  assert.is(service.stats().usedBytes, 128);
+  const [left] = service.peek(keys);
+  assert.equal(left.ok && left.value.replicas.map((one) => one.segment), [second.id]);
+  assert.is(clear(ALICE, first.name), -101);
+  assert.is(clear(ALICE, ''), 0);
+  assert.is(service.exist(keys)[0], 0);
+  assert.is(service.stats().usedBytes, 0);
 });
 
 test('segments of no bytes, of no name, or beyond 2^47 are -600', () => {
@@ -213,6 +290,7 @@ test('figures of segments', () => {
     ...segment(1, 1000),
     client: ALICE,
     usedBytes: 128 + 128 + 64,
+    isLeaving: false,
     capacityBytes: 960,
     objects: 2,
   });

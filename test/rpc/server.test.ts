@@ -171,6 +171,62 @@ test('what a handler throws, wrong or late, reaches that caller alone', () =>
     client.close();
   }));
 
+function requests(count: number): Buffer {
+  const { id } = METHODS.ServiceReady;
+  const frames = Buffer.alloc(20 * count);
+  for (let i = 0; i < count; i++) {
+    frames[20 * i] = 0x15;
+    frames.writeUInt32LE(i, 20 * i + 4);
+    frames.writeUInt32LE(id, 20 * i + 8);
+  }
+  return frames;
+}
+
+test('who leaves answers unread holds up itself alone', () =>
+  serving({ maxUnreadBytes: 2 ** 16 }, async (server, port) => {
+    const value = 'x'.repeat(2 ** 16);
+    let started = 0;
+    server.handle(METHODS.ServiceReady, () => {
+      started++;
+      return success(value);
+    });
+    const COUNT = 1000;
+    const slow = connect({ port, host: '127.0.0.1' });
+    slow.pause();
+    slow.write(requests(COUNT));
+    while (started === 0) await wait(5);
+    await wait(100);
+    const before = started;
+    assert.ok(before < COUNT / 2, `${before} answers of 64 KiB wait for somebody who does not read`);
+    const other = await RpcClient.connect('127.0.0.1', port);
+    assert.ok((await other.call(METHODS.ServiceReady, {})).ok);
+    other.close();
+    let bytes = 0;
+    const all = COUNT * (16 + 4 + 1 + 1 + 4 + value.length);
+    slow.on('data', (chunk) => {
+      bytes += chunk.length;
+    });
+    slow.resume();
+    while (bytes < all) await wait(5);
+    assert.is(bytes, all);
+    assert.is(started, COUNT + 1);
+    slow.destroy();
+  }));
+
+test('so many requests of a connection are under way at once, and all are answered', () =>
+  serving({ maxCallsPerConnection: 3 }, async (server, port) => {
+    let [now, most] = [0, 0];
+    server.handle(METHODS.ServiceReady, async () => {
+      most = Math.max(most, ++now);
+      await wait(1);
+      now--;
+      return success('');
+    });
+    const size = 16 + 4 + 1 + 1;
+    assert.is((await raw(port, [requests(50)], 50 * size)).length, 50 * size);
+    assert.is(most, 3);
+  }));
+
 test('deadlines, signals, full queues and dead servers end a call', () =>
   serving({}, async (server, port) => {
     server.handle(METHODS.ServiceReady, () => new Promise(() => {}));

@@ -75,10 +75,10 @@ const ROUTES: Record<string, (sources: AdminSources, query: URLSearchParams) => 
   '/batch_query_keys': ({ service, bases }, query) => {
     const keys = (query.get('keys') ?? '').split(',').filter((key) => key !== '');
     if (keys.length === 0) return json({ success: false, error_message: 'keys are needed: ?keys=a,b' }, 400);
-    const data: Record<string, unknown> = {};
+    const data = new Map<string, unknown>();
     for (const key of keys) {
       const found = look(service, key, query.get('tenant_id'));
-      data[key] = found.ok
+      const answer = found.ok
         ? {
             ok: true,
             values: found.value.replicas.map((one) => ({
@@ -87,8 +87,9 @@ const ROUTES: Record<string, (sources: AdminSources, query: URLSearchParams) => 
             })),
           }
         : { ok: false, error: 'OBJECT_NOT_FOUND' };
+      data.set(key, answer);
     }
-    return json({ success: true, data });
+    return json({ success: true, data: Object.fromEntries(data) });
   },
   '/get_segments_detail': ({ service }) => {
     const segments = service.segments().map(detail);
@@ -112,7 +113,7 @@ function detail(one: SegmentFigures) {
     size_human: human(one.length),
     te_endpoint: one.endpoint,
     protocol: one.protocol,
-    status: 'OK',
+    status: one.isLeaving ? 'GRACEFULLY_UNMOUNTING' : 'OK',
     allocator_used_bytes: one.usedBytes,
     allocator_capacity_bytes: one.capacityBytes,
     allocator_usage_percent: Number(usage.toFixed(2)),

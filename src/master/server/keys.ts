@@ -1,6 +1,7 @@
 /**
  * Keys off the wire. There they are any bytes; a store's are 1 to 65,535 bytes. A batch with bad ones among them is
- * carried out for the others: the bad ones get Mooncake's -600, and nobody's answer moves to another place.
+ * carried out for the others, and nobody's answer moves to another place: to begin a bad key is Mooncake's -600, to ask
+ * for it finds nothing.
  */
 import { Keys, MAX_KEY_BYTES } from '../../core/keys.js';
 import type { Packed } from '../../rpc/batches.js';
@@ -34,4 +35,13 @@ export function spread<T>(answers: readonly T[], places: Uint32Array | undefined
   const all = new Array<T>(count).fill(bad);
   for (const [i, place] of places.entries()) all[place] = answers[i];
   return all;
+}
+
+/** Keys in one piece; the empty one too. */
+export function packKeys(keys: readonly Uint8Array[]): Packed {
+  const offsets = new Uint32Array(keys.length + 1);
+  for (const [i, key] of keys.entries()) offsets[i + 1] = offsets[i] + key.length;
+  const bytes = new Uint8Array(offsets[keys.length]);
+  for (const [i, key] of keys.entries()) bytes.set(key, offsets[i]);
+  return { bytes, offsets };
 }

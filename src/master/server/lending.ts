@@ -17,10 +17,19 @@ export interface LendingOptions {
 }
 
 export interface LendingEvent {
-  what: 'client-lost' | 'segment-mounted' | 'segment-fenced' | 'segment-unmounted';
+  what:
+    | 'client-lost'
+    | 'segment-mounted'
+    | 'segment-fenced'
+    | 'segment-refused'
+    | 'segment-replaced'
+    | 'segment-leaving'
+    | 'segment-unmounted';
   client: Uuid;
   segment?: string;
   bytes?: number;
+  /** Why it was refused, as Mooncake numbers it. */
+  status?: Status;
 }
 
 interface Fenced {
@@ -29,13 +38,10 @@ interface Fenced {
   readonly until: number;
 }
 
-interface Leaving {
-  readonly client: Uuid;
-  readonly at: number;
-}
-
 /** Longest grace of an unmount: a day. */
 const MAX_GRACE_MS = 24 * 60 * 60_000;
+/** Between two sweeps so long, this process itself stood still, and could not have heard anybody. */
+const STOOD_STILL_MS = 3000;
 
 export class Lending {
   /** First address of each mounted segment. */
@@ -44,12 +50,15 @@ export class Lending {
   readonly #options: LendingOptions;
   readonly #clients: Clients;
   readonly #fenced = new Map<Uuid, Fenced>();
-  readonly #leaving = new Map<Uuid, Leaving>();
+  /** When segments that leave go. */
+  readonly #leaving = new Map<Uuid, number>();
+  #sweptAt: number;
 
   constructor(service: MetadataService, options: LendingOptions) {
     this.#service = service;
     this.#options = options;
     this.#clients = new Clients(options.clientTtlMs, options.now);
+    this.#sweptAt = options.now();
   }
 
   get clients(): number {
@@ -64,26 +73,31 @@ export class Lending {
     return this.#clients.seen(client);
   }
 
-  /** -600 for what is no range of memory, -102 where another has the id or the range. */
+  /** -600 for what is no range of memory, -102 where another has the id or the client the range, -1010 while it leaves. */
   mount(info: SegmentInfo, client: Uuid): Status {
     this.#clients.lends(client);
+    // To be mounted when its fence falls.
+    if (this.#fenced.get(info.id)?.client === client) return STATUS.ok;
     return this.#mount(info, client);
   }
 
+  /**
+   * What is not known here is fenced. Always ok, as with stock: a client that was refused could do nothing but ask again,
+   * every second.
+   */
   remount(infos: readonly SegmentInfo[], client: Uuid): Status {
-    let status: Status = STATUS.ok;
     for (const info of infos) {
-      if (this.bases.has(info.id)) {
-        status ||= this.#mount(info, client);
-      } else if (!this.#fenced.has(info.id)) {
+      if (this.bases.has(info.id)) this.#mount(info, client);
+      else if (!this.#fenced.has(info.id)) {
         this.#fenced.set(info.id, { info, client, until: this.#options.now() + this.#options.fenceMs });
         this.#tell('segment-fenced', client, info);
       }
     }
-    if (status === STATUS.ok) this.#clients.remounted(client);
-    return status;
+    this.#clients.remounted(client);
+    return STATUS.ok;
   }
 
+  /** Ok also where nothing is known of it; -601 for another client's. */
   unmount(segment: Uuid, client: Uuid): Status {
     const fenced = this.#fenced.get(segment);
     if (fenced) {
@@ -91,7 +105,7 @@ export class Lending {
       this.#fenced.delete(segment);
       return STATUS.ok;
     }
-    const info = this.segments().find((one) => one.id === segment);
+    const info = this.#find(segment);
     const status = this.#service.unmountSegment(segment, client);
     if (status === STATUS.ok && info) {
       this.bases.delete(segment);
@@ -101,24 +115,31 @@ export class Lending {
     return status;
   }
 
-  /** The segment stays readable for so long, and goes then. */
+  /** The segment stays readable for so long, while nothing is placed in it, and goes then. -600: it is not the client's. */
   unmountLater(segment: Uuid, client: Uuid, graceMs: number): Status {
-    if (graceMs === 0 || !this.bases.has(segment)) return this.unmount(segment, client);
-    if (!(graceMs <= MAX_GRACE_MS)) return STATUS.invalidParams;
-    const info = this.segments().find((one) => one.id === segment);
-    if (info?.client !== client) return STATUS.notOwner;
-    this.#leaving.set(segment, { client, at: this.#options.now() + graceMs });
+    if (this.#fenced.get(segment)?.client === client) return this.unmount(segment, client);
+    const info = this.#find(segment);
+    if (info?.client !== client || !(graceMs <= MAX_GRACE_MS)) return STATUS.invalidParams;
+    if (graceMs === 0) return this.unmount(segment, client);
+    if (this.#leaving.has(segment)) return STATUS.ok;
+    this.#service.leaveSegment(segment, client);
+    this.#leaving.set(segment, this.#options.now() + graceMs);
+    this.#tell('segment-leaving', client, info);
     return STATUS.ok;
   }
 
   /** Does what has fallen due. */
   sweep(): void {
     const now = this.#options.now();
-    for (const [id, { client, at }] of this.#leaving) if (at <= now) this.unmount(id, client);
-    for (const client of this.#clients.expire()) {
-      this.#tell('client-lost', client);
-      for (const [id, fenced] of this.#fenced) if (fenced.client === client) this.#fenced.delete(id);
-      for (const { id } of this.segments().filter((one) => one.client === client)) this.unmount(id, client);
+    const pause = now - this.#sweptAt;
+    this.#sweptAt = now;
+    if (pause > STOOD_STILL_MS) this.#clients.forgive(pause);
+    for (const [id, at] of this.#leaving) if (at <= now) this.unmount(id, this.#find(id)!.client);
+    const lost = new Set(this.#clients.expire());
+    for (const client of lost) this.#tell('client-lost', client);
+    if (lost.size > 0) {
+      for (const [id, { client }] of this.#fenced) if (lost.has(client)) this.#fenced.delete(id);
+      for (const { id, client } of this.segments()) if (lost.has(client)) this.unmount(id, client);
     }
     for (const [id, { info, client, until }] of this.#fenced) {
       if (until > now) continue;
@@ -128,15 +149,36 @@ export class Lending {
     this.#service.tick();
   }
 
+  #find(segment: Uuid): SegmentFigures | undefined {
+    return this.bases.has(segment) ? this.segments().find((one) => one.id === segment) : undefined;
+  }
+
   #mount(info: SegmentInfo, client: Uuid): Status {
+    this.#takeOver(info, client);
     const again = this.bases.has(info.id);
-    const status = this.#service.mountSegment(info, client);
-    if (status === STATUS.ok && !again) {
+    // Memory does not begin at 0, whatever a service in the same process may count from.
+    const status = info.base === 0 ? STATUS.invalidParams : this.#service.mountSegment(info, client);
+    if (status !== STATUS.ok) {
+      this.#options.onEvent({ what: 'segment-refused', client, segment: info.name, bytes: info.length, status });
+    } else if (!again) {
       this.bases.set(info.id, info.base);
-      this.#fenced.delete(info.id);
       this.#tell('segment-mounted', client, info);
     }
     return status;
+  }
+
+  /**
+   * An endpoint is one process: where another client mounts under the name and endpoint of a segment, the process that
+   * lent it is gone, and has been restarted before its silence was noticed. Nothing of it can be read any more.
+   */
+  #takeOver({ id, name, endpoint }: SegmentInfo, client: Uuid): void {
+    const stale = this.segments().filter(
+      (one) => one.client !== client && one.id !== id && one.name === name && one.endpoint === endpoint,
+    );
+    for (const one of stale) {
+      this.#tell('segment-replaced', one.client, one);
+      this.unmount(one.id, one.client);
+    }
   }
 
   #tell(what: LendingEvent['what'], client: Uuid, info?: SegmentInfo): void {

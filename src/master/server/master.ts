@@ -73,7 +73,7 @@ export class MooncakeMaster {
     });
     serveObjects(this.#rpc, this.service, this.#lending.bases);
     serveSegments(this.#rpc, this.#lending);
-    serveOthers(this.#rpc);
+    serveOthers(this.#rpc, this.service, this.#lending);
   }
 
   /** Serves until `close`. Throws ERR_PEER where a port cannot be had, ERR_INVALID_ARGUMENT. */

@@ -1,4 +1,4 @@
-/** The calls about objects: puts, upserts, reads, removal. What they mean: docs/store.md; bad keys and sizes are -600. */
+/** The calls about objects: puts, upserts, reads, removal. What they mean: docs/store.md and docs/compatibility.md. */
 import { MooncakeError } from '../../core/errors.js';
 import type { Keys } from '../../core/keys.js';
 import type { Packed } from '../../rpc/batches.js';
@@ -8,7 +8,7 @@ import { failure, success, verdict } from '../../rpc/types.js';
 import type { Outcome, Replica, Status, Uuid } from '../api.js';
 import type { MetadataService } from '../service.js';
 import { STATUS } from '../status.js';
-import { goodKeys, oneKey, spread } from './keys.js';
+import { goodKeys, oneKey, packKeys, spread } from './keys.js';
 import {
   type Bases,
   configFromWire,
@@ -20,6 +20,9 @@ import {
 } from './replicas.js';
 
 const BAD = { ok: false, status: STATUS.invalidParams, why: 'invalid parameters' } as const;
+const ABSENT = { ok: false, status: STATUS.notFound, why: 'absent' } as const;
+/** Mooncake's ReplicaType: the copies that an end or a revoke is about. */
+const [MEMORY, ALL] = [0, 4];
 
 /** The code that Mooncake has for what the service refuses; a bug stays an exception. */
 export function statusOf(error: unknown): Status {
@@ -50,10 +53,11 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
   ) => {
     const count = wanted.offsets.length - 1;
     const { keys, places } = goodKeys(wanted);
-    const asked = configFromWire(config);
+    const asked = configFromWire(config, count);
+    if (typeof asked === 'number') return new Array(count).fill(failure(asked));
     // Stock refuses a batch whose sizes are not one a key.
-    if (!asked || sizes.length !== count) return new Array(count).fill(startedToWire(bases, BAD));
-    const groups = Array.isArray(asked.groups) && places ? [...places].map((i) => asked.groups![i]) : asked.groups;
+    if (sizes.length !== count) return new Array(count).fill(failure(STATUS.invalidParams));
+    const groups = places ? Array.from(places, (i) => asked.groups?.[i] ?? '') : asked.groups;
     const all = sizesFromWire(sizes);
     const good = places ? Float64Array.from(places, (i) => all[i]) : all;
     const outcomes = guarded<Outcome<Replica[]>>(
@@ -73,20 +77,25 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
       keys.length,
       (status) => status,
     );
-    return Int32Array.from(spread(statuses, places, count, STATUS.invalidParams));
+    return Int32Array.from(spread(statuses, places, count, STATUS.notFound));
   };
+
+  /** An end or a revoke of copies of a kind that objects here have none of: nothing is done, and -700 after the end. */
+  const ofNone = (wanted: Packed, tenant: string): Int32Array =>
+    each(wanted, (keys) =>
+      service.peek(keys, tenant).map((found) => {
+        if (found.ok) return STATUS.invalidWrite;
+        return found.status === STATUS.notReady ? STATUS.ok : found.status;
+      }),
+    );
 
   const single = (key: Uint8Array): Packed => ({ bytes: key, offsets: Uint32Array.of(0, key.length) });
   const first = (statuses: Int32Array) => verdict(statuses[0]);
 
   const ends = (objects: readonly { key: Uint8Array; checksum: bigint | undefined }[]) => {
-    const offsets = new Uint32Array(objects.length + 1);
-    for (const [i, { key }] of objects.entries()) offsets[i + 1] = offsets[i] + key.length;
-    const bytes = new Uint8Array(offsets[objects.length]);
-    for (const [i, { key }] of objects.entries()) bytes.set(key, offsets[i]);
     const checksums = objects.map(({ checksum }) => checksum);
     return {
-      packed: { bytes, offsets },
+      packed: packKeys(objects.map(({ key }) => key)),
       of: (places?: Uint32Array) => (places ? [...places].map((i) => checksums[i]) : checksums),
     };
   };
@@ -102,34 +111,37 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
     server.handle(METHODS[`Batch${kind}Start`], ({ client, keys, sizes, config, tenant }) =>
       start(begin, client, keys, sizes, config, tenant),
     );
-    server.handle(METHODS[`${kind}End`], ({ client, object, tenant }) => {
-      const { packed, of } = ends([object]);
-      return first(each(packed, (keys, places) => end.call(service, client, keys, of(places), tenant)));
-    });
-    const endAll = (client: Uuid, objects: Parameters<typeof ends>[0], tenant: string) => {
+    const endAll = (client: Uuid, objects: Parameters<typeof ends>[0], tenant: string, type: number = ALL) => {
       const { packed, of } = ends(objects);
+      if (type !== ALL && type !== MEMORY) return ofNone(packed, tenant);
       return each(packed, (keys, places) => end.call(service, client, keys, of(places), tenant));
     };
+    const revokeAll = (client: Uuid, keys: Packed, tenant: string, type: number = ALL) => {
+      if (type !== ALL && type !== MEMORY) return ofNone(keys, tenant);
+      return each(keys, (good) => revoke.call(service, client, good, tenant));
+    };
+    server.handle(METHODS[`${kind}End`], ({ client, object, replicaType, tenant }) =>
+      first(endAll(client, [object], tenant, replicaType)),
+    );
+    server.handle(METHODS[`${kind}Revoke`], ({ client, key, replicaType, tenant }) =>
+      first(revokeAll(client, single(key), tenant, replicaType)),
+    );
     if (kind === 'Put') {
-      server.handle(METHODS.BatchPutEnd, ({ client, objects, tenant }) => endAll(client, objects, tenant));
+      server.handle(METHODS.BatchPutEnd, ({ client, objects, replicaType, tenant }) =>
+        endAll(client, objects, tenant, replicaType),
+      );
+      server.handle(METHODS.BatchPutRevoke, ({ client, keys, replicaType, tenant }) =>
+        revokeAll(client, keys, tenant, replicaType),
+      );
     } else {
       server.handle(METHODS.BatchUpsertEnd, ({ client, objects, tenant }) => endAll(client, objects, tenant));
-    }
-    server.handle(METHODS[`${kind}Revoke`], ({ client, key, tenant }) =>
-      first(each(single(key), (keys) => revoke.call(service, client, keys, tenant))),
-    );
-    const revokeAll = (client: Uuid, keys: Packed, tenant: string) =>
-      each(keys, (good) => revoke.call(service, client, good, tenant));
-    if (kind === 'Put') {
-      server.handle(METHODS.BatchPutRevoke, ({ client, keys, tenant }) => revokeAll(client, keys, tenant));
-    } else {
       server.handle(METHODS.BatchUpsertRevoke, ({ client, keys, tenant }) => revokeAll(client, keys, tenant));
     }
   }
 
   server.handle(METHODS.ExistKey, ({ key, tenant }) => {
     const { keys } = oneKey(key);
-    if (keys.length === 0) return failure(STATUS.invalidParams);
+    if (keys.length === 0) return success(false);
     const [answer] = service.exist(keys, tenant);
     return answer < 0 ? failure(answer) : success(answer === 1);
   });
@@ -137,15 +149,15 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
     const { keys, places } = goodKeys(wanted);
     const answers = service.exist(keys, tenant);
     if (!places) return answers;
-    return Int32Array.from(spread([...answers], places, wanted.offsets.length - 1, STATUS.invalidParams));
+    return Int32Array.from(spread([...answers], places, wanted.offsets.length - 1, 0));
   });
   server.handle(METHODS.GetReplicaList, ({ key, tenant }) => {
     const { keys } = oneKey(key);
-    return foundToWire(bases, keys.length === 0 ? BAD : service.getReplicas(keys, tenant)[0]);
+    return foundToWire(bases, keys.length === 0 ? ABSENT : service.getReplicas(keys, tenant)[0]);
   });
   server.handle(METHODS.BatchGetReplicaList, ({ keys: wanted, tenant }) => {
     const { keys, places } = goodKeys(wanted);
-    const outcomes = spread(service.getReplicas(keys, tenant), places, wanted.offsets.length - 1, BAD);
+    const outcomes = spread(service.getReplicas(keys, tenant), places, wanted.offsets.length - 1, ABSENT);
     return outcomes.map((outcome) => foundToWire(bases, outcome));
   });
   server.handle(METHODS.GetReplicaListByRegex, async ({ pattern, tenant }) => {
@@ -170,6 +182,28 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
   server.handle(METHODS.BatchRemove, ({ keys, force, tenant }) =>
     each(keys, (good) => service.remove(good, force, tenant)),
   );
+  // Copies on disks: nobody has any, so there is none to promote, and they are gone wherever the object is known.
+  const evictDisk = (wanted: Packed, tenant: string) =>
+    each(wanted, (keys) =>
+      service
+        .peek(keys, tenant)
+        .map((found) => (found.ok || found.status === STATUS.notReady ? STATUS.ok : found.status)),
+    );
+  const promote = ({ key, tenant }: { key: Uint8Array; tenant: string }) => {
+    const [status] = evictDisk(single(key), tenant);
+    return failure(status === STATUS.ok ? STATUS.notReady : status);
+  };
+  server.handle(METHODS.PromotionAllocStart, promote);
+  server.handle(METHODS.NotifyPromotionSuccess, promote);
+  server.handle(METHODS.NotifyPromotionFailure, ({ key, tenant }) => first(evictDisk(single(key), tenant)));
+  server.handle(METHODS.EvictDiskReplica, ({ key, tenant }) => first(evictDisk(single(key), tenant)));
+  server.handle(METHODS.BatchEvictDiskReplica, ({ keys, tenant }) => evictDisk(keys, tenant));
+  server.handle(METHODS.BatchReplicaClear, ({ keys: wanted, client, segment }) => {
+    const statuses = each(wanted, (keys) => service.clearReplicas(client, keys, segment));
+    const { bytes, offsets } = wanted;
+    const cleared = [...statuses.keys()].filter((i) => statuses[i] === STATUS.ok);
+    return success(packKeys(cleared.map((i) => bytes.subarray(offsets[i], offsets[i + 1]))));
+  });
   server.handle(METHODS.RemoveByRegex, async ({ pattern, force, tenant }) => {
     try {
       return success(BigInt(await service.removeByRegex(pattern, force, tenant)));

@@ -6,55 +6,66 @@
 import { METHODS } from '../../rpc/schemas/v0_3_13.js';
 import type { RpcServer } from '../../rpc/server.js';
 import { failure, success, verdict } from '../../rpc/types.js';
+import type { Status } from '../api.js';
+import type { MetadataService } from '../service.js';
+import { STATUS } from '../status.js';
+import { oneKey } from './keys.js';
+import type { Lending } from './lending.js';
 
 /** Numbers of Mooncake's ErrorCode. */
-const SEGMENT_NOT_FOUND = -101;
-const NOT_READY = -703;
 const NO_REPLICATION_TASK = -709;
-const UNAVAILABLE_NOW = -1010;
 const UNAVAILABLE_IN_MODE = -1011;
 const OFFLOAD_DISABLED = -1300;
 const TASK_NOT_FOUND = -1400;
 
-export function serveOthers(server: RpcServer): void {
+export function serveOthers(server: RpcServer, service: MetadataService, lending: Lending): void {
+  const isMounted = (name: string) => lending.segments().some((segment) => segment.name === name);
   const inMode = () => failure(UNAVAILABLE_IN_MODE);
   server.handle(METHODS.MountNoFSegment, inMode);
   server.handle(METHODS.ReMountNoFSegment, inMode);
   server.handle(METHODS.UnmountNoFSegment, inMode);
   server.handle(METHODS.GetAllNoFSegments, () => success([]));
-  server.handle(METHODS.GetNoFSegmentsByName, () => failure(SEGMENT_NOT_FOUND));
+  server.handle(METHODS.GetNoFSegmentsByName, () => failure(STATUS.segmentNotFound));
 
   server.handle(METHODS.MountLocalDiskSegment, () => failure(OFFLOAD_DISABLED));
   server.handle(METHODS.UnmountLocalDiskSegment, () => failure(OFFLOAD_DISABLED));
-  server.handle(METHODS.OffloadObjectHeartbeat, () => failure(SEGMENT_NOT_FOUND));
-  server.handle(METHODS.ReportSsdCapacity, () => failure(SEGMENT_NOT_FOUND));
-  server.handle(METHODS.NotifyOffloadSuccess, ({ objects }) =>
-    objects.length > 0 ? failure(OFFLOAD_DISABLED) : verdict(0),
-  );
-  server.handle(METHODS.PromotionObjectHeartbeat, () => failure(SEGMENT_NOT_FOUND));
-  server.handle(METHODS.PromotionAllocStart, () => failure(NOT_READY));
-  server.handle(METHODS.NotifyPromotionSuccess, () => failure(NOT_READY));
-  server.handle(METHODS.NotifyPromotionFailure, () => verdict(0));
-  server.handle(METHODS.EvictDiskReplica, () => verdict(0));
-  server.handle(METHODS.BatchEvictDiskReplica, ({ keys }) => new Int32Array(keys.offsets.length - 1));
-  server.handle(METHODS.PollRemoveAll, () => failure(SEGMENT_NOT_FOUND));
+  server.handle(METHODS.OffloadObjectHeartbeat, () => failure(STATUS.segmentNotFound));
+  server.handle(METHODS.ReportSsdCapacity, () => failure(STATUS.segmentNotFound));
+  server.handle(METHODS.NotifyOffloadSuccess, () => verdict(0));
+  server.handle(METHODS.PromotionObjectHeartbeat, () => failure(STATUS.segmentNotFound));
+  server.handle(METHODS.PollRemoveAll, () => failure(STATUS.segmentNotFound));
 
-  const none = () => failure(NO_REPLICATION_TASK);
-  const notNow = () => failure(UNAVAILABLE_NOW);
-  server.handle(METHODS.CopyStart, notNow);
-  server.handle(METHODS.CopyEnd, none);
-  server.handle(METHODS.CopyRevoke, none);
+  // Copies and moves: what is wrong with a request is said as stock says it, and what is right with "not now".
+  type OfKey = { key: Uint8Array; tenant: string };
+  const refuse =
+    (status: Status) =>
+    ({ key, tenant }: OfKey) =>
+      failure(isKnown(service, key, tenant) ? status : STATUS.notFound);
+  const noTask = refuse(NO_REPLICATION_TASK);
+  const notNow = refuse(STATUS.unavailable);
+  const begin = (call: OfKey & { source: string }) =>
+    isMounted(call.source) ? notNow(call) : failure(STATUS.segmentNotFound);
+  const create = (call: OfKey, segments: readonly string[]) =>
+    segments.every(isMounted) ? notNow(call) : refuse(STATUS.invalidParams)(call);
+  server.handle(METHODS.CopyStart, begin);
+  server.handle(METHODS.MoveStart, begin);
   server.handle(METHODS.DynamicReplicaCopyStart, notNow);
-  server.handle(METHODS.DynamicReplicaCopyEnd, none);
-  server.handle(METHODS.DynamicReplicaCopyRevoke, none);
-  server.handle(METHODS.MoveStart, notNow);
-  server.handle(METHODS.MoveEnd, none);
-  server.handle(METHODS.MoveRevoke, none);
-  server.handle(METHODS.CreateCopyTask, notNow);
-  server.handle(METHODS.CreateMoveTask, notNow);
+  const ends = ['CopyEnd', 'CopyRevoke', 'MoveEnd', 'MoveRevoke'] as const;
+  for (const name of ends) server.handle(METHODS[name], noTask);
+  server.handle(METHODS.DynamicReplicaCopyEnd, noTask);
+  server.handle(METHODS.DynamicReplicaCopyRevoke, noTask);
+  server.handle(METHODS.CreateCopyTask, (call) =>
+    call.targets.length === 0 ? failure(STATUS.invalidParams) : create(call, call.targets),
+  );
+  server.handle(METHODS.CreateMoveTask, (call) => create(call, [call.source, call.target]));
   server.handle(METHODS.QueryTask, () => failure(TASK_NOT_FOUND));
   server.handle(METHODS.FetchTasks, () => success([]));
   server.handle(METHODS.MarkTaskToComplete, () => failure(TASK_NOT_FOUND));
-  // Objects here do not remember who put which copy: nothing is cleared, as where another client owns them.
-  server.handle(METHODS.BatchReplicaClear, () => success({ bytes: new Uint8Array(0), offsets: Uint32Array.of(0) }));
+}
+
+function isKnown(service: MetadataService, key: Uint8Array, tenant: string): boolean {
+  const { keys } = oneKey(key);
+  if (keys.length === 0) return false;
+  const [found] = service.peek(keys, tenant);
+  return found.ok || found.status === STATUS.notReady;
 }

@@ -2,7 +2,8 @@
 
 import type { METHODS, replica, replicateConfig, segment } from '../../rpc/schemas/v0_3_13.js';
 import { failure, success, type Value } from '../../rpc/types.js';
-import type { ObjectInfo, Outcome, Replica, ReplicateConfig, SegmentInfo, Uuid } from '../api.js';
+import type { ObjectInfo, Outcome, Replica, ReplicateConfig, SegmentInfo, Status, Uuid } from '../api.js';
+import { STATUS } from '../status.js';
 
 export type WireReplica = Value<typeof replica>;
 export type WireConfig = Value<typeof replicateConfig>;
@@ -12,6 +13,9 @@ export type WireFound = Value<(typeof METHODS)['GetReplicaList']['result']>;
 /** Numbers of Mooncake's ReplicaStatus. */
 const STATE = { processing: 2, complete: 3 } as const;
 const SOFT_PIN = ['preserve', 'enable', 'disable'] as const;
+
+/** Mooncake's answer where no distributed file system is configured. */
+const NO_DFS = -1601;
 
 /** First addresses of mounted segments, by id. */
 export type Bases = ReadonlyMap<Uuid, number>;
@@ -36,24 +40,32 @@ export function foundToWire(bases: Bases, outcome: Outcome<ObjectInfo>): WireFou
   });
 }
 
+const MAX_COPIES = 1024n;
+
 /**
- * What a put asks for. undefined where this cluster has nothing of the kind: copies on NVMe-oF or a distributed file system
- * alone.
+ * What a put of so many keys asks for, or why it is refused: -600, or -1601 for copies on a distributed file system, which
+ * this cluster does not have. A soft pin of 0 ms is none; a group without a name is none.
  */
-export function configFromWire(config: WireConfig): ReplicateConfig | undefined {
-  if (config.replicas < 1n || config.replicas > 1024n) return undefined;
+export function configFromWire(config: WireConfig, keys: number): ReplicateConfig | Status {
+  const { replicas, nofReplicas, dfsReplicas, softPinTtlMs, groups } = config;
+  if (dfsReplicas > 0n) return NO_DFS;
+  if (replicas < 1n || replicas > MAX_COPIES || nofReplicas > 0n) return STATUS.invalidParams;
+  let softPin = SOFT_PIN[config.softPin];
+  if (!softPin || (softPinTtlMs !== undefined && softPin !== 'enable')) return STATUS.invalidParams;
+  if (softPinTtlMs === 0n) softPin = 'disable';
+  if (groups && groups.length !== keys) return STATUS.invalidParams;
   const preferredSegments = config.preferredSegment
     ? [...config.preferredSegments, config.preferredSegment]
     : config.preferredSegments;
   return {
-    replicas: Number(config.replicas),
-    softPin: SOFT_PIN[config.softPin] ?? 'preserve',
-    softPinTtlMs: config.softPinTtlMs === undefined ? undefined : Number(config.softPinTtlMs),
+    replicas: Number(replicas),
+    softPin,
+    softPinTtlMs: softPinTtlMs ? Number(softPinTtlMs) : undefined,
     hardPin: config.hardPin,
     preferredSegments,
     hostId: config.hostId,
     preferSameNode: config.preferSameNode,
-    groups: config.groups?.length ? config.groups : undefined,
+    groups,
   };
 }
 
@@ -63,7 +75,9 @@ export function segmentFromWire(one: WireSegment): SegmentInfo {
   return { id, name, base: Number(base), length: Number(size), endpoint: endpoint || name, protocol, hostId };
 }
 
-/** Sizes as the service takes them; what is no size there (0, above 2^53) becomes -600 for its key. */
+const MOST = BigInt(Number.MAX_SAFE_INTEGER);
+
+/** Sizes as the service takes them; one that no number is exact for is as hopeless as the largest that one is. */
 export function sizesFromWire(sizes: readonly bigint[]): Float64Array {
-  return Float64Array.from(sizes, (size) => (size <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(size) : 0));
+  return Float64Array.from(sizes, (size) => Number(size < MOST ? size : MOST));
 }

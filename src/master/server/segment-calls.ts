@@ -7,7 +7,7 @@
 import { METHODS } from '../../rpc/schemas/v0_3_13.js';
 import type { RpcServer } from '../../rpc/server.js';
 import { failure, success, verdict } from '../../rpc/types.js';
-import type { Uuid } from '../api.js';
+import type { SegmentFigures, Uuid } from '../api.js';
 import { STATUS } from '../status.js';
 import type { Lending } from './lending.js';
 import { segmentFromWire } from './replicas.js';
@@ -16,7 +16,7 @@ import { segmentFromWire } from './replicas.js';
 export const STORE_VERSION = '2.0.0';
 
 /** Numbers of Mooncake's SegmentStatus. */
-const SEGMENT_OK = 1;
+const SEGMENT = { ok: 1, leaving: 4 } as const;
 
 export function serveSegments(server: RpcServer, lending: Lending): void {
   server.handle(METHODS.ServiceReady, () => success(STORE_VERSION));
@@ -35,10 +35,13 @@ export function serveSegments(server: RpcServer, lending: Lending): void {
     verdict(lending.unmountLater(segment, client, Number(graceMs))),
   );
 
-  const state = (known: boolean) => (known ? success(SEGMENT_OK) : failure(STATUS.segmentNotFound));
-  server.handle(METHODS.QuerySegmentStatus, ({ name }) => state(lending.segments().some((one) => one.name === name)));
+  const state = (known: SegmentFigures | undefined) => {
+    if (!known) return failure(STATUS.segmentNotFound);
+    return success(known.isLeaving ? SEGMENT.leaving : SEGMENT.ok);
+  };
+  server.handle(METHODS.QuerySegmentStatus, ({ name }) => state(lending.segments().find((one) => one.name === name)));
   server.handle(METHODS.QuerySegmentStatusById, ({ segment }) =>
-    state(lending.segments().some((one) => one.id === segment)),
+    state(lending.segments().find((one) => one.id === segment)),
   );
   server.handle(METHODS.BatchQueryIp, ({ clients }) => {
     const value = new Map<Uuid, readonly string[]>();

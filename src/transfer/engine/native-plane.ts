@@ -6,6 +6,7 @@ import { onAbort } from '../../pool/abort.js';
 import type { Move } from '../move-options.js';
 import type { MoveReport } from '../transfer.js';
 import type { ForeignMemory, TransferBatch } from './api.js';
+import { keepInPlace } from './memory.js';
 import type {
   AnswerHandshake,
   DataPlane,
@@ -101,7 +102,9 @@ export class NativePlane implements DataPlane {
 
   register(memory: Uint8Array | ForeignMemory, writable: boolean): PlaneMemory {
     if (memory instanceof Uint8Array) {
-      return { memory, ...attempt('memory', () => this.#engine.registerView(memory, writable)) };
+      const registered = attempt('memory', () => this.#engine.registerView(memory, writable));
+      keepInPlace(memory);
+      return { memory, ...registered };
     }
     const { address, length } = memory;
     const { id } = attempt('memory', () => this.#engine.registerAddress(address, length, writable));
