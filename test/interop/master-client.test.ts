@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import { freePort, type Kind, Master } from './masters.js';
 
 const client = process.env.STORE_CLIENT ?? fileURLToPath(new URL('./store_client.py', import.meta.url));
-const FLAGS = ['--default_kv_lease_ttl=500'];
+const FLAGS = ['--default_kv_lease_ttl=2000'];
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 type Line = [step: string, value: unknown];

@@ -4,6 +4,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 
 const code = (wanted: string) => (error: { code: string }) => error.code === wanted;
+const success = <T>(value: T) => ({ ok: true as const, value });
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function serving(
@@ -47,11 +48,11 @@ function raw(port: number, chunks: Uint8Array[], enough = Number.POSITIVE_INFINI
 
 test('calls with and without arguments, at once and later, many at a time', () =>
   serving({}, async (server, port) => {
-    server.handle(METHODS.ServiceReady, () => ({ ok: true, value: '2.0.0' }));
+    server.handle(METHODS.ServiceReady, () => success('2.0.0'));
     server.handle(METHODS.ExistKey, async ({ key }) => {
       const text = Buffer.from(key).toString();
       await wait(text === 'slow' ? 50 : 1);
-      return { ok: true, value: text === 'slow' };
+      return success(text === 'slow');
     });
     const client = await RpcClient.connect('127.0.0.1', port);
     assert.equal(await client.call(METHODS.ServiceReady, {}), { ok: true, value: '2.0.0' });
@@ -83,7 +84,7 @@ test("a frame's bytes may come in any pieces", () =>
     const seen: string[] = [];
     server.handle(METHODS.QuerySegmentStatus, ({ name }) => {
       seen.push(name);
-      return { ok: false, error: -101 };
+      return { ok: false as const, error: -101 };
     });
     const body = pack(METHODS.QuerySegmentStatus.arguments!, { name: 'n'.repeat(300) });
     const header = Buffer.alloc(20);
@@ -117,7 +118,7 @@ test("a frame's bytes may come in any pieces", () =>
 test('a method or a shape that is not known gets the error of the protocol, and is told once', () => {
   const refusals: Refusal[] = [];
   return serving({ onRefused: (refusal) => refusals.push(refusal) }, async (server, port) => {
-    server.handle(METHODS.ExistKey, () => ({ ok: true, value: true }));
+    server.handle(METHODS.ExistKey, () => success(true));
     const client = await RpcClient.connect('127.0.0.1', port);
     for (let i = 0; i < 3; i++) {
       await assertRejects(client.call(METHODS.ServiceReady, {}), 'ERR_NOT_SUPPORTED');
@@ -137,7 +138,7 @@ test('a method or a shape that is not known gets the error of the protocol, and 
 
 test('what is no frame closes the connection, and nothing else', () =>
   serving({ maxRequestBytes: 1000 }, async (server, port) => {
-    server.handle(METHODS.ServiceReady, () => ({ ok: true, value: '2.0.0' }));
+    server.handle(METHODS.ServiceReady, () => success('2.0.0'));
     const good = Buffer.alloc(20);
     good[0] = 0x15;
     good.writeUInt32LE(METHODS.ServiceReady.id, 8);
@@ -188,7 +189,7 @@ test('who leaves answers unread holds up itself alone', () =>
     let started = 0;
     server.handle(METHODS.ServiceReady, () => {
       started++;
-      return { ok: true, value };
+      return success(value);
     });
     const COUNT = 1000;
     const slow = connect({ port, host: '127.0.0.1' });
@@ -220,7 +221,7 @@ test('so many requests of a connection are under way at once, and all are answer
       most = Math.max(most, ++now);
       await wait(1);
       now--;
-      return { ok: true, value: '' };
+      return success('');
     });
     const size = 16 + 4 + 1 + 1;
     assert.is((await raw(port, [requests(50)], 50 * size)).length, 50 * size);
