@@ -8,6 +8,7 @@ import { failure, success, verdict } from '../../rpc/types.js';
 import type { Outcome, Replica, Status, Uuid } from '../api.js';
 import type { MetadataService } from '../service.js';
 import { STATUS } from '../status.js';
+import { batchMethods } from './answers.js';
 import { goodKeys, oneKey, packKeys, spread } from './keys.js';
 import {
   type Bases,
@@ -43,6 +44,7 @@ function guarded<T>(run: () => readonly T[], count: number, refused: (status: St
 export function serveObjects(server: RpcServer, service: MetadataService, bases: Bases): void {
   type StartCall = MetadataService['putStart'];
 
+  const batched = batchMethods(bases);
   const start = (
     call: StartCall,
     client: Uuid,
@@ -50,13 +52,13 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
     sizes: readonly bigint[],
     config: WireConfig,
     tenant: string,
-  ) => {
+  ): readonly Outcome<Replica[]>[] => {
     const count = wanted.offsets.length - 1;
     const { keys, places } = goodKeys(wanted);
     const asked = configFromWire(config, count);
-    if (typeof asked === 'number') return new Array(count).fill(failure(asked));
+    if (typeof asked === 'number') return new Array(count).fill({ ok: false, status: asked, why: 'config' });
     // Stock refuses a batch whose sizes are not one a key.
-    if (sizes.length !== count) return new Array(count).fill(failure(STATUS.invalidParams));
+    if (sizes.length !== count) return new Array(count).fill(BAD);
     const groups = places ? Array.from(places, (i) => asked.groups?.[i] ?? '') : asked.groups;
     const all = sizesFromWire(sizes);
     const good = places ? Float64Array.from(places, (i) => all[i]) : all;
@@ -65,7 +67,7 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
       keys.length,
       (status) => ({ ok: false, status, why: '' }),
     );
-    return spread(outcomes, places, count, BAD).map((outcome) => startedToWire(bases, outcome));
+    return spread(outcomes, places, count, BAD);
   };
 
   /** Statuses key by key, in one array for the wire. */
@@ -106,9 +108,9 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
         ? [service.putStart, service.putEnd, service.putRevoke]
         : [service.upsertStart, service.upsertEnd, service.upsertRevoke];
     server.handle(METHODS[`${kind}Start`], ({ client, key, size, config, tenant }) => {
-      return start(begin, client, single(key), [size], config, tenant)[0];
+      return startedToWire(bases, start(begin, client, single(key), [size], config, tenant)[0]);
     });
-    server.handle(METHODS[`Batch${kind}Start`], ({ client, keys, sizes, config, tenant }) =>
+    server.handle(batched[`Batch${kind}Start`], ({ client, keys, sizes, config, tenant }) =>
       start(begin, client, keys, sizes, config, tenant),
     );
     const endAll = (client: Uuid, objects: Parameters<typeof ends>[0], tenant: string, type: number = ALL) => {
@@ -155,10 +157,9 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
     const { keys } = oneKey(key);
     return foundToWire(bases, keys.length === 0 ? ABSENT : service.getReplicas(keys, tenant)[0]);
   });
-  server.handle(METHODS.BatchGetReplicaList, ({ keys: wanted, tenant }) => {
+  server.handle(batched.BatchGetReplicaList, ({ keys: wanted, tenant }) => {
     const { keys, places } = goodKeys(wanted);
-    const outcomes = spread(service.getReplicas(keys, tenant), places, wanted.offsets.length - 1, ABSENT);
-    return outcomes.map((outcome) => foundToWire(bases, outcome));
+    return spread(service.getReplicas(keys, tenant), places, wanted.offsets.length - 1, ABSENT);
   });
   server.handle(METHODS.GetReplicaListByRegex, async ({ pattern, tenant }) => {
     try {

@@ -11,7 +11,7 @@ export type WireSegment = Value<typeof segment>;
 export type WireFound = Value<(typeof METHODS)['GetReplicaList']['result']>;
 
 /** Numbers of Mooncake's ReplicaStatus. */
-const STATE = { processing: 2, complete: 3 } as const;
+export const STATE = { processing: 2, complete: 3 } as const;
 const SOFT_PIN = ['preserve', 'enable', 'disable'] as const;
 
 /** Mooncake's answer where no distributed file system is configured. */

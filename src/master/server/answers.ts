@@ -1,0 +1,128 @@
+/**
+ * Answers about copies, written from what the service says straight into the message: with an object for each copy, and a
+ * bigint for each number in it, they would cost more than the look-up. On the wire they are what the schema says.
+ */
+import { METHODS } from '../../rpc/schemas/v0_3_13.js';
+import type { Measure, Type, Writer } from '../../rpc/types.js';
+import type { ObjectInfo, Outcome, Replica } from '../api.js';
+import type { Bases } from './replicas.js';
+import { STATE } from './replicas.js';
+
+/** Bytes of a copy beside its two texts: id, kind, size, address, state. */
+const REPLICA_BYTES = 8 + 1 + 8 + 8 + 4;
+const MEMORY = 0;
+/** Texts of endpoints and protocols that are remembered as bytes. */
+const MAX_TEXTS = 4096;
+
+const texts = new Map<string, Buffer>();
+
+function utf8(text: string): Buffer {
+  let bytes = texts.get(text);
+  if (bytes) return bytes;
+  if (texts.size >= MAX_TEXTS) texts.clear();
+  bytes = Buffer.from(text);
+  texts.set(text, bytes);
+  return bytes;
+}
+
+/** A whole number from 0 to 2^53 - 1 as u64. */
+function u64({ view, at }: Writer, value: number): number {
+  view.setUint32(at, value % 2 ** 32, true);
+  view.setUint32(at + 4, value / 2 ** 32, true);
+  return 8;
+}
+
+function measureReplicas(replicas: readonly Replica[], into: Measure): void {
+  into.lengths += 1 + 2 * replicas.length;
+  into.largest = Math.max(into.largest, replicas.length);
+  for (const { protocol, endpoint } of replicas) {
+    const [first, second] = [utf8(protocol).length, utf8(endpoint).length];
+    into.bytes += REPLICA_BYTES + first + second;
+    into.largest = Math.max(into.largest, first, second);
+  }
+}
+
+function writeText(text: string, writer: Writer): void {
+  const bytes = utf8(text);
+  writer.length(bytes.length);
+  writer.bytes.set(bytes, writer.at);
+  writer.at += bytes.length;
+}
+
+function writeReplicas(bases: Bases, replicas: readonly Replica[], writer: Writer): void {
+  writer.length(replicas.length);
+  for (const one of replicas) {
+    writer.at += u64(writer, one.id);
+    writer.bytes[writer.at++] = MEMORY;
+    writer.at += u64(writer, one.size);
+    writer.at += u64(writer, (bases.get(one.segment) ?? 0) + one.offset);
+    writeText(one.protocol, writer);
+    writeText(one.endpoint, writer);
+    writer.view.setInt32(writer.at, STATE[one.state], true);
+    writer.at += 4;
+  }
+}
+
+interface Written<T> {
+  measure(value: T, into: Measure): void;
+  write(value: T, writer: Writer): void;
+}
+
+/** vector<expected<T, ErrorCode>> of outcomes, for a server: nobody here reads it. */
+function outcomes<T>(schema: { literal: Uint8Array }, item: Written<T>): Type<readonly Outcome<T>[]> {
+  return {
+    literal: schema.literal,
+    least: 1,
+    measure(value, into) {
+      into.lengths++;
+      into.largest = Math.max(into.largest, value.length);
+      for (const one of value) {
+        into.bytes += one.ok ? 1 : 5;
+        if (one.ok) item.measure(one.value, into);
+      }
+    },
+    write(value, writer) {
+      writer.length(value.length);
+      for (const one of value) {
+        writer.bytes[writer.at++] = one.ok ? 1 : 0;
+        if (one.ok) {
+          item.write(one.value, writer);
+        } else {
+          writer.view.setInt32(writer.at, one.status, true);
+          writer.at += 4;
+        }
+      }
+    },
+    read() {
+      throw new Error('an answer is written here, and read by clients with the schema');
+    },
+  };
+}
+
+/** The methods whose answers these are, to be handled with outcomes of the service. */
+export function batchMethods(bases: Bases) {
+  const started: Written<Replica[]> = {
+    measure: measureReplicas,
+    write: (replicas, writer) => writeReplicas(bases, replicas, writer),
+  };
+  const found: Written<ObjectInfo> = {
+    measure({ replicas, checksum }, into) {
+      measureReplicas(replicas, into);
+      into.bytes += checksum === undefined ? 9 : 17;
+    },
+    write({ replicas, leaseMs, checksum }, writer) {
+      writeReplicas(bases, replicas, writer);
+      writer.at += u64(writer, Math.ceil(leaseMs));
+      writer.bytes[writer.at++] = checksum === undefined ? 0 : 1;
+      if (checksum === undefined) return;
+      writer.view.setBigUint64(writer.at, checksum, true);
+      writer.at += 8;
+    },
+  };
+  const { BatchPutStart, BatchUpsertStart, BatchGetReplicaList } = METHODS;
+  return {
+    BatchPutStart: { ...BatchPutStart, result: outcomes(BatchPutStart.result, started) },
+    BatchUpsertStart: { ...BatchUpsertStart, result: outcomes(BatchUpsertStart.result, started) },
+    BatchGetReplicaList: { ...BatchGetReplicaList, result: outcomes(BatchGetReplicaList.result, found) },
+  };
+}

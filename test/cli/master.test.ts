@@ -1,0 +1,158 @@
+// `mooncake-ts master`: flags as the stock master has them, what it says, and how it stops.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { METHODS, RpcClient } from 'mooncake-ts/rpc';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { main, run } from '../support/cli.js';
+
+const ANY = ['--port=0', '--metrics_port', '0'];
+
+interface Started {
+  child: ChildProcess;
+  /** Everything printed so far. */
+  lines: string[];
+  exited: Promise<unknown[]>;
+}
+
+async function start(...args: string[]): Promise<Started> {
+  const child = spawn(process.execPath, [main, 'master', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const lines: string[] = [];
+  let rest = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    const parts = (rest + text).split('\n');
+    rest = parts.pop()!;
+    lines.push(...parts);
+  });
+  const exited = once(child, 'exit');
+  while (lines.length === 0) await Promise.race([once(child.stdout, 'data'), exited]);
+  return { child, lines, exited };
+}
+
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  test(`serves RPC, queries and metadata until ${signal}`, async () => {
+    const { child, lines, exited } = await start(
+      '--json',
+      ...ANY,
+      '--enable_http_metadata_server',
+      '--http_metadata_server_port=0',
+    );
+    const { what, host, ports } = JSON.parse(lines[0]);
+    assert.is(what, 'listening');
+    assert.is(host, '127.0.0.1');
+    const client = await RpcClient.connect(host, ports.rpc);
+    assert.equal(await client.call(METHODS.ServiceReady, {}), { ok: true, value: '2.0.0' });
+    const health = await fetch(`http://127.0.0.1:${ports.admin}/health`);
+    assert.is(await health.text(), 'OK');
+    assert.is((await fetch(`http://127.0.0.1:${ports.metadata}/metadata?key=k`)).status, 404);
+    child.kill(signal);
+    assert.is((await exited)[0], code);
+    assert.is((await client.closed).code, 'ERR_PEER');
+  });
+}
+
+test('a request of an unknown version: the error of the protocol, counted, said once', async () => {
+  const { child, lines, exited } = await start('--json', ...ANY);
+  const { ports } = JSON.parse(lines[0]);
+  const client = await RpcClient.connect('127.0.0.1', ports.rpc);
+  // What a client of before 0.3.12 sends: the key alone.
+  const old = { ...METHODS.ExistKey, arguments: METHODS.QuerySegmentStatus.arguments } as typeof METHODS.ExistKey;
+  for (let i = 0; i < 3; i++) {
+    try {
+      await client.call(old, { name: 'key' } as never);
+      assert.unreachable();
+    } catch (error) {
+      assert.match((error as Error).message, /invalidArguments: invalid rpc arg/);
+    }
+  }
+  const metrics = await (await fetch(`http://127.0.0.1:${ports.admin}/metrics`)).text();
+  assert.match(metrics, /^mooncake_rpc_refused_total 3$/m);
+  const refusals = lines.map((line) => JSON.parse(line)).filter(({ what }) => what === 'request-refused');
+  assert.is(refusals.length, 1);
+  assert.is(refusals[0].method, 'ExistKey');
+  assert.is(refusals[0].code, '9dcffa76');
+  assert.equal(refusals[0].expected, ['7cf91ed8']);
+  client.close();
+  child.kill('SIGTERM');
+  await exited;
+});
+
+test('the stock flags, in both forms, mean what they mean there', async () => {
+  const flags = [
+    '--default_kv_lease_ttl',
+    '1s',
+    '--eviction_ratio=0.1',
+    '--client_ttl',
+    '10',
+    '--rpc_thread_num=8',
+    '--allocation_strategy=free_ratio_first',
+    '--enable_ha=false',
+    '--put_start_discard_timeout_sec',
+    '30',
+  ];
+  const { child, lines, exited } = await start(...ANY, ...flags);
+  assert.match(
+    lines[0],
+    /^master: RPC on 127\.0\.0\.1:\d+, metrics and queries on http:\/\/127\.0\.0\.1:\d+\/metrics$/,
+  );
+  const client = await RpcClient.connect('127.0.0.1', Number(/RPC on [^:]+:(\d+)/.exec(lines[0])![1]));
+  const id = '1'.repeat(32);
+  const segment = {
+    id,
+    name: 'n\u001b[31m',
+    base: 2n ** 32n,
+    size: 2n ** 20n,
+    endpoint: 'e:1',
+    protocol: 'tcp',
+    hostId: '',
+  };
+  assert.ok((await client.call(METHODS.MountSegment, { segment, client: id })).ok);
+  while (lines.length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.match(lines[1], /^segment n\\u001b\[31m: 1048576 bytes/, 'no control characters of strangers');
+  client.close();
+  child.kill('SIGTERM');
+  await exited;
+});
+
+test('what it does not have is refused, and nothing is started', async () => {
+  for (const [flag, wanted] of [
+    ['--enable_ha=true', /--enable_ha.*ERR_NOT_SUPPORTED/],
+    ['--enable_offload', /--enable_offload.*ERR_NOT_SUPPORTED/],
+    ['--enable_snapshot=yes', /snapshots.*ERR_NOT_SUPPORTED/],
+    ['--allocation_strategy=cxl', /cxl.*ERR_NOT_SUPPORTED/],
+    ['--eviction_ratio=2', /--eviction_ratio must be a number above 0, at most 1.*ERR_INVALID_ARGUMENT/],
+    ['--default_kv_lease_ttl=soon', /--default_kv_lease_ttl must be a duration.*ERR_INVALID_ARGUMENT/],
+    ['--port=70000', /--port must be an integer from 0 to 65535.*ERR_INVALID_ARGUMENT/],
+    ['--no_such_flag=1', /unknown option/],
+  ] as const) {
+    const result = await run(['master', ...ANY, flag]);
+    assert.is(result.code, 1, flag);
+    assert.match(result.stderr, wanted, flag);
+    assert.is(result.stdout, '', flag);
+  }
+});
+
+test('a port that is taken, and --help', async () => {
+  const { child, lines, exited } = await start('--json', ...ANY);
+  const { ports } = JSON.parse(lines[0]);
+  const second = await run(['master', `--port=${ports.rpc}`, '--metrics_port=0']);
+  assert.is(second.code, 1);
+  assert.match(second.stderr, /EADDRINUSE.*ERR_PEER/);
+  child.kill('SIGTERM');
+  await exited;
+  const help = await run(['master', '--help']);
+  assert.is(help.code, 0);
+  for (const flag of [
+    '--default_kv_lease_ttl',
+    '--metrics_port',
+    '--enable_http_metadata_server',
+    '--stock-defaults',
+  ]) {
+    assert.match(help.stdout, flag);
+  }
+});
+
+test.run();
