@@ -136,13 +136,15 @@ void Loop::work() {
     // A round that took longer than it waited and a tick was not spent listening: peers were not given the chance to speak.
     now_ += std::min(passed, (wait < 0 ? 0 : static_cast<u64>(wait)) + TICK_MS);
     for (int i = 0; i < count; i++) {
-      if (events[i].data.u64 == 0) {
+      // epoll_event is packed: its fields are not to be bound to references.
+      const u64 id = events[i].data.u64;
+      if (id == 0) {
         u64 counted;
         [[maybe_unused]] const ssize_t read = ::read(wake_.get(), &counted, sizeof counted);
         continue;
       }
       // Held while it runs: it may remove itself. Removed by one before it in this round: not called.
-      const auto found = watched_.find(events[i].data.u64);
+      const auto found = watched_.find(id);
       if (found == watched_.end()) continue;
       const std::shared_ptr<Watched> watched = found->second;
       watched->ready(events[i].events);
