@@ -89,10 +89,12 @@ function calls(work: Case, path: string, memory: Uint8Array): number | undefined
   } catch {
     return undefined;
   }
-  const move = work.direction === 'read' ? readSync : writeSync;
+  const read = work.direction === 'read';
   const start = performance.now();
   places(work).forEach((place, index) => {
-    move(descriptor, memory, index * work.block, work.block, place * work.block);
+    const at = [index * work.block, work.block, place * work.block] as const;
+    if (read) readSync(descriptor, memory, ...at);
+    else writeSync(descriptor, memory, ...at);
   });
   const elapsed = performance.now() - start;
   closeSync(descriptor);

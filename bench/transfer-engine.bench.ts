@@ -152,7 +152,7 @@ try {
   const latency = pair(ours, { lane: 'tcp', ...single });
   const stockLatency = theirs('stock', single);
   const nixlLatency = theirs('nixl-tcp', single);
-  const small = pair(ours, { lane: 'local', block: 64, count: 8192 });
+  const small = pair(ours, { lane: 'local', block: 64, count: 8192, runs: 64 });
   const streams = new Map<number, number[]>([1, 4].map((number) => [number, []]));
   let iperfWhy: string | undefined;
 

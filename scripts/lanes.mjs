@@ -44,6 +44,12 @@ export const LANES = {
     install: ['--ignore-scripts'],
     setup: 'test/edge/support/prepare.mjs',
   },
+  faults: {
+    ci: true,
+    setup: 'test/faults/setup.mjs',
+    folders: ['test/faults'],
+    dependencies: ['uvu', 'fast-check'],
+  },
   fuzz: { ci: true, run: 'scripts/native-fuzz.mjs' },
   interop: { ci: true, setup: 'test/interop/setup.mjs', folders: ['test/interop'], dependencies: ['uvu'], parallel: 1 },
   native: { ci: true, run: 'scripts/native-test.mjs' },

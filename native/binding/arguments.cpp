@@ -23,8 +23,7 @@ constexpr u32 KVTD = 0x4454564b;
 Napi::Value refuse(Napi::Env env, const Status& status) {
   Napi::Error error = Napi::Error::New(env, status.detail);
   error.Set("code", Napi::Number::New(env, static_cast<int>(status.code)));
-  error.ThrowAsJavaScriptException();
-  return env.Undefined();
+  throw error;
 }
 
 void Arguments::wrong(const std::string& name, const char* expected) {

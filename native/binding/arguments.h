@@ -1,5 +1,6 @@
 // Reads a call's arguments and throws what the engine refuses: an Error whose `code` is the number of the Code. The first
-// wrong argument is remembered, so that a method reads all of them and asks once.
+// wrong argument is remembered, so that a method reads all of them and asks once. What getters and proxies of the caller
+// throw goes through as C++ exceptions, as everything that is thrown here; node-addon-api hands it to JavaScript.
 #pragma once
 
 #include "engine/engine.h"
@@ -8,8 +9,8 @@
 
 namespace mooncake::binding {
 
-/** Leaves the error pending; undefined, for `return`. */
-Napi::Value refuse(Napi::Env env, const Status& status);
+/** Throws; declared with a value for `return`. */
+[[noreturn]] Napi::Value refuse(Napi::Env env, const Status& status);
 
 class Arguments {
  public:
@@ -30,7 +31,7 @@ class Arguments {
   std::vector<Record> descriptors(size_t index, const char* name);
 
   bool ok() const { return status_.ok(); }
-  Napi::Value refuse() const { return binding::refuse(info_.Env(), status_); }
+  [[noreturn]] Napi::Value refuse() const { binding::refuse(info_.Env(), status_); }
 
   // Properties of an object; `fallback` where it has none.
   u64 property(Napi::Object from, const char* name, u64 fallback, u64 most);

@@ -29,7 +29,7 @@ Napi::Value bufferOver(Napi::Env env, std::shared_ptr<Mapping> mapping, u64 leng
   // A buffer that is too large for Node is refused by calling its finalizer; a Node that takes none does not call it.
   if (status != napi_no_external_buffers_allowed) owner.release();
   if (status == napi_ok) return Napi::Value(env, buffer);
-  if (env.IsExceptionPending()) return {};
+  if (env.IsExceptionPending()) throw env.GetAndClearPendingException();
   return refuse(env, {Code::notSupported, "Node takes no buffer of " + std::to_string(length) + " bytes of ours"});
 }
 

@@ -9,7 +9,7 @@
 namespace mooncake::binding {
 
 /** An ArrayBuffer over a mapping, which it shares until the collector finds it; `gone` runs then, or at once where Node takes no
-    such buffer: the result is empty, with an exception pending. */
+    such buffer and this throws. */
 Napi::Value bufferOver(Napi::Env env, std::shared_ptr<Mapping> mapping, u64 length, std::function<void()> gone = {});
 
 }  // namespace mooncake::binding

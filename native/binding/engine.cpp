@@ -3,6 +3,7 @@
 #include "binding/exports.h"
 
 #include <cinttypes>
+#include <system_error>
 
 namespace mooncake::binding {
 
@@ -57,14 +58,17 @@ EngineObject::EngineObject(Info info) : ObjectWrap(info) {
   }
   const Napi::Value onCompletions = given.Get("onCompletions");
   const Napi::Value onHandshake = given.Get("onHandshake");
-  if (arguments.ok() && !onCompletions.IsFunction()) {
+  if (!arguments.ok()) arguments.refuse();
+  if (!onCompletions.IsFunction()) {
     refuse(info.Env(), {Code::invalidArgument, "options.onCompletions is not a function"});
   }
-  if (!arguments.ok()) arguments.refuse();
-  if (info.Env().IsExceptionPending()) return;
   onCompletions_ = Napi::Persistent(onCompletions.As<Napi::Function>());
-  if (!mailbox_->open(info.Env(), [this](Napi::Env env, const auto& ended) { deliver(env, ended); })) return;
-  engine_ = std::make_shared<Engine>(std::move(options));
+  mailbox_->open(info.Env(), [this](Napi::Env env, const auto& ended) { deliver(env, ended); });
+  try {
+    engine_ = std::make_shared<Engine>(std::move(options));
+  } catch (const std::system_error& error) {
+    refuse(info.Env(), {Code::system, std::string("a thread: ") + error.what()});
+  }
   // After the mailbox, whose own hook must run later.
   napi_add_env_cleanup_hook(info.Env(), teardown, this);
   if (onHandshake.IsFunction()) answerHandshakes(onHandshake.As<Napi::Function>());
@@ -78,6 +82,7 @@ void EngineObject::shut() {
   if (!engine_) return;
   engine_->close();
   mailbox_->close();
+  handshakes_->clear();
   engine_.reset();
 }
 
@@ -85,6 +90,7 @@ void EngineObject::answerHandshakes(Napi::Function handler) {
   onHandshake_ = Napi::Persistent(handler);
   engine_->onHandshake([this, mailbox = mailbox_, waiting = handshakes_](u8 type, std::string json, Handshakes::Reply reply) {
     const u64 number = waiting->add(std::move(reply));
+    if (number == 0) return;
     mailbox->post([this, number, type, json = std::move(json)](Napi::Env env) {
       if (onHandshake_.IsEmpty()) return;
       onHandshake_.Call({Napi::Number::New(env, static_cast<double>(number)), Napi::Number::New(env, type),
@@ -109,10 +115,8 @@ void EngineObject::deliver(Napi::Env env, const std::vector<Completion>& complet
   onCompletions_.Call({list});
 }
 
-bool EngineObject::refused(Info info) const {
-  if (engine_ && !closing_) return false;
-  refuse(info.Env(), {Code::closed, "the engine is closed"});
-  return true;
+void EngineObject::checkOpen(Info info) const {
+  if (!engine_ || closing_) refuse(info.Env(), {Code::closed, "the engine is closed"});
 }
 
 Napi::Value EngineObject::generation(Info info) {
@@ -126,7 +130,7 @@ Napi::Value EngineObject::listen(Info info) {
   const std::string transport = arguments.text(0, "transport");
   const Settings settings = arguments.settings(1, "settings");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   const Expected<Settings> found = engine_->listen(transport, settings);
   if (!found.ok()) return refuse(info.Env(), found.status);
   Napi::Object result = Napi::Object::New(info.Env());
@@ -150,7 +154,7 @@ Napi::Value EngineObject::openPeer(Info info) {
   const std::string generationText = arguments.text(1, "generation");
   const std::vector<PeerEndpoint> endpoints = arguments.endpoints(2, "endpoints");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   const Expected<u32> peer = engine_->openPeer(name, std::strtoull(generationText.c_str(), nullptr, 16), endpoints);
   if (!peer.ok()) return refuse(info.Env(), peer.status);
   return Napi::Number::New(info.Env(), peer.value);
@@ -161,7 +165,7 @@ Napi::Value EngineObject::setSegments(Info info) {
   const u64 peer = arguments.count(0, "peer", UINT32_MAX);
   const std::vector<RemoteSegment> segments = arguments.segments(1, "segments");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   engine_->setSegments(static_cast<u32>(peer), segments);
   return info.Env().Undefined();
 }
@@ -186,18 +190,16 @@ Napi::Value EngineObject::submit(Info info) {
   const u64 timeout = arguments.count(3, "timeoutMs", UINT32_MAX);
   spec.verify = arguments.flag(4, "verify");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   spec.op = static_cast<Op>(op);
   spec.peer = static_cast<u32>(peer);
   spec.deadline = Clock::now() + std::chrono::milliseconds(timeout);
-  mailbox_->await(info.Env());
   const Expected<u64> batch = engine_->submit(std::move(spec), [mailbox = mailbox_](u64 number, BatchResult result) {
     mailbox->post(Completion{number, std::move(result)});
   });
-  if (!batch.ok()) {
-    mailbox_->arrived(info.Env(), 1);
-    return refuse(info.Env(), batch.status);
-  }
+  if (!batch.ok()) return refuse(info.Env(), batch.status);
+  // It may have ended; JavaScript hears of it later in any case.
+  mailbox_->await(info.Env());
   return Napi::Number::New(info.Env(), static_cast<double>(batch.value));
 }
 
@@ -210,7 +212,7 @@ Napi::Value EngineObject::cancel(Info info) {
 }
 
 Napi::Value EngineObject::statistics(Info info) {
-  if (refused(info)) return {};
+  checkOpen(info);
   return Napi::String::New(info.Env(), engine_->statistics());
 }
 
@@ -218,22 +220,22 @@ Napi::Value EngineObject::close(Info info) {
   Arguments arguments(info);
   const Napi::Function closed = arguments.function(0, "closed");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   closing_ = true;
   onClosed_ = Napi::Persistent(closed);
   const auto after = [this] {
     const Napi::Env env = Env();
     mailbox_->drain(env);
-    handshakes_->clear();
     napi_remove_env_cleanup_hook(env, teardown, this);
     shut();
-    onClosed_.Call({});
+    const Napi::Function told = onClosed_.Value();
     onClosed_.Reset();
     // Their Function objects may refer to this one: let go, or neither is ever collected.
     onCompletions_.Reset();
     onHandshake_.Reset();
     views_.clear();
     Unref();
+    told.Call({});
   };
   auto* const worker = new Background(info.Env(), [engine = engine_] { engine->close(); }, after);
   worker->Queue();

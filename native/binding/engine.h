@@ -42,7 +42,8 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
   void released(Napi::Env env, u32 id);
   /** Ends everything on this thread: no JavaScript runs any more. Idempotent. */
   void shut();
-  bool refused(Info info) const;
+  /** Throws where it is closed. */
+  void checkOpen(Info info) const;
 
   // Shared with threads that may still be about to post or reply when this object goes.
   std::shared_ptr<Engine> engine_;

@@ -14,11 +14,12 @@ class Handshakes {
  public:
   using Reply = std::function<void(std::string)>;
 
-  /** A number for the answer. Those that were never answered are dropped when others come. */
+  /** A number for the answer; 0 where too many wait. Those that were never answered are dropped when others come. */
   u64 add(Reply reply) {
     const std::lock_guard lock(mutex_);
     const Clock::time_point now = Clock::now();
     while (!waiting_.empty() && now - waiting_.begin()->second.since > PATIENCE) waiting_.erase(waiting_.begin());
+    if (waiting_.size() >= MOST) return 0;
     waiting_[next_] = {std::move(reply), now};
     return next_++;
   }
@@ -41,6 +42,8 @@ class Handshakes {
  private:
   /** Mooncake's peers wait for 5 s. */
   static constexpr auto PATIENCE = std::chrono::seconds(10);
+  /** While JavaScript is busy, peers go on asking. */
+  static constexpr size_t MOST = 256;
 
   struct Waiting {
     Reply reply;

@@ -10,26 +10,27 @@ bool canRun(napi_env env) {
   return napi_create_object(env, &scratch) == napi_ok && napi_set_named_property(env, scratch, "_", scratch) == napi_ok;
 }
 
-}  // namespace
-
-void reportPending(Napi::Env env) {
-  if (!env.IsExceptionPending()) return;
-  napi_value error = nullptr;
-  napi_get_and_clear_last_exception(env, &error);
-  napi_fatal_exception(env, error);
+/** What a callback of the caller throws is as uncaught as what a timer's throws. */
+template <class Call>
+void callBack(Napi::Env env, Call&& call) {
+  try {
+    call();
+  } catch (const Napi::Error& error) {
+    napi_fatal_exception(env, error.Value());
+  }
 }
 
-bool Mailbox::open(Napi::Env env, Deliver deliver) {
+}  // namespace
+
+void Mailbox::open(Napi::Env env, Deliver deliver) {
   deliver_ = std::move(deliver);
   const Napi::String name = Napi::String::New(env, "mooncake");
   if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, called, &function_) !=
       napi_ok) {
-    Napi::Error::New(env).ThrowAsJavaScriptException();
-    return false;
+    throw Napi::Error::New(env);
   }
   napi_unref_threadsafe_function(env, function_);
   open_ = true;
-  return true;
 }
 
 void Mailbox::post(Completion completion) {
@@ -67,13 +68,9 @@ void Mailbox::drain(Napi::Env env) {
   }
   if (!completions.empty()) {
     arrived(env, completions.size());
-    deliver_(env, completions);
-    reportPending(env);
+    callBack(env, [&] { deliver_(env, completions); });
   }
-  for (const Task& task : tasks) {
-    task(env);
-    reportPending(env);
-  }
+  for (const Task& task : tasks) callBack(env, [&] { task(env); });
 }
 
 void Mailbox::close() {

@@ -26,8 +26,7 @@ class Mailbox {
   Mailbox& operator=(const Mailbox&) = delete;
 
   // On the thread of JavaScript:
-  /** False with an exception pending. */
-  bool open(Napi::Env env, Deliver deliver);
+  void open(Napi::Env env, Deliver deliver);
   /** Calls what is there now, and forgets what comes later. Idempotent. */
   void drain(Napi::Env env);
   void close();
@@ -53,8 +52,5 @@ class Mailbox {
   bool woken_ = false;
   bool open_ = false;
 };
-
-/** An exception that a callback of the caller threw: as uncaught as one that a timer throws. */
-void reportPending(Napi::Env env);
 
 }  // namespace mooncake::binding

@@ -27,13 +27,15 @@ Napi::Value EngineObject::allocate(Info info) {
     options.numaNode = static_cast<int>(arguments.property(given, "numaNode", 0, 1023));
   }
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   const Expected<Allocation> made = engine_->allocate(length, options);
   if (!made.ok()) return refuse(env, made.status);
-  const Napi::Value memory = bufferOver(env, made.value.mapping, length);
-  if (env.IsExceptionPending()) {
+  Napi::Value memory;
+  try {
+    memory = bufferOver(env, made.value.mapping, length);
+  } catch (const Napi::Error&) {
     static_cast<void>(engine_->memory().remove(made.value.id, {}));
-    return {};
+    throw;
   }
   Napi::Object result = Napi::Object::New(env);
   result.Set("id", made.value.id);
@@ -60,7 +62,7 @@ Napi::Value EngineObject::registerView(Info info) {
   Napi::Uint8Array view = arguments.view(0, "view");
   const bool writable = arguments.flag(1, "writable");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   u8* const base = view.Data();
   const Expected<u32> id = add(reinterpret_cast<u64>(base), view.ByteLength(), writable);
   if (!id.ok()) return refuse(env, id.status);
@@ -77,7 +79,7 @@ Napi::Value EngineObject::registerAddress(Info info) {
   const u64 length = arguments.count(1, "length");
   const bool writable = arguments.flag(2, "writable");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   const Expected<u32> id = add(base, length, writable);
   if (!id.ok()) return refuse(info.Env(), id.status);
   Napi::Object result = Napi::Object::New(info.Env());
@@ -92,7 +94,7 @@ Napi::Value EngineObject::openFile(Info info) {
   const u64 length = arguments.count(1, "length");
   const bool writable = arguments.flag(2, "writable");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
+  checkOpen(info);
   const Expected<u32> id = engine_->openFile(path, length, writable);
   if (!id.ok()) return refuse(env, id.status);
   Napi::Object result = Napi::Object::New(env);
@@ -107,15 +109,12 @@ Napi::Value EngineObject::unregister(Info info) {
   const u32 id = static_cast<u32>(arguments.count(0, "id", UINT32_MAX));
   const Napi::Function called = arguments.function(1, "released");
   if (!arguments.ok()) return arguments.refuse();
-  if (refused(info)) return {};
-  // It may be released before `remove` returns; JavaScript hears of it later in any case.
-  mailbox_->await(env);
+  checkOpen(info);
   const Status status = engine_->memory().remove(
       id, [this, id, mailbox = mailbox_] { mailbox->post([this, id](Napi::Env now) { released(now, id); }); });
-  if (!status.ok()) {
-    mailbox_->arrived(env, 1);
-    return refuse(env, status);
-  }
+  if (!status.ok()) return refuse(env, status);
+  // It may be released by now; JavaScript hears of it later in any case.
+  mailbox_->await(env);
   unregistering_.emplace(id, Napi::Persistent(called));
   return env.Undefined();
 }

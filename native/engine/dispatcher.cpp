@@ -6,8 +6,10 @@ namespace mooncake {
 
 namespace {
 
-/** Waiting batches looked at in a row that no link with room can take; the next look goes on behind them. */
-constexpr u32 PASSED_OVER = 16;
+/** Waiting batches looked at that no link with room can take; the next look goes on behind them, after that time where
+    nothing else brings it about: those in front may wait for a link that is hung, and one behind them for an idle one. */
+constexpr size_t PASSED_OVER = 16;
+constexpr auto LOOK_AGAIN = std::chrono::milliseconds(20);
 /** A link may get a slice after it was asked to let go of its batch: it is asked again. */
 constexpr auto ASK_AGAIN = std::chrono::milliseconds(100);
 
@@ -88,7 +90,10 @@ bool Dispatcher::anyRoom() const {
   return false;
 }
 
-void Dispatcher::pump() {
+void Dispatcher::pump() { pump(PASSED_OVER); }
+void Dispatcher::lookAtAll() { pump(SIZE_MAX); }
+
+void Dispatcher::pump(size_t looks) {
   for (Frame* frame = frames; frame != nullptr; frame = frame->outer) {
     if (frame->dispatcher == this) {
       frame->again = true;
@@ -99,28 +104,35 @@ void Dispatcher::pump() {
   frames = &frame;
   Postings postings;
   Ended ended;
+  bool more = false;
   do {
     frame.again = false;
     postings.count = 0;
     {
       const std::lock_guard lock(mutex_);
-      pick(postings, ended);
+      more = pick(looks, postings, ended);
     }
     for (size_t i = 0; i < postings.count; i++) postings.at[i].link->post(*postings.at[i].slice);
     report(ended);
   } while (frame.again || postings.full());
   frames = frame.outer;
+  if (more) visit_(Clock::now() + LOOK_AGAIN);
 }
 
-void Dispatcher::pick(Postings& postings, Ended& ended) {
+bool Dispatcher::pick(size_t looks, Postings& postings, Ended& ended) {
+  bool more = false;
   for (auto& waiting : waiting_) {
-    if (!waiting.empty()) pickFrom(waiting, postings, ended);
+    if (!waiting.empty()) more = pickFrom(waiting, looks, postings, ended) || more;
   }
+  return more;
 }
 
-void Dispatcher::pickFrom(std::list<Job*>& waiting, Postings& postings, Ended& ended) {
+bool Dispatcher::pickFrom(std::list<Job*>& waiting, size_t looks, Postings& postings, Ended& ended) {
   const Clock::time_point now = Clock::now();
-  for (u32 passed = 0; passed < PASSED_OVER && !postings.full() && !waiting.empty() && anyRoom();) {
+  size_t passed = 0;
+  while (!postings.full() && !waiting.empty() && anyRoom()) {
+    if (passed >= waiting.size()) return false;
+    if (passed >= looks) return true;
     Job& job = *waiting.front();
     Slice& slice = *job.peek();
     const Choice choice = choose(rails_, slice, waitingBytes_);
@@ -146,6 +158,7 @@ void Dispatcher::pickFrom(std::list<Job*>& waiting, Postings& postings, Ended& e
     }
     if (job.waiting) waiting_[job.list].splice(waiting_[job.list].end(), waiting_[job.list], job.place);
   }
+  return false;
 }
 
 void Dispatcher::settled(Slice& slice, Status status, bool verified) {
@@ -290,6 +303,7 @@ bool Dispatcher::cancel(u64 batch, const Status& why) {
     giveUp(*found->second, why, Clock::now(), asked, ended);
   }
   letGo(asked, ended);
+  if (!asked.empty()) visit_(Clock::now() + ASK_AGAIN);
   return true;
 }
 

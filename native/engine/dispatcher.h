@@ -57,9 +57,11 @@ struct Job final : Batch {
 
 class Dispatcher final : public LinkEvents, public std::enable_shared_from_this<Dispatcher> {
  public:
-  /** `over` is called for each batch that ended, before its own `done`. */
-  Dispatcher(std::string name, u64 generation, std::function<void(bool ok)> over)
-      : peer_(std::move(name), generation), over_(std::move(over)) {}
+  /** `over` is called for each batch that ended, before its own `done`; `visit` where `lookAtAll` and `expire` are wanted
+      by then. */
+  Dispatcher(std::string name, u64 generation, std::function<void(bool ok)> over,
+             std::function<void(Clock::time_point when)> visit)
+      : peer_(std::move(name), generation), over_(std::move(over)), visit_(std::move(visit)) {}
 
   Peer& peer() { return peer_; }
   /** Constant after `use`. */
@@ -78,8 +80,9 @@ class Dispatcher final : public LinkEvents, public std::enable_shared_from_this<
   /** Ends what is past its deadline; when to look again. */
   Clock::time_point expire(Clock::time_point now);
 
-  /** Gives waiting slices to links that can take them. */
+  /** Gives waiting slices to links that can take them. Looks at some batches; where that left any out, at all soon. */
   void pump();
+  void lookAtAll();
 
   /** Ends all batches with `why`, closes the links. Returns when every batch was reported. */
   void close(const Status& why);
@@ -101,8 +104,9 @@ class Dispatcher final : public LinkEvents, public std::enable_shared_from_this<
   using Asked = std::vector<std::pair<Job*, std::vector<Link*>>>;
 
   // With the lock held:
-  void pick(Postings& postings, Ended& ended);
-  void pickFrom(std::list<Job*>& waiting, Postings& postings, Ended& ended);
+  /** Looks at so many batches that nothing comes of; true: there are more. */
+  bool pick(size_t looks, Postings& postings, Ended& ended);
+  bool pickFrom(std::list<Job*>& waiting, size_t looks, Postings& postings, Ended& ended);
   bool anyRoom() const;
   void place(Job& job);
   void unplace(Job& job);
@@ -115,11 +119,13 @@ class Dispatcher final : public LinkEvents, public std::enable_shared_from_this<
   void giveUp(Job& job, const Status& why, Clock::time_point now, Asked& asked, Ended& ended);
 
   // Without it:
+  void pump(size_t looks);
   void report(Ended& ended);
   void letGo(const Asked& asked, Ended& ended);
 
   Peer peer_;
   const std::function<void(bool ok)> over_;
+  const std::function<void(Clock::time_point when)> visit_;
   std::vector<Rail> rails_;
   SliceLimits limits_;
 

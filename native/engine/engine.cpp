@@ -9,12 +9,15 @@
 #include <sys/random.h>
 
 #include <random>
+#include <shared_mutex>
 
 namespace mooncake {
 
 namespace {
 
 u32 defaultCopyThreads() { return std::clamp(std::thread::hardware_concurrency(), 1U, 4U); }
+
+const Status CLOSED(Code::closed, "the engine is closed");
 
 /** Never 0: that is the generation of peers who have none. */
 u64 randomGeneration() {
@@ -58,12 +61,15 @@ struct Engine::Impl {
   TransportContext context;
   std::vector<std::unique_ptr<Transport>> transports;
 
+  /** Links go before the transports that they live on: held by `close`, and shared by whoever opens or closes a link. */
+  std::shared_mutex closing;
+  bool closed = false;
+
   /** Guards what follows. */
   mutable std::mutex mutex;
   std::map<u32, DispatcherPointer> peers;
   u32 nextPeer = 0;
   std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> onHandshake;
-  bool closed = false;
 
   std::mutex probing;
   std::vector<std::pair<std::string, Probe>> probed;
@@ -95,10 +101,11 @@ Transport* Engine::Impl::transport(const std::string& name) const {
 }
 
 DispatcherPointer Engine::Impl::makeDispatcher(std::string name, u64 peerGeneration) {
-  return std::make_shared<Dispatcher>(std::move(name), peerGeneration, [this](bool ok) {
+  const auto over = [this](bool ok) {
     (ok ? completed : failed).fetch_add(1, std::memory_order_relaxed);
     active.fetch_sub(1, std::memory_order_relaxed);
-  });
+  };
+  return std::make_shared<Dispatcher>(std::move(name), peerGeneration, over, [this](Clock::time_point when) { keeper.by(when); });
 }
 
 std::vector<Rail> Engine::Impl::openLinks(const PeerEndpoint& endpoint, Dispatcher& peer, Status& status) {
@@ -147,7 +154,7 @@ std::vector<DispatcherPointer> Engine::Impl::dispatchers() const {
 Clock::time_point Engine::Impl::visit(Clock::time_point now) {
   Clock::time_point next = Clock::time_point::max();
   for (const DispatcherPointer& peer : dispatchers()) {
-    peer->pump();
+    peer->lookAtAll();
     next = std::min(next, peer->expire(now));
   }
   return next;
@@ -190,6 +197,8 @@ Expected<u32> Engine::openFile(const std::string& path, u64 length, bool writabl
 }
 
 Expected<Settings> Engine::listen(const std::string& transport, const Settings& settings) {
+  const std::shared_lock open(impl_->closing, std::try_to_lock);
+  if (!open || impl_->closed) return CLOSED;
   Transport* const found = impl_->transport(transport);
   if (found == nullptr) return Status(Code::notSupported, "transport " + transport + " is not in use here");
   return found->listen(settings);
@@ -201,6 +210,9 @@ void Engine::onHandshake(std::function<void(u8 type, std::string json, std::func
 }
 
 Expected<u32> Engine::openPeer(const std::string& name, u64 generation, const std::vector<PeerEndpoint>& endpoints) {
+  // Not waited for: whoever closes may wait for this thread.
+  const std::shared_lock open(impl_->closing, std::try_to_lock);
+  if (!open || impl_->closed) return CLOSED;
   const DispatcherPointer peer = impl_->makeDispatcher(name, generation);
   std::vector<Rail> rails;
   Status last(Code::invalidArgument, "peer " + name + " has no endpoints");
@@ -209,17 +221,10 @@ Expected<u32> Engine::openPeer(const std::string& name, u64 generation, const st
   }
   if (rails.empty()) return last;
   peer->use(std::move(rails));
-  {
-    const std::lock_guard lock(impl_->mutex);
-    if (!impl_->closed) {
-      const u32 number = impl_->nextPeer++;
-      impl_->peers.emplace(number, peer);
-      return number;
-    }
-  }
-  const Status closed(Code::closed, "the engine is closed");
-  peer->close(closed);
-  return closed;
+  const std::lock_guard lock(impl_->mutex);
+  const u32 number = impl_->nextPeer++;
+  impl_->peers.emplace(number, peer);
+  return number;
 }
 
 void Engine::setSegments(u32 peer, const std::vector<RemoteSegment>& segments) {
@@ -227,6 +232,7 @@ void Engine::setSegments(u32 peer, const std::vector<RemoteSegment>& segments) {
 }
 
 void Engine::closePeer(u32 peer) {
+  const std::shared_lock open(impl_->closing);
   DispatcherPointer found;
   {
     const std::lock_guard lock(impl_->mutex);
@@ -286,10 +292,12 @@ std::string Engine::statistics() const {
 std::vector<std::pair<std::string, Probe>> Engine::probe() { return impl_->probes(); }
 
 void Engine::close() {
+  const std::unique_lock alone(impl_->closing);
+  if (impl_->closed) return;
+  impl_->closed = true;
   std::map<u32, DispatcherPointer> peers;
   {
     const std::lock_guard lock(impl_->mutex);
-    impl_->closed = true;
     peers.swap(impl_->peers);
   }
   for (const auto& [number, peer] : peers) peer->close({Code::closed, "the engine was closed"});

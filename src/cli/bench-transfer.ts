@@ -25,7 +25,7 @@ import { Progress } from './progress.js';
 
 interface Options {
   transports: string[];
-  sizes: number[];
+  sizes?: number[];
   total?: number;
   verify: ('full' | 'off')[];
   peers: string[];
@@ -38,6 +38,8 @@ interface Options {
 }
 
 const MAX_SIZE = 2 ** 30;
+/** Room for the batches that are not of the sizes asked for. */
+const MIN_TOTAL = 2 ** 20;
 const MAX_TOTAL = 2 ** 36;
 
 export function addBenchTransfer(bench: Command): void {
@@ -56,7 +58,7 @@ export function addBenchTransfer(bench: Command): void {
       list('--transports', LANE_NAMES),
       LANE_NAMES,
     )
-    .option('--sizes <sizes>', 'comma-separated sizes of a block', parseSizes, DEFAULT_SIZES)
+    .option('--sizes <sizes>', 'comma-separated sizes of a block (default 4 KiB to 16 MiB)', parseSizes)
     .option('--total <size>', 'memory on each side (default 512 MiB, less where memory is short)', parseTotal)
     .option('--verify <modes>', 'full, off, or both', list('--verify', ['full', 'off']), ['full', 'off'])
     .option(
@@ -82,7 +84,8 @@ export function addBenchTransfer(bench: Command): void {
 
 async function run({ timeout, connect, json, plot, ...given }: Options, signal: AbortSignal): Promise<void> {
   const total = given.total ?? defaultTotal();
-  for (const size of given.sizes) {
+  const sizes = given.sizes ?? DEFAULT_SIZES.filter((size) => size <= total);
+  for (const size of sizes) {
     if (size > total) throw errors.invalidArgument('--sizes', sizeText(size), `at most --total, ${sizeText(total)}`);
   }
   const lanes = connect === undefined ? given.transports : given.transports.filter((name) => REMOTE.has(name));
@@ -90,7 +93,7 @@ async function run({ timeout, connect, json, plot, ...given }: Options, signal: 
   const options: BenchOptions = {
     lanes,
     peers: connect === undefined ? given.peers : [],
-    sizes: given.sizes,
+    sizes,
     total,
     verify: given.verify,
     rounds: given.rounds,
@@ -154,7 +157,7 @@ function parseSizes(text: string): number[] {
   return [...new Set(sizes)].sort((a, b) => a - b);
 }
 
-const parseTotal = (text: string) => size('--total', text, 4096, MAX_TOTAL);
+const parseTotal = (text: string) => size('--total', text, MIN_TOTAL, MAX_TOTAL);
 
 function size(flag: string, text: string, least: number, most: number): number {
   // "4KiB" and "4KB" are both 4096 here.

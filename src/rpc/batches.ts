@@ -2,6 +2,7 @@
  * Batches in typed arrays: what hot calls carry, without an object for each key. On the wire they are what their literal
  * says, like any other type.
  */
+import { errors } from '../core/errors.js';
 import { bool, bytes, expected, nothing, type Type, vector } from './types.js';
 
 /** Strings of one message, packed: text `i` is `bytes[offsets[i]]` up to `bytes[offsets[i + 1]]`. */
@@ -57,6 +58,12 @@ export const packed: Type<Packed> = {
   },
 };
 
+/** In these arrays an error is what is below 0, as all of Mooncake's are. */
+function failed(error: number): number {
+  if (error >= 0) throw errors.protocol('an error that is no error', error);
+  return error;
+}
+
 /** Answers item by item: below 0 the error, else the value, which takes `okBytes`. */
 function outcomes(item: Type<boolean> | Type<undefined>, okBytes: 0 | 1): Type<Int32Array> {
   return {
@@ -86,7 +93,7 @@ function outcomes(item: Type<boolean> | Type<undefined>, okBytes: 0 | 1): Type<I
       const value = new Int32Array(reader.length(1 + okBytes));
       for (let i = 0; i < value.length; i++) {
         const ok = reader.bytes[reader.take(1)] !== 0;
-        if (!ok) value[i] = reader.view.getInt32(reader.take(4), true);
+        if (!ok) value[i] = failed(reader.view.getInt32(reader.take(4), true));
         else if (okBytes) value[i] = reader.bytes[reader.take(1)] !== 0 ? 1 : 0;
       }
       return value;

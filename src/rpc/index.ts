@@ -6,4 +6,4 @@ export { functionId, type Method } from './method.js';
 export { METHODS, type MethodName } from './schemas/v0_3_13.js';
 export { type Refusal, type RequestInfo, RpcServer, type RpcServerOptions, type RpcServerStats } from './server.js';
 export { pack, typeCode, unpack } from './struct-pack.js';
-export type { ExpectedValue, StructValue, Type, Value } from './types.js';
+export { type ExpectedValue, failure, type StructValue, success, type Type, type Value } from './types.js';

@@ -23,6 +23,12 @@ export function checkLimits(limits: CallLimits | undefined, defaultMs: number): 
   return { signal, timeoutMs };
 }
 
+/** Limits of the steps of one call: each has what the others have left. */
+export function shared(limits: Limits): () => Limits {
+  const end = performance.now() + limits.timeoutMs;
+  return () => ({ signal: limits.signal, timeoutMs: Math.max(1, Math.ceil(end - performance.now())) });
+}
+
 /** Calls `expire` once when a limit is reached, unless the returned function was called before. */
 export function watch(what: string, limits: Limits, expire: (error: MooncakeError) => void): () => void {
   const { signal, timeoutMs } = limits;

@@ -33,7 +33,7 @@ const CONFIG = {
   groups: undefined,
 };
 
-async function running(body: (cluster: Awaited<ReturnType<typeof cluster>>) => Promise<void>): Promise<void> {
+async function running(body: (one: Awaited<ReturnType<typeof cluster>>) => Promise<void>): Promise<void> {
   const one = await cluster();
   try {
     await body(one);

@@ -80,6 +80,8 @@ export function payload(literal: Uint8Array, seed: number, width: number): Buffe
       const ok = next(2);
       out.push(ok);
       write(ok ? at + 1 : skip(literal, at + 1));
+      // Mooncake's errors are below 0, and an array of outcomes has no other way of saying so.
+      if (!ok) out.push((out.pop() as number) | 0x80);
     } else if (id === 0x86) {
       const all = parts(literal, at);
       const index = next(all.length);

@@ -33,6 +33,19 @@ test('bad keys and values are refused by name and leave nothing', () =>
     assert.equal([metadata.objects, metadata.incomplete], [2, 0]);
   }));
 
+test('a size beyond one buffer becomes several segments, as even as can be', () =>
+  withStore({ segments: '9GB' }, async (store) => {
+    const lengths = (await store.segments()).map(({ length }) => length);
+    assert.is(
+      lengths.reduce((sum, length) => sum + length),
+      9 * 1024 * MiB,
+    );
+    assert.ok(Math.max(...lengths) - Math.min(...lengths) <= 1);
+    const value = content(MiB, 3);
+    for (let i = 0; i < 8; i++) await store.put(`${i}`, value, { replicas: lengths.length });
+    for (let i = 0; i < 8; i++) assert.ok(same(await store.get(`${i}`), value));
+  }));
+
 test('a store full of pinned objects says so and serves on', () =>
   withStore({ segments: '4MB' }, async (store) => {
     for (let i = 0; i < 4; i++) await store.put(`${i}`, content(MiB - 64, i), { hardPin: true });

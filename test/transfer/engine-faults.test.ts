@@ -162,6 +162,8 @@ for (const plane of PLANES) {
         const peer = await a.open(b.name);
         await a.read(peer, one(peer.segments[0].id, 0, ours.id, 0, 65_536));
         await a.probe(b.name);
+        // Its links are still being closed when the engines are.
+        peer.close();
       });
     for (let i = 0; i < 5; i++) await cycle();
     await sleep(50);

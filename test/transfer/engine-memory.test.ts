@@ -48,6 +48,25 @@ for (const plane of PLANES) {
     await engine.close();
   });
 
+  test(`${plane.name}: registered memory stays when its buffer is sent away, and may be registered again`, async () => {
+    const engine = await create(plane);
+    const view = new Uint8Array(65_536).fill(3);
+    const first = await engine.register(view);
+    if (engine.accelerated) {
+      try {
+        structuredClone(view, { transfer: [view.buffer] });
+      } catch (error) {
+        assert.is((error as Error).name, 'DataCloneError');
+      }
+    }
+    assert.is(view.length, 65_536);
+    const second = await engine.register(view);
+    assert.is(second.memory[0], 3);
+    await engine.unregister(first.id);
+    await engine.unregister(second.id);
+    await engine.close();
+  });
+
   test(`${plane.name}: memory that is gone, empty or may be resized is refused`, async () => {
     const engine = await create(plane);
     const gone = new Uint8Array(100);

@@ -10,6 +10,7 @@ export interface Kind {
 export const KINDS: Kind[] = [
   { name: 'local', open: async (options) => new LocalTransfer(options) },
   { name: 'tcp', open: (options) => TcpTransfer.listen(options) },
+  { name: 'tcp, accelerated', open: (options) => TcpTransfer.listen({ ...options, native: true }) },
 ];
 
 /** Runs `work` with two open transfers, and closes them. */

@@ -246,6 +246,44 @@ TEST(dispatcher, deadlineOfABatchThatNeverGotALink) {
   CHECK(fix.links[0]->posted == 0);
 }
 
+/** The slice may come to the link after the call that it be let go of. */
+TEST(dispatcher, cancelComesAgain) {
+  Fixture fix;
+  fix.links[0]->obedient = false;
+  fix.use();
+  u64 number = 0;
+  const auto batch = fix.start(MIB, Clock::time_point::max(), true, &number);
+  CHECK(fix.visit.load() == Clock::time_point{});
+  CHECK(fix.dispatcher->cancel(number, {Code::aborted, "no longer wanted"}));
+  const Clock::time_point again = fix.visit;
+  CHECK(again > Clock::time_point{} && again < Clock::now() + std::chrono::seconds(1));
+  fix.links[0]->obedient = true;
+  fix.dispatcher->expire(again);
+  CHECK(batch->over() && batch->code() == Code::aborted);
+}
+
+/** Batches that wait for one link, more than one look passes over, and behind them one that another link can take. */
+TEST(dispatcher, aHungLinkHoldsUpNobodyElse) {
+  Fixture fix(2);
+  fix.links[0]->answer = Code::system;
+  for (FakeLink* link : fix.links) link->can.windowBytes = MIB;
+  fix.use();
+  std::vector<Fixture::OutcomePointer> stuck;
+  for (int i = 0; i < 40; i++) stuck.push_back(fix.start(MIB));
+  CHECK(fix.links[0]->posted == 40);
+  REQUIRE(fix.links[1]->kept() == 1);
+  fix.links[0]->answer.reset();
+  const auto batch = fix.start(2 * MIB);
+  REQUIRE(fix.links[0]->kept() == 1);
+  CHECK(fix.links[0]->settleOne());
+  for (int visits = 0; visits < 5 && fix.links[0]->kept() == 0 && !batch->over(); visits++) {
+    CHECK(fix.visit.load() > Clock::time_point{});
+    fix.dispatcher->lookAtAll();
+  }
+  CHECK(fix.links[0]->settleOne());
+  CHECK(batch->over() && batch->code() == Code::ok);
+}
+
 TEST(dispatcher, cancelEndsWithAborted) {
   Fixture fix;
   fix.links[0]->can.windowBytes = 2 * MIB;

@@ -167,7 +167,10 @@ class Fixture {
   MemoryTable memory;
   u32 segment = 0;
   std::atomic<u64> ended{0};
-  std::shared_ptr<Dispatcher> dispatcher = std::make_shared<Dispatcher>("peer", 1, [this](bool) { ended++; });
+  /** When the dispatcher last asked for a visit. */
+  std::atomic<Clock::time_point> visit{Clock::time_point{}};
+  std::shared_ptr<Dispatcher> dispatcher =
+      std::make_shared<Dispatcher>("peer", 1, [this](bool) { ended++; }, [this](Clock::time_point when) { visit = when; });
   std::vector<FakeLink*> links;
 
  private:

@@ -157,6 +157,7 @@ TEST(shmFaults, granteeKilled) {
   }
   // The grantee holds the segment while it lives (it is stopped), and no longer.
   ::kill(child, SIGSTOP);
+  ::waitpid(child, nullptr, WUNTRACED);
   owner.ask("remove " + std::to_string(owner.foreign.id));
   CHECK(owner.ask("removed " + std::to_string(owner.foreign.id) + " 1500") == "no");
   ::kill(child, SIGKILL);
@@ -315,12 +316,18 @@ TEST(shmFaults, nonsense) {
   peer.hello(owner.generation);
   shm::Fd descriptor;
   CHECK(peer.next(message, descriptor) == shm::Channel::Got::message && message.type == shm::MessageType::hello);
+  shm::Message ring;
+  ring.type = shm::MessageType::ring;
+  ring.ring = {1, 4096};
+  shm::Fd shared;
+  const auto mapped = shm::Mapping::create(4096, shared);
+  CHECK(peer.channel.send(ring, std::move(shared)).ok());
   for (const shm::WirePiece piece : {shm::WirePiece{owner.shared.id, 0, 1 << 20, 1}, shm::WirePiece{12345, 0, 0, 1},
-                                     shm::WirePiece{owner.shared.id, 0, 1, ~u64{0} - 1}}) {
-    shm::Message sum;
-    sum.type = shm::MessageType::sum;
-    sum.pieces = {piece};
-    CHECK(peer.channel.send(sum).ok());
+                                     shm::WirePiece{owner.shared.id, 0, ~u64{0} - 1, 1}}) {
+    shm::Message stage;
+    stage.type = shm::MessageType::stage;
+    stage.pieces = {piece};
+    CHECK(peer.channel.send(stage).ok());
     CHECK(peer.next(message, descriptor) == shm::Channel::Got::message && message.type == shm::MessageType::done);
     CHECK(message.code == Code::segment);
   }

@@ -1,6 +1,7 @@
 #include "test/shm/support.h"
 
 #include "checksum/crc64.h"
+#include "memory/process.h"
 
 #include <dirent.h>
 #include <signal.h>
@@ -159,6 +160,18 @@ void OwnerProcess::serve(const Options& options, int in, int out) {
       bases[made.value.id] = made.value.mapping->base();
       allocations.push_back(std::move(made.value));
     }
+    u32 sharedId = allocations[0].id;
+    if (options.processMemory) {
+      allocate.writable = true;
+      Expected<Allocation> made = mooncake::allocate(processMemory(), options.length, allocate);
+      Segment lent;
+      lent.base = made.value.mapping->base();
+      lent.length = options.length;
+      static_cast<void>(shareProcessMemory(lent));
+      sharedId = engine.memory().add(lent, {}).value;
+      bases[sharedId] = lent.base;
+      allocations.push_back(std::move(made.value));
+    }
     std::vector<u8> foreign(options.length);
     Segment segment;
     segment.base = foreign.data();
@@ -167,7 +180,7 @@ void OwnerProcess::serve(const Options& options, int in, int out) {
     bases[foreignId] = foreign.data();
     for (const auto& [id, base] : bases) fill(base, options.length, id);
     std::ostringstream announced;
-    announced << engine.generation() << ' ' << allocations[0].id << ' ' << allocations[1].id << ' ' << foreignId;
+    announced << engine.generation() << ' ' << sharedId << ' ' << allocations[1].id << ' ' << foreignId;
     for (const auto& [key, value] : listening.value) announced << ' ' << key << ' ' << value;
     synchronize(engine);
     writeLine(out, announced.str());

@@ -33,6 +33,8 @@ class OwnerProcess {
     /** Runs in the child before it has an engine: another user, a filter. */
     std::function<void()> prepare;
     u64 length = 8 << 20;
+    /** `shared` is memory of the process, which no engine owns. */
+    bool processMemory = false;
   };
   explicit OwnerProcess(Options options);
   ~OwnerProcess();

@@ -30,10 +30,11 @@ TEST(tcpFrames, everyFlippedBitIsFound) {
     CHECK(readFrame(bytes, frame).code == Code::protocol);
     bytes[bit / 8] ^= static_cast<u8>(1 << bit % 8);
   }
-  writeHello(bytes, {VERSION, 5, 6});
+  writeHello(bytes, {VERSION, 5, 6, 7, 8});
   Hello hello;
   REQUIRE(readHello(bytes, hello).ok());
   CHECK(hello.version == VERSION && hello.expected == 5 && hello.generation == 6);
+  CHECK(hello.stream == 7 && hello.connection == 8);
   for (size_t bit = 0; bit < HELLO_BYTES * 8; bit++) {
     bytes[bit / 8] ^= static_cast<u8>(1 << bit % 8);
     CHECK(readHello(bytes, hello).code == Code::protocol);
@@ -54,7 +55,7 @@ TEST(tcpFrames, lyingNumbersAreRefused) {
   CHECK(refused({FrameType::write, false, Code::ok, 1, 1, MAX_REQUEST_BYTES + 1}));
   CHECK(refused({FrameType::done, false, Code::ok, 1, 1, 0}));
   CHECK(refused({static_cast<FrameType>(0), false, Code::ok, 1}));
-  CHECK(refused({static_cast<FrameType>(7), false, Code::ok, 1}));
+  CHECK(refused({static_cast<FrameType>(8), false, Code::ok, 1}));
   CHECK(refused({FrameType::done, false, static_cast<Code>(200), 1}));
   CHECK(!refused({FrameType::read, false, Code::ok, 1, MAX_RECORDS, MAX_REQUEST_BYTES}));
 }

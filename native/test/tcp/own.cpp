@@ -171,8 +171,8 @@ TEST(tcpOwn, namesAndIpv6) {
 
 TEST(tcpOwn, abortedBatchesLeaveMemoryAlone) {
   const size_t length = 64 << 20;
-  Pair pair(length);
   std::vector<u8> note(64);
+  Pair pair(length);
   const u32 noteId = pair.server.add(note);
   pair.client.peer.setSegment({noteId, 0, 64});
   for (int round = 0; round < 20; round++) {

@@ -58,6 +58,9 @@ TEST(tcpStockLinks, version1ByteForByte) {
   Played peer("stock1");
   peer.client.post(Op::write, {{peer.id, 1, 0, 0, 7}});
   CHECK(peer.lane.receive(31).size() == 31);
+  // Nothing acknowledges it but the answer to a read of its last byte.
+  CHECK(peer.lane.receive(24) == hex("0100000000000000 0600000000700000 00 00000000000000"));
+  peer.lane.send("x", 1);
   CHECK(peer.outcome().ok());
   peer.read(16, 7);
   CHECK(peer.lane.receive(24) == hex("0700000000000000 1000000000700000 00 00000000000000"));

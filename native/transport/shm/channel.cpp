@@ -89,8 +89,9 @@ Channel::Got Channel::receive(Message& message, Fd& descriptor, Status& why) {
     length = ::recvmsg(fd(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   } while (length < 0 && (errno == EINTR || (errno == ECONNRESET && !std::exchange(reset, true))));
   if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Got::nothing;
-  if (length <= 0) return Got::closed;
+  if (length < 0) return Got::closed;
 
+  // Also of a packet without bytes, which looks like the end of the connection: they are ours to close.
   std::vector<Fd> descriptors;
   for (cmsghdr* item = CMSG_FIRSTHDR(&header); item != nullptr; item = CMSG_NXTHDR(&header, item)) {
     if (item->cmsg_level != SOL_SOCKET || item->cmsg_type != SCM_RIGHTS) continue;
@@ -101,6 +102,7 @@ Channel::Got Channel::receive(Message& message, Fd& descriptor, Status& why) {
       descriptors.emplace_back(received);
     }
   }
+  if (length == 0) return Got::closed;
   why = (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0
             ? Status(Code::protocol, "shared memory: a message that is too large, or a descriptor that got lost")
             : decode(buffer_.data(), static_cast<size_t>(length), message);

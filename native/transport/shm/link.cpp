@@ -12,6 +12,8 @@ namespace {
 
 constexpr u32 PING_MILLISECONDS = 250;
 constexpr u32 SILENCE_MILLISECONDS = 900;
+/** Taken in one go, so that the thread has time for others. */
+constexpr int MAX_MESSAGES = 64;
 
 }  // namespace
 
@@ -93,7 +95,7 @@ void ShmLink::serve(u32 events) {
     if (Status status = channel_.flush(); !status.ok()) return fail(std::move(status));
     if (!channel_.congested()) loop_->change(channel_.fd(), EPOLLIN);
   }
-  while (state_ != LinkState::down) {
+  for (int i = 0; i < MAX_MESSAGES && state_ != LinkState::down; i++) {
     Message message;
     Fd descriptor;
     Status status;
@@ -107,7 +109,7 @@ void ShmLink::serve(u32 events) {
     if (!status.ok()) return fail(std::move(status));
   }
   // Down, with slices that still run: what the peer says is of no use, and its end is no news.
-  if (channel_.fd() >= 0) loop_->unwatch(channel_.fd());
+  if (state_ == LinkState::down && channel_.fd() >= 0) loop_->unwatch(channel_.fd());
 }
 
 Status ShmLink::handle(Message& message, Fd descriptor) {
@@ -128,7 +130,6 @@ Status ShmLink::handle(Message& message, Fd descriptor) {
     case MessageType::grantRequest:
     case MessageType::released:
     case MessageType::ring:
-    case MessageType::sum:
     case MessageType::stage: break;
   }
   return {Code::protocol, "shared memory: message type " + std::to_string(static_cast<int>(message.type)) + " from an owner"};
@@ -301,6 +302,11 @@ void ShmLink::tick(u32 milliseconds) {
   sincePing_ += milliseconds;
   if (silence_ >= SILENCE_MILLISECONDS) {
     return fail({Code::peer, "the peer has been silent for " + std::to_string(silence_) + " ms (" + path_ + ")"});
+  }
+  const bool owes = std::any_of(pending_.begin(), pending_.end(), [](const auto& job) { return job.second->transfer->cancelled.load(); });
+  overdue_ = owes ? overdue_ + milliseconds : 0;
+  if (overdue_ >= SILENCE_MILLISECONDS) {
+    return fail({Code::peer, "the peer does not end what was given up (" + path_ + ")"});
   }
   if (channel_.fd() < 0) return connect();
   if (sincePing_ < PING_MILLISECONDS || !greeted_) return;

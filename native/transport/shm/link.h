@@ -6,11 +6,12 @@
 //            │ yes
 //            ├─ small and mapped: copied at once
 //            └─ jobs ─► mapped: copy threads
-//                       vm:     copy threads; to verify, the owner sums its side (before a read, after a write)
+//                       vm:     copy threads, where nothing is to be verified
 //                       staged: a slot of the ring, a request to the owner, a copy on either side
 //
-// Verified: for mapped memory, that the destination holds what was loaded from the source; else, that the CRC which the
-// owner computed over its memory (or what it put into the ring) is that of our memory (or of what we took out of it).
+// Verified: for mapped memory, that what was stored has the sum that the source has afterwards; else, that what was taken out
+// of the ring has the sum of what the other side put into it. To verify, the owner has to work in any case: through a ring
+// that stays in the caches it copies too, at half the price of the kernel's copy and a sum on each side.
 #pragma once
 
 #include "transport/shm/channel.h"
@@ -70,17 +71,20 @@ class ShmLink final : public Link {
   void perform(Job& job);
   Status move(Job& job);
   Status moveMapped(const Job& job);
-  Status moveVm(Job& job);
+  Status moveVm(const Job& job);
   Status moveStaged(Job& job);
   Status stopped(const Job& job, const Grant& grant) const;
   Status compare(const Job& job) const;
+  /** Whether the peer's end of the connection is open: while it is, its process has its number. From any thread that is
+      inside. */
+  bool connected() const;
   void finish(Job& job, Status status);
   void release(Transfer& transfer);
   void complete(Transfer& transfer);
   // On the loop's thread.
   void park(Transfer& transfer);
   void unpark();
-  /** Asks the owner for the job's sum or stage. */
+  /** Asks the owner for its part of a staged job. */
   void request(Job& job);
   void acquireSlot(Job& job);
   void releaseSlot(u32 slot);
@@ -126,6 +130,8 @@ class ShmLink final : public Link {
   bool ticking_ = false;
   u32 silence_ = 0;
   u32 sincePing_ = 0;
+  /** For how long the owner has not ended what was given up. */
+  u32 overdue_ = 0;
   u32 nextNumber_ = 1;
   /** Segments by the numbers of grants that were asked for. */
   std::unordered_map<u32, u32> asked_;

@@ -15,7 +15,6 @@ size_t bodyBytes(MessageType type) {
     case MessageType::grantRequest:
     case MessageType::grant: return sizeof(GrantBody);
     case MessageType::ring: return sizeof(RingBody);
-    case MessageType::sum:
     case MessageType::stage: return sizeof(WorkBody);
     case MessageType::done: return sizeof(u64);
     case MessageType::refusal:
@@ -27,7 +26,7 @@ size_t bodyBytes(MessageType type) {
   return 0;
 }
 
-bool hasPieces(MessageType type) { return type == MessageType::sum || type == MessageType::stage; }
+bool hasPieces(MessageType type) { return type == MessageType::stage; }
 
 /** The fixed body in `message`; null where the type has none. */
 template <class M>
@@ -39,7 +38,6 @@ auto* bodyOf(M& message) {
     case MessageType::grantRequest:
     case MessageType::grant: return bytes(message.grant);
     case MessageType::ring: return bytes(message.ring);
-    case MessageType::sum:
     case MessageType::stage: return bytes(message.work);
     case MessageType::done: return bytes(message.crc);
     case MessageType::refusal:

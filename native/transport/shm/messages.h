@@ -9,9 +9,8 @@
 //   revoke        owner     no more slices on grant N: its segment is being taken away
 //   released      grantee   no slice of ours touches grant N any more
 //   ring          grantee   a memfd through which bytes are staged
-//   sum           grantee   the CRC of these pieces, please
 //   stage         grantee   copy these pieces into a slot of the ring, or out of it
-//   done          owner     a sum or stage is over: the CRC of what was read or written
+//   done          owner     a stage is over: the CRC of what was copied, where it is wanted
 //   ping, pong    both      somebody waits for the other
 #pragma once
 
@@ -24,7 +23,7 @@
 namespace mooncake::shm {
 
 constexpr u32 PROTOCOL_VERSION = 1;
-/** Pieces of one sum or stage, at most: as many as process_vm_readv takes. */
+/** Pieces of one stage, at most: as many as process_vm_readv takes. */
 constexpr u32 MAX_PIECES = 1024;
 constexpr u32 MAX_REFUSAL_BYTES = 512;
 
@@ -36,7 +35,6 @@ enum class MessageType : u8 {
   revoke,
   released,
   ring,
-  sum,
   stage,
   done,
   ping,
@@ -48,7 +46,7 @@ struct Header {
   /** A Code. */
   u8 code = 0;
   u16 count = 0;
-  /** A grant's number, or the number of a sum or stage. */
+  /** A grant's number, or the number of a stage. */
   u32 token = 0;
 };
 static_assert(sizeof(Header) == 8);
@@ -80,7 +78,7 @@ struct RingBody {
   u32 slotBytes = 0;
 };
 
-/** Of a sum or a stage. */
+/** Of a stage. */
 struct WorkBody {
   u32 slot = 0;
   u32 flags = 0;
@@ -89,6 +87,8 @@ struct WorkBody {
 constexpr u32 WORK_WRITE = 1;
 /** The CRC is wanted. */
 constexpr u32 WORK_SUM = 2;
+/** The batch is larger than the caches: what is written is not kept in them. */
+constexpr u32 WORK_STREAM = 4;
 
 struct WirePiece {
   u32 segment = 0;

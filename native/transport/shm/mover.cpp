@@ -6,6 +6,8 @@
 #include "transport/copy_pool.h"
 #include "transport/shm/vm.h"
 
+#include <poll.h>
+
 #include <algorithm>
 
 namespace mooncake::shm {
@@ -15,16 +17,11 @@ namespace {
 /** Slices that are copied where they are posted: in less time than a thread takes to wake up. */
 constexpr u64 SMALL_BYTES = 64 << 10;
 constexpr u32 SMALL_RECORDS = 64;
-/** Between two looks at whether to go on; what was written is still in the second-level cache when it is summed. */
+/** Between two looks at whether to go on. */
 constexpr u64 TILE_BYTES = 256 << 10;
 /** Of mapped memory that is verified: the source is still in the first caches when it is summed a second time. */
 constexpr u64 VERIFIED_TILE_BYTES = 16 << 10;
 constexpr u32 NO_SLOT = ~u32{0};
-
-/** Whether the owner acts before our side does. */
-bool ownerFirst(const Job& job) {
-  return job.reach == Reach::staged || (job.reach == Reach::vm && job.transfer->verify && !job.transfer->write);
-}
 
 Status outside(u32 segment, u64 offset, u64 length) {
   return {Code::segment, std::to_string(length) + " bytes at " + std::to_string(offset) + " leave the peer's segment " +
@@ -42,6 +39,11 @@ Status allows(const Grant& grant, const Piece& piece, bool write) {
   }
   if (write && !grant.writable) return {Code::segment, "the peer's segment " + std::to_string(grant.segment) + " is read-only"};
   return {};
+}
+
+/** Blocks may be small; it is the batch that passes through the caches. */
+Store storeFor(const Transfer& transfer) {
+  return transfer.slice.batch->bytes() >= streamingThreshold() ? Store::streaming : Store::cached;
 }
 
 /** One run of mapped memory. Verified: what was stored has the sum that the source has afterwards, so that it is no mixture of
@@ -190,7 +192,7 @@ void ShmLink::start(Transfer& transfer) {
   bool asks = false;
   const bool small = transfer.slice.bytes <= SMALL_BYTES && transfer.slice.count <= SMALL_RECORDS;
   for (Job& job : transfer.jobs) {
-    if (ownerFirst(job)) {
+    if (job.reach == Reach::staged) {
       asks = true;
     } else {
       small ? perform(job) : submit(job);
@@ -199,8 +201,7 @@ void ShmLink::start(Transfer& transfer) {
   if (!asks) return release(transfer);
   loop_->post([this, &transfer] {
     for (Job& job : transfer.jobs) {
-      if (!ownerFirst(job)) continue;
-      job.reach == Reach::staged ? acquireSlot(job) : request(job);
+      if (job.reach == Reach::staged) acquireSlot(job);
     }
     release(transfer);
   });
@@ -212,12 +213,10 @@ void ShmLink::submit(Job& job) {
 }
 
 void ShmLink::perform(Job& job) {
-  const bool write = job.transfer->write;
-  const bool verify = job.transfer->verify;
   Status status = move(job);
-  const bool ownerLast = write && (job.reach == Reach::staged || (job.reach == Reach::vm && verify));
-  if (status.ok() && ownerLast) return loop_->post([this, &job] { request(job); });
-  if (status.ok() && verify && job.reach != Reach::mapped) status = compare(job);
+  const bool staged = job.reach == Reach::staged;
+  if (status.ok() && staged && job.transfer->write) return loop_->post([this, &job] { request(job); });
+  if (status.ok() && staged) status = compare(job);
   if (job.hasSlot) loop_->post([this, slot = job.slot] { releaseSlot(slot); });
   finish(job, std::move(status));
 }
@@ -240,8 +239,7 @@ Status ShmLink::stopped(const Job& job, const Grant& grant) const {
 
 Status ShmLink::moveMapped(const Job& job) {
   const Transfer& transfer = *job.transfer;
-  // Blocks may be small; it is the batch that passes through the caches.
-  const Store store = transfer.slice.batch->bytes() >= streamingThreshold() ? Store::streaming : Store::cached;
+  const Store store = storeFor(transfer);
   const u64 tile = transfer.verify ? VERIFIED_TILE_BYTES : TILE_BYTES;
   for (u32 i = job.first; i < job.first + job.count; i++) {
     const Extent& extent = transfer.extents[i];
@@ -257,40 +255,30 @@ Status ShmLink::moveMapped(const Job& job) {
   return {};
 }
 
-Status ShmLink::moveVm(Job& job) {
+Status ShmLink::moveVm(const Job& job) {
   const Transfer& transfer = *job.transfer;
   std::vector<iovec> local;
   std::vector<iovec> remote;
   local.reserve(job.count);
   remote.reserve(job.count);
-  const u32 end = job.first + job.count;
-  for (u32 next = job.first; next < end;) {
-    local.clear();
-    remote.clear();
-    const u32 from = next;
-    u64 bytes = 0;
-    for (; next < end && (next == from || bytes + transfer.extents[next].length <= TILE_BYTES || !transfer.verify); next++) {
-      const Extent& extent = transfer.extents[next];
-      if (Status status = stopped(job, *extent.grant); !status.ok()) return status;
-      local.push_back({extent.local, extent.length});
-      remote.push_back({reinterpret_cast<void*>(extent.grant->address + extent.offset), extent.length});
-      bytes += extent.length;
-    }
-    // Summed next to the copy, while its bytes are in the caches.
-    const auto sum = [&] {
-      for (u32 i = from; i < next; i++) job.ours = crc64(transfer.extents[i].local, transfer.extents[i].length, job.ours);
-    };
-    if (transfer.verify && transfer.write) sum();
-    Status status = moveProcess(pid_, transfer.write, local, remote);
-    if (status.code == Code::notSupported && vm_.exchange(false)) loop_->post([this] { forgetVm(); });
-    if (!status.ok()) return status;
-    if (transfer.verify && !transfer.write) sum();
+  for (u32 i = job.first; i < job.first + job.count; i++) {
+    const Extent& extent = transfer.extents[i];
+    if (Status status = stopped(job, *extent.grant); !status.ok()) return status;
+    local.push_back({extent.local, extent.length});
+    remote.push_back({reinterpret_cast<void*>(extent.grant->address + extent.offset), extent.length});
   }
-  return {};
+  // The number of a process that ended may be another's by now.
+  const Status gone{Code::peer, "the peer has gone (" + path_ + ")"};
+  if (!connected()) return gone;
+  Status status = moveProcess(pid_, transfer.write, local, remote);
+  if (status.ok() && !transfer.write && !connected()) return gone;
+  if (status.code == Code::notSupported && vm_.exchange(false)) loop_->post([this] { forgetVm(); });
+  return status;
 }
 
 Status ShmLink::moveStaged(Job& job) {
   const Transfer& transfer = *job.transfer;
+  const Store store = transfer.write ? Store::cached : storeFor(transfer);
   u8* slot = ring_.data() + u64{job.slot} * SLOT_BYTES;
   for (u32 i = job.first; i < job.first + job.count; i++) {
     const Extent& extent = transfer.extents[i];
@@ -298,13 +286,18 @@ Status ShmLink::moveStaged(Job& job) {
     u8* const to = transfer.write ? slot : extent.local;
     const u8* const from = transfer.write ? extent.local : slot;
     if (transfer.verify) {
-      job.ours = copyCrc64(to, from, extent.length, job.ours, Store::cached);
+      job.ours = copyCrc64(to, from, extent.length, job.ours, store);
     } else {
-      copyBytes(to, from, extent.length, Store::cached);
+      copyBytes(to, from, extent.length, store);
     }
     slot += extent.length;
   }
   return {};
+}
+
+bool ShmLink::connected() const {
+  pollfd end{channel_.fd(), 0, 0};
+  return ::poll(&end, 1, 0) <= 0;
 }
 
 Status ShmLink::compare(const Job& job) const {
@@ -370,15 +363,15 @@ void ShmLink::releaseSlot(u32 slot) {
 void ShmLink::request(Job& job) {
   const Transfer& transfer = *job.transfer;
   if (state_ == LinkState::down) return finish(job, failure());
-  const bool staged = job.reach == Reach::staged;
   if (transfer.cancelled) {
-    if (staged) releaseSlot(job.slot);
+    releaseSlot(job.slot);
     return finish(job, {Code::aborted, "the batch was cancelled"});
   }
   Message message;
-  message.type = staged ? MessageType::stage : MessageType::sum;
+  message.type = MessageType::stage;
   message.token = job.token = nextNumber_++;
-  if (staged) message.work = {job.slot, (transfer.write ? WORK_WRITE : 0) | (transfer.verify ? WORK_SUM : 0)};
+  message.work = {job.slot, (transfer.write ? WORK_WRITE : 0) | (transfer.verify ? WORK_SUM : 0) |
+                                (storeFor(transfer) == Store::streaming ? WORK_STREAM : 0)};
   message.pieces.reserve(job.count);
   for (u32 i = job.first; i < job.first + job.count; i++) {
     const Extent& extent = transfer.extents[i];
@@ -420,7 +413,8 @@ void ShmLink::sweep() {
   const Status aborted(Code::aborted, "the batch was cancelled");
   for (auto at = pending_.begin(); at != pending_.end();) {
     Job& job = *at->second;
-    if (!job.transfer->cancelled) {
+    // The owner may be about to write: then it is over when the owner says so, or the connection ends.
+    if (!job.transfer->cancelled || (job.reach == Reach::staged && job.transfer->write)) {
       ++at;
       continue;
     }

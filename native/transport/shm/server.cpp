@@ -2,6 +2,7 @@
 
 #include "checksum/copy.h"
 #include "checksum/crc64.h"
+#include "memory/process.h"
 #include "transport/copy_pool.h"
 #include "transport/shm/vm.h"
 
@@ -19,10 +20,15 @@ namespace {
 
 constexpr u32 MAX_CLIENTS = 4096;
 constexpr u32 MAX_GRANTS = 1 << 16;
-/** Sums and stages of one client at once; its window is far below. */
+/** Stages of one client at once; its window is far below. */
 constexpr u32 MAX_WORKING = 1024;
 constexpr u32 MAX_SLOTS = 1024;
 constexpr u32 MAX_SLOT_BYTES = 16 << 20;
+constexpr u64 MAX_RING_BYTES = 64 << 20;
+/** To say hello. */
+constexpr u32 GREETING_MILLISECONDS = 3000;
+/** Connections and messages that are taken in one go, so that nobody keeps the thread. */
+constexpr int MAX_TURNS = 64;
 /** A grantee of a mapping that has not answered a revocation for so long is not waited for. */
 constexpr u32 PATIENCE_MILLISECONDS = 900;
 /** Work that is cheaper than waking another thread. */
@@ -75,9 +81,15 @@ void Server::close() {
 }
 
 void Server::accept() {
-  for (;;) {
+  for (int i = 0; i < MAX_TURNS; i++) {
     Fd socket(::accept4(place_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!socket) return;
+    if (!socket) {
+      if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
+      // It would be reported over and over.
+      paused_ = true;
+      loop_->change(place_.fd(), 0);
+      return startTicking();
+    }
     Channel channel(std::move(socket));
     const Credentials peer = channel.credentials();
     const uid_t own = ::geteuid();
@@ -96,6 +108,7 @@ void Server::accept() {
     Client& client = clients_[id];
     client.id = id;
     client.channel = std::move(channel);
+    startTicking();
   }
 }
 
@@ -107,8 +120,7 @@ void Server::serve(u64 id, u32 events) {
     if (!client.channel.flush().ok()) return drop(id);
     if (!client.channel.congested()) loop_->change(client.channel.fd(), EPOLLIN);
   }
-  // Bounded, so that one peer does not keep the thread.
-  for (int i = 0; i < 64; i++) {
+  for (int i = 0; i < MAX_TURNS; i++) {
     Message message;
     Fd descriptor;
     Status status;
@@ -132,7 +144,6 @@ Status Server::handle(Client& client, Message& message, Fd descriptor) {
     case MessageType::grantRequest: return grant(client, message);
     case MessageType::released: client.grants.erase(message.token); return {};
     case MessageType::ring: return attachRing(client, message, descriptor);
-    case MessageType::sum:
     case MessageType::stage: return begin(client, message);
     case MessageType::ping: {
       Message pong;
@@ -189,7 +200,8 @@ Status Server::grant(Client& client, const Message& message) {
   answer.grant.fdOffset = hold->fdOffset;
   Fd descriptor = shareable(*hold);
   Grant& made = client.grants[message.token];
-  made.mapped = static_cast<bool>(descriptor);
+  // Memory that no engine owns is its owner's again when the segment has gone.
+  made.harmless = descriptor && !processMemory().holdAddress(answer.grant.address, answer.grant.length);
   made.hold = std::move(hold);
   return send(client, answer, std::move(descriptor));
 }
@@ -197,7 +209,7 @@ Status Server::grant(Client& client, const Message& message) {
 Status Server::attachRing(Client& client, const Message& message, const Fd& descriptor) {
   const RingBody& shape = message.ring;
   if (client.ring || !descriptor || shape.slots == 0 || shape.slots > MAX_SLOTS || shape.slotBytes == 0 ||
-      shape.slotBytes > MAX_SLOT_BYTES) {
+      shape.slotBytes > MAX_SLOT_BYTES || u64{shape.slots} * shape.slotBytes > MAX_RING_BYTES) {
     return {Code::protocol, "a ring of " + std::to_string(shape.slots) + " slots of " + std::to_string(shape.slotBytes)};
   }
   Expected<Mapping> mapping = Mapping::open(descriptor.get(), 0, u64{shape.slots} * shape.slotBytes, true);
@@ -208,20 +220,17 @@ Status Server::attachRing(Client& client, const Message& message, const Fd& desc
 }
 
 Status Server::begin(Client& client, Message& message) {
-  const bool stage = message.type == MessageType::stage;
-  if (stage && (!client.ring || message.work.slot >= client.shape.slots)) {
+  if (!client.ring || message.work.slot >= client.shape.slots) {
     return {Code::protocol, "slot " + std::to_string(message.work.slot) + " of no ring"};
   }
   if (client.working >= MAX_WORKING) return {Code::protocol, "more than " + std::to_string(MAX_WORKING) + " requests at once"};
   u64 bytes = 0;
   for (const WirePiece& piece : message.pieces) {
+    if (piece.length > client.shape.slotBytes - bytes) return {Code::protocol, "more bytes than a slot has"};
     bytes += piece.length;
-    if (stage && (piece.length > client.shape.slotBytes || bytes > client.shape.slotBytes)) {
-      return {Code::protocol, "more bytes than a slot has"};
-    }
   }
   client.working++;
-  auto* const work = new Work{client.id, std::move(message), stage ? client.ring : nullptr, client.shape, {}};
+  auto* const work = new Work{client.id, std::move(message), client.ring, client.shape, client.gone, {}};
   {
     const std::lock_guard lock(mutex_);
     working_++;
@@ -243,28 +252,26 @@ void Server::perform(Work& work) {
 }
 
 Status Server::move(const Work& work, u64& crc) {
-  const bool stage = work.request.type == MessageType::stage;
-  const bool write = stage && (work.request.work.flags & WORK_WRITE) != 0;
+  const bool write = (work.request.work.flags & WORK_WRITE) != 0;
   const bool sum = (work.request.work.flags & WORK_SUM) != 0;
-  u8* at = stage ? work.ring->data() + u64{work.request.work.slot} * work.shape.slotBytes : nullptr;
+  const Store store = write && (work.request.work.flags & WORK_STREAM) != 0 ? Store::streaming : Store::cached;
+  u8* at = work.ring->data() + u64{work.request.work.slot} * work.shape.slotBytes;
   SegmentRef hold;
   for (const WirePiece& piece : work.request.pieces) {
+    // Whoever asked may have written the same memory in another way since.
+    if (*work.gone) return {Code::peer, ""};
     if (!hold || hold->id != piece.segment) hold = context_.memory.hold(piece.segment);
     if (!hold || hold->base == nullptr || piece.offset > hold->length || piece.length > hold->length - piece.offset ||
         (write && !hold->writable)) {
       return {Code::segment, ""};
     }
     u8* const memory = hold->base + piece.offset;
-    if (!stage) {
-      crc = crc64(memory, piece.length, crc);
-      continue;
-    }
     u8* const to = write ? memory : at;
     const u8* const from = write ? at : memory;
     if (sum) {
-      crc = copyCrc64(to, from, piece.length, crc, Store::cached);
+      crc = copyCrc64(to, from, piece.length, crc, store);
     } else {
-      copyBytes(to, from, piece.length, Store::cached);
+      copyBytes(to, from, piece.length, store);
     }
     at += piece.length;
   }
@@ -294,14 +301,38 @@ void Server::revoke(u32 segment) {
     }
   }
   for (const u64 id : broken) drop(id);
-  loop_->tick(this, [this](u32 milliseconds) { expire(milliseconds); });
+  startTicking();
 }
 
-void Server::expire(u32 milliseconds) {
+void Server::startTicking() {
+  loop_->tick(this, [this](u32 milliseconds) { tick(milliseconds); });
+}
+
+void Server::tick(u32 milliseconds) {
+  const bool grants = expireGrants(milliseconds);
+  const bool strangers = expireStrangers(milliseconds);
+  if (std::exchange(paused_, false)) loop_->change(place_.fd(), EPOLLIN);
+  if (!grants && !strangers) loop_->untick(this);
+}
+
+bool Server::expireStrangers(u32 milliseconds) {
+  std::vector<u64> silent;
+  bool waiting = false;
+  for (auto& [id, client] : clients_) {
+    if (client.greeted) continue;
+    client.ungreetedMilliseconds += milliseconds;
+    waiting = true;
+    if (client.ungreetedMilliseconds >= GREETING_MILLISECONDS) silent.push_back(id);
+  }
+  for (const u64 id : silent) drop(id);
+  return waiting;
+}
+
+bool Server::expireGrants(u32 milliseconds) {
   bool waiting = false;
   for (auto& [id, client] : clients_) {
     for (auto& [number, granted] : client.grants) {
-      if (!granted.revoked || !granted.mapped || !granted.hold) continue;
+      if (!granted.revoked || !granted.harmless || !granted.hold) continue;
       granted.waitedMilliseconds += milliseconds;
       if (granted.waitedMilliseconds >= PATIENCE_MILLISECONDS) {
         granted.hold.reset();
@@ -310,7 +341,7 @@ void Server::expire(u32 milliseconds) {
       }
     }
   }
-  if (!waiting) loop_->untick(this);
+  return waiting;
 }
 
 Status Server::send(Client& client, const Message& message, Fd descriptor) {
@@ -323,6 +354,7 @@ void Server::drop(u64 id) {
   const auto found = clients_.find(id);
   if (found == clients_.end()) return;
   loop_->unwatch(found->second.channel.fd());
+  *found->second.gone = true;
   // Erased first: letting go of a segment may run whoever waited for it.
   Client gone = std::move(found->second);
   clients_.erase(found);

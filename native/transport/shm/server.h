@@ -9,6 +9,7 @@
 #include "transport/shm/mapping.h"
 #include "transport/shm/place.h"
 
+#include <atomic>
 #include <condition_variable>
 #include <unordered_map>
 
@@ -29,7 +30,8 @@ class Server {
  private:
   struct Grant {
     SegmentRef hold;
-    bool mapped = false;
+    /** Mapped, and its pages are nobody else's when the segment has gone: a late slice does no harm. */
+    bool harmless = false;
     bool revoked = false;
     u32 waitedMilliseconds = 0;
   };
@@ -38,18 +40,22 @@ class Server {
     u64 id = 0;
     Channel channel;
     bool greeted = false;
+    u32 ungreetedMilliseconds = 0;
     std::unordered_map<u32, Grant> grants;
     std::shared_ptr<Mapping> ring;
     RingBody shape;
     u32 working = 0;
+    /** Its connection has ended: what it asked for is not begun any more. */
+    std::shared_ptr<std::atomic<bool>> gone = std::make_shared<std::atomic<bool>>(false);
   };
 
-  /** A sum or stage on its way through a copy thread. */
+  /** A stage on its way through a copy thread. */
   struct Work {
     u64 client = 0;
     Message request;
     std::shared_ptr<Mapping> ring;
     RingBody shape;
+    std::shared_ptr<const std::atomic<bool>> gone;
     Message reply;
   };
 
@@ -65,7 +71,12 @@ class Server {
   Status move(const Work& work, u64& crc);
   void reply(const Work& work);
   void revoke(u32 segment);
-  void expire(u32 milliseconds);
+  void startTicking();
+  void tick(u32 milliseconds);
+  /** True: grants that were revoked are waited for. */
+  bool expireGrants(u32 milliseconds);
+  /** True: somebody has not said who he is. */
+  bool expireStrangers(u32 milliseconds);
   Status send(Client& client, const Message& message, Fd descriptor = Fd());
   void drop(u64 id);
 
@@ -77,6 +88,8 @@ class Server {
   /** The loop's thread alone. */
   std::unordered_map<u64, Client> clients_;
   u64 nextClient_ = 1;
+  /** This process has no descriptors left: asked again at the next tick. */
+  bool paused_ = false;
 
   std::mutex mutex_;
   std::condition_variable idle_;

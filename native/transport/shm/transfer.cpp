@@ -36,7 +36,7 @@ void Transfer::cut() {
   std::vector<Extent> cutExtents;
   cutExtents.reserve(extents.size());
   for (Extent extent : extents) {
-    const Reach reach = extent.grant->reach;
+    const Reach reach = verify && extent.grant->reach == Reach::vm ? Reach::staged : extent.grant->reach;
     while (extent.length > 0) {
       if (jobs.empty() || jobs.back().reach != reach || jobs.back().count == MAX_PIECES ||
           jobs.back().bytes >= jobBytes(reach)) {

@@ -57,7 +57,7 @@ struct Job {
   u32 first = 0;
   u32 count = 0;
   u64 bytes = 0;
-  /** Of its sum or stage, and its slot of the ring. */
+  /** Of its stage, and its slot of the ring. */
   u32 token = 0;
   u32 slot = 0;
   bool hasSlot = false;
@@ -99,8 +99,8 @@ struct Transfer {
   Status status_;
 };
 
-/** Bytes of a staged job, at most: a slot of the ring. */
-constexpr u32 SLOT_BYTES = 256 << 10;
+/** Bytes of a staged job, at most: a slot of the ring. Smaller ones cost more messages, a larger ring falls out of the caches. */
+constexpr u32 SLOT_BYTES = 512 << 10;
 constexpr u32 SLOTS = 16;
 
 }  // namespace mooncake::shm

@@ -15,7 +15,9 @@ constexpr u8 SUMMED = 1;
 
 void writeHello(u8* out, const Hello& hello) {
   std::memcpy(out, MAGIC, sizeof MAGIC);
-  put<u64>(out + 8, hello.version);
+  put<u16>(out + 8, hello.version);
+  put<u16>(out + 10, hello.connection);
+  put<u32>(out + 12, hello.stream);
   put<u64>(out + 16, hello.expected);
   put<u64>(out + 24, hello.generation);
   put<u64>(out + 32, crc64(out, 32, 0));
@@ -25,6 +27,8 @@ Status readHello(const u8* bytes, Hello& hello) {
   if (std::memcmp(bytes, MAGIC, sizeof MAGIC) != 0) return wrong("a hello without its magic");
   if (crc64(bytes, 32, 0) != get<u64>(bytes + 32)) return wrong("a hello whose checksum differs");
   hello.version = get<u16>(bytes + 8);
+  hello.connection = get<u16>(bytes + 10);
+  hello.stream = get<u32>(bytes + 12);
   hello.expected = get<u64>(bytes + 16);
   hello.generation = get<u64>(bytes + 24);
   return {};
@@ -44,7 +48,7 @@ void writeFrame(u8* out, const Frame& frame) {
 
 Status readFrame(const u8* bytes, Frame& frame) {
   if (crc64(bytes, 32, 0) != get<u64>(bytes + 32)) return wrong("a frame whose header's checksum differs");
-  if (bytes[0] < static_cast<u8>(FrameType::read) || bytes[0] > static_cast<u8>(FrameType::beat)) {
+  if (bytes[0] < static_cast<u8>(FrameType::read) || bytes[0] > static_cast<u8>(FrameType::fence)) {
     return wrong("a frame of type " + std::to_string(bytes[0]));
   }
   if (bytes[1] > SUMMED) return wrong("a frame with flags " + std::to_string(bytes[1]));

@@ -25,6 +25,10 @@ struct Hello {
   u64 expected = 0;
   /** The sender's own. */
   u64 generation = 0;
+  /** Of a client: which of its streams, 0 none, and how many connections that had before, modulo 2^16. The server ends an
+      earlier one of the same stream before it answers. */
+  u32 stream = 0;
+  u16 connection = 0;
 };
 
 void writeHello(u8* out, const Hello& hello);
@@ -38,6 +42,7 @@ enum class FrameType : u8 {
   end = 4,    // of the data of a write: its checksum; a code other than ok: the writer gave up, the data is worthless
   done = 5,   // the end of a request, with a code; for a read the checksum of its data
   beat = 6,   // nothing but a sign of life
+  fence = 7,  // ends the connection `bytes` of the client's stream `id` before anything that follows is served
 };
 
 struct Frame {

@@ -19,13 +19,14 @@ void HandshakeServer::ready(u32 events) {
 
 void HandshakeServer::receive() {
   std::array<u8, 16 << 10> piece;
-  for (;;) {
+  for (int turn = 0;; turn++) {
     if (phase_ == Phase::request && received_.size() >= 8) {
       const u64 length = get<u64>(received_.data());
       if (length == 0 || length > MAX_HANDSHAKE_BYTES) return close();
       if (received_.size() >= 8 + length) ask();
       if (!open()) return;
     }
+    if (turn == MAX_TURNS) return;
     const ssize_t got = ::recv(fd(), piece.data(), piece.size(), MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got < 0 || (got == 0 && phase_ != Phase::waiting && phase_ != Phase::reply)) return close();
@@ -45,6 +46,7 @@ void HandshakeServer::ask() {
              if (!self) return;
              loop->run([self, text = std::move(json)]() mutable {
                if (!self->open() || self->phase_ != Phase::waiting) return;
+               if (text.empty()) return self->close();
                self->reply_ = handshakeFrame({self->handshake_.type, self->handshake_.typed, std::move(text)});
                self->phase_ = Phase::reply;
                self->send();

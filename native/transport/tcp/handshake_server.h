@@ -25,6 +25,8 @@ class HandshakeServer final : public Service, public std::enable_shared_from_thi
   void send();
 
   static constexpr u64 LIMIT_MS = 5000;
+  /** Of one call, so that a peer that does not stop to send keeps nobody waiting: two of the longest handshakes. */
+  static constexpr int MAX_TURNS = 128;
 
   const AnswerHandshake handler_;
   Phase phase_ = Phase::request;

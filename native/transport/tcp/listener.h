@@ -3,11 +3,13 @@
 #pragma once
 
 #include "memory/segment.h"
+#include "transport/tcp/clients.h"
 #include "transport/tcp/handshake_server.h"
 #include "transport/tcp/service.h"
 #include "transport/tcp/stock.h"
 
 #include <array>
+#include <atomic>
 
 namespace mooncake::tcp {
 
@@ -16,14 +18,14 @@ struct Served {
   MemoryTable& memory;
   u64 generation;
   AnswerHandshake handshake;
+  std::shared_ptr<Clients> clients;
 };
 
 using Loops = std::vector<std::shared_ptr<Loop>>;
 
 class Listener final : public Watched {
  public:
-  Listener(const Loops& loops, std::shared_ptr<const Served> served, Fd fd)
-      : loops_(loops), served_(std::move(served)), fd_(std::move(fd)) {}
+  Listener(const Loops& loops, std::shared_ptr<const Served> served, Fd fd);
 
   /** Begins to accept, on the first of the loops. From any thread. */
   static void start(const std::shared_ptr<Listener>& listener);
@@ -34,11 +36,16 @@ class Listener final : public Watched {
   bool tick() override;
 
  private:
+  /** One of the connections that there may be; null: there are as many already. */
+  std::shared_ptr<void> takeSeat();
+
   const Loops loops_;
   const std::shared_ptr<const Served> served_;
   Fd fd_;
   u64 name_ = 0;
   size_t next_ = 0;
+  const u32 seats_;
+  const std::shared_ptr<std::atomic<u32>> taken_ = std::make_shared<std::atomic<u32>>(0);
   /** The process has no descriptors left: asked again at the next tick. */
   bool paused_ = false;
 };

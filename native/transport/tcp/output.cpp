@@ -32,6 +32,9 @@ void Item::add(u8* address, u64 length) {
 
 void Item::substitute() {
   u64 left = bytes - (sent_ > head.size() ? std::min(sent_ - head.size(), bytes) : 0);
+  if (left == 0) return;
+  // It may have been made already, for a system call that did not take all.
+  tailBytes_.clear();
   data.clear();
   piece_ = 0;
   offset_ = 0;

@@ -82,10 +82,29 @@ bool OwnServer::takeHello() {
   writeHello(item.head.data(), {VERSION, hello.generation, generation_});
   output_.push(std::move(item));
   phase_ = Phase::frames;
-  if (hello.version == VERSION && (hello.expected == 0 || hello.expected == generation_)) return true;
-  // Our hello says why.
-  flush();
-  return false;
+  if (hello.version != VERSION || (hello.expected != 0 && hello.expected != generation_)) {
+    // Our hello says why.
+    flush();
+    return false;
+  }
+  if (hello.stream == 0) return true;
+  client_ = {hello.generation, hello.stream};
+  connection_ = hello.connection;
+  endOther(clients_->enter(client_, {connection_, loop().shared_from_this(), weak_from_this()}));
+  return true;
+}
+
+void OwnServer::endOther(const ServedClient& other) {
+  const std::shared_ptr<OwnServer> server = other.server.lock();
+  if (!server || server.get() == this) return;
+  if (other.loop.get() == &loop()) return server->close();
+  waiting_ = other.loop->run([server, self = shared_from_this(), here = loop().shared_from_this()] {
+    server->close();
+    here->run([self] {
+      self->waiting_ = false;
+      if (self->open()) self->receive();
+    });
+  });
 }
 
 bool OwnServer::takeFrame(const Frame& frame) {
@@ -96,6 +115,9 @@ bool OwnServer::takeFrame(const Frame& frame) {
     return true;
   }
   switch (frame.type) {
+    case FrameType::fence:
+      endOther(clients_->find({client_.generation, frame.id}, static_cast<u16>(frame.bytes)));
+      return true;
     case FrameType::read: read(frame); return true;
     case FrameType::write: write(frame); return true;
     case FrameType::data:
@@ -161,6 +183,8 @@ void OwnServer::endWrite(const Frame& end) {
 void OwnServer::answer(const Frame& frame) { output_.push(frameItem(frame)); }
 
 void OwnServer::flush() {
+  // Our hello says that the client's earlier connection has ended.
+  if (waiting_) return await(0);
   const u64 before = output_.sentBytes();
   const bool paused = full();
   const Output::Flushed flushed = output_.flush(fd(), TURN_BYTES, [](const Item&) {});

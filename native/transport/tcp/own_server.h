@@ -2,6 +2,7 @@
 // order in which they come, reads streaming out while writes stream in. All of it on the loop's thread.
 #pragma once
 
+#include "transport/tcp/clients.h"
 #include "transport/tcp/input.h"
 #include "transport/tcp/loop.h"
 #include "transport/tcp/output.h"
@@ -9,10 +10,11 @@
 
 namespace mooncake::tcp {
 
-class OwnServer final : public Service {
+class OwnServer final : public Service, public std::enable_shared_from_this<OwnServer> {
  public:
-  OwnServer(Loop& loop, MemoryTable& memory, u64 generation, Fd fd)
-      : Service(loop, std::move(fd)), memory_(memory), generation_(generation) {}
+  OwnServer(Loop& loop, MemoryTable& memory, u64 generation, std::shared_ptr<Clients> clients, Fd fd)
+      : Service(loop, std::move(fd)), memory_(memory), generation_(generation), clients_(std::move(clients)) {}
+  ~OwnServer() override { clients_->leave(client_, connection_); }
 
   void begin(const u8* opening, size_t length) override;
   void ready(u32 events) override;
@@ -26,6 +28,8 @@ class OwnServer final : public Service {
   bool consume();
   bool takeHello();
   bool takeFrame(const Frame& frame);
+  /** Ends another connection, and serves nothing more of this one before that is so. */
+  void endOther(const ServedClient& other);
   void read(const Frame& frame);
   void write(const Frame& frame);
   void endWrite(const Frame& end);
@@ -34,13 +38,19 @@ class OwnServer final : public Service {
   Code reach(bool writing, std::vector<SegmentRef>& holds, Visit&& visit);
   void answer(const Frame& frame);
   void flush();
-  bool full() const { return output_.size() >= MAX_ANSWERS; }
+  bool full() const { return waiting_ || output_.size() >= MAX_ANSWERS; }
 
   /** Answers that wait to be sent, before we stop to read requests. */
   static constexpr size_t MAX_ANSWERS = 256;
 
   MemoryTable& memory_;
   const u64 generation_;
+  const std::shared_ptr<Clients> clients_;
+  /** Who the client is. */
+  ClientName client_;
+  u16 connection_ = 0;
+  /** For another loop to end a connection. */
+  bool waiting_ = false;
   Phase phase_ = Phase::hello;
   Input input_;
   Output output_;

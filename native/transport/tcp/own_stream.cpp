@@ -12,6 +12,8 @@ constexpr u64 INLINE_BYTES = 64 << 10;
 constexpr u64 TURN_BYTES = 2 << 20;
 /** How long a port of a peer of ours may refuse connections. What listens there later is another run. */
 constexpr u64 REFUSED_MS = 1000;
+/** How long the peer may take to answer a write that was given up. */
+constexpr auto GIVE_UP = std::chrono::milliseconds(500);
 
 /** Why the peer refused, for people. */
 std::string refusal(Code code) {
@@ -37,14 +39,20 @@ Status wrong(const char* what) { return {Code::protocol, what}; }
 
 }  // namespace
 
-OwnStream::OwnStream(StreamContext context, u64 expected, u64 generation)
-    : Stream(std::move(context), REFUSED_MS), expected_(expected), generation_(generation) {}
+OwnStream::OwnStream(StreamContext context, u64 expected, u64 generation, u32 number, std::shared_ptr<Fences> fences)
+    : Stream(std::move(context), REFUSED_MS),
+      expected_(expected),
+      generation_(generation),
+      number_(number),
+      fences_(std::move(fences)) {}
 
 void OwnStream::connected(Lock& lock) {
   heard_ = said_ = loop().now();
+  fenceVersion_ = 0;
+  fencesSent_.clear();
   Item item;
   item.head.resize(HELLO_BYTES);
-  writeHello(item.head.data(), {VERSION, expected_, generation_});
+  writeHello(item.head.data(), {VERSION, expected_, generation_, number_, ++connection_});
   output_.push(std::move(item));
   Settlements done;
   send(lock, done);
@@ -93,12 +101,9 @@ void OwnStream::post(Slice& slice) {
     item.request = frame.id;
     item.tail = {FrameType::end, false, Code::ok, frame.id};
     requests_.emplace(frame.id, std::move(request));
-    if (sending_) {
-      pending_.push_back(std::move(item));
-      return;
-    }
-    const bool idle = output_.empty();
-    output_.push(std::move(item));
+    const bool idle = !sending_ && output_.empty();
+    queueFences();
+    queue(std::move(item));
     if (!idle) return;
     if (write && slice.bytes > INLINE_BYTES) {
       kick();
@@ -107,6 +112,31 @@ void OwnStream::post(Slice& slice) {
     }
   }
   done.deliver(events());
+}
+
+void OwnStream::queue(Item item) {
+  if (sending_) {
+    pending_.push_back(std::move(item));
+  } else {
+    output_.push(std::move(item));
+  }
+}
+
+void OwnStream::queueFences() {
+  const u64 version = fences_->version();
+  if (version == fenceVersion_) return;
+  fenceVersion_ = version;
+  const Fences::Ended ended = fences_->list();
+  for (const auto& [stream, connection] : ended) {
+    const auto sent = fencesSent_.find(stream);
+    // This stream's own earlier connections have ended with its hello.
+    if (stream == number_ || (sent != fencesSent_.end() && sent->second == connection)) continue;
+    Item item;
+    item.head.resize(FRAME_BYTES);
+    writeFrame(item.head.data(), {FrameType::fence, false, Code::ok, stream, 0, connection});
+    queue(std::move(item));
+  }
+  fencesSent_ = ended;
 }
 
 void OwnStream::kick() {
@@ -134,7 +164,8 @@ void OwnStream::send(Lock& lock, Settlements& done) {
     loop().run([self = shared_from_this()] { static_cast<OwnStream&>(*self).endIfFailing(); });
     return;
   }
-  // A socket that failed is readable, and reading it tells why.
+  // Reading a socket that failed tells why; one that did not, and cannot be sent to (memory that the kernel cannot read), ends.
+  if (flushed == Output::Flushed::failed) ::shutdown(fd_.get(), SHUT_RDWR);
   wantToWrite(flushed == Output::Flushed::blocked);
   if (flushed != Output::Flushed::blocked && flushed != Output::Flushed::failed && !output_.empty()) kick();
 }
@@ -162,8 +193,6 @@ void OwnStream::markSent(u32 id, Settlements& done) {
   if (request.answered) {
     settle(request, std::move(request.answer), request.verified, done);
     requests_.erase(found);
-  } else if (request.write && request.dropped) {
-    settle(request, {Code::aborted, "given up"}, false, done);
   }
 }
 
@@ -177,11 +206,12 @@ void OwnStream::letGo(Settlements& done) {
       continue;
     }
     Request& request = *found->second;
-    if (request.write) settle(request, {Code::aborted, "given up"}, false, done);
-    if (item->begun()) {
+    if (item->begun() || request.received) {
+      // What is left of a write would land later than what is written over other streams: it is settled when it is answered.
       if (request.write) item->substitute();
       ++item;
     } else {
+      settle(request, {Code::aborted, "given up"}, false, done);
       requests_.erase(found);
       item = items.erase(item);
     }
@@ -199,8 +229,10 @@ void OwnStream::cancel(Batch& batch) {
     const Lock lock(mutex_);
     for (const auto& [id, request] : requests_) {
       if (request->slice == nullptr || request->slice->batch != &batch) continue;
+      if (request->dropped) continue;
       request->dropped = givenUp_ = true;
-      if (request->write ? !request->sent : request.get() == current_ && reading_) continue;
+      request->limit = Clock::now() + GIVE_UP;
+      if (request->write || (request.get() == current_ && reading_)) continue;
       request->target.drop();
       settle(*request, {Code::aborted, "given up"}, false, done);
     }
@@ -211,7 +243,12 @@ void OwnStream::cancel(Batch& batch) {
 }
 
 void OwnStream::abandon(const Status& why, Settlements& done) {
-  for (const auto& [id, request] : requests_) settle(*request, why, false, done);
+  bool writes = false;
+  for (const auto& [id, request] : requests_) {
+    writes = writes || request->write;
+    settle(*request, request->dropped ? Status(Code::aborted, "given up") : why, false, done);
+  }
+  if (writes) fences_->ended(number_, connection_);
   requests_.clear();
   output_.clear();
   pending_.clear();
@@ -283,6 +320,8 @@ Status OwnStream::takeHello() {
     return {Code::peer, hello.version != VERSION ? place() + " speaks version " + std::to_string(hello.version)
                                                  : place() + " is another run of the peer"};
   }
+  expected_ = hello.generation;
+  fences_->replaced(number_);
   rise();
   return {};
 }
@@ -304,7 +343,8 @@ Status OwnStream::takeFrame(const Frame& frame, Settlements& done) {
     }
     case FrameType::read:
     case FrameType::write:
-    case FrameType::end: return wrong("a request");
+    case FrameType::end:
+    case FrameType::fence: return wrong("a request");
   }
   return {};
 }
@@ -314,7 +354,9 @@ Status OwnStream::takeAnswer(const Frame& frame, Settlements& done) {
   if (found == requests_.end()) return wrong("an answer that nobody asked for");
   Request& request = *found->second;
   Status status;
-  if (frame.code != Code::ok) {
+  if (request.dropped && frame.code == Code::aborted) {
+    status = {Code::aborted, "given up"};
+  } else if (frame.code != Code::ok) {
     status = {frame.code, place() + " refused: " + refusal(frame.code)};
   } else if (!request.write && !request.received) {
     return wrong("an answer without data");
@@ -339,8 +381,12 @@ bool OwnStream::watch(u64 now) {
   Settlements done;
   bool busy = false;
   bool silent = false;
+  bool stuck = false;
   {
     Lock lock(mutex_);
+    for (const auto& [id, request] : requests_) {
+      stuck = stuck || (request->dropped && request->slice != nullptr && Clock::now() >= request->limit);
+    }
     busy = !requests_.empty();
     // The peer is asked for a sign of life from now on.
     if (busy && !wasBusy_) heard_ = now;
@@ -358,6 +404,7 @@ bool OwnStream::watch(u64 now) {
   }
   done.deliver(events());
   if (silent) fail({Code::peer, place() + " went silent"});
+  if (stuck && !silent) fail({Code::peer, place() + " does not end what was given up"});
   return busy;
 }
 

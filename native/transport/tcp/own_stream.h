@@ -2,6 +2,7 @@
 // that has nothing to send sends at once; otherwise, and for large writes, the loop does. The loop receives.
 #pragma once
 
+#include "transport/tcp/fences.h"
 #include "transport/tcp/input.h"
 #include "transport/tcp/output.h"
 #include "transport/tcp/stream.h"
@@ -12,8 +13,8 @@ namespace mooncake::tcp {
 
 class OwnStream final : public Stream {
  public:
-  /** `expected`: the generation of the peer, 0 for any; `generation`: ours. */
-  OwnStream(StreamContext context, u64 expected, u64 generation);
+  /** `expected`: the generation of the peer, 0 for any; `generation`: ours; `number`: of the stream, unique in that. */
+  OwnStream(StreamContext context, u64 expected, u64 generation, u32 number, std::shared_ptr<Fences> fences);
 
   void post(Slice& slice) override;
   void cancel(Batch& batch) override;
@@ -26,8 +27,10 @@ class OwnStream final : public Stream {
     bool verify = false;
     /** Its item has left the output: a write's memory is not touched any more. */
     bool sent = false;
-    /** Its batch is given up. */
+    /** Its batch is given up. A write is then settled when the peer has said that nothing of it lands any more, or when its
+        connection has ended: at `limit` at the latest. */
     bool dropped = false;
+    Clock::time_point limit{};
     /** A read's data has begun to arrive. */
     bool received = false;
     /** A write that was answered before whoever sends it noticed that it is sent. */
@@ -46,6 +49,9 @@ class OwnStream final : public Stream {
   void abandon(const Status& why, Settlements& done) override;
 
   // With the lock held:
+  void queue(Item item);
+  /** Queues what must be said before the next request. */
+  void queueFences();
   void send(Lock& lock, Settlements& done);
   void kick();
   void markSent(u32 id, Settlements& done);
@@ -58,8 +64,15 @@ class OwnStream final : public Stream {
   Status takeFrame(const Frame& frame, Settlements& done);
   Status takeAnswer(const Frame& frame, Settlements& done);
 
-  const u64 expected_;
+  /** Of the peer; where it was not known, of the first that answered. */
+  u64 expected_;
   const u64 generation_;
+  const u32 number_;
+  const std::shared_ptr<Fences> fences_;
+  /** Of the current connection. `fencesSent_`: those of `fenceVersion_`. */
+  u16 connection_ = 0;
+  u64 fenceVersion_ = 0;
+  Fences::Ended fencesSent_;
 
   std::unordered_map<u32, std::unique_ptr<Request>> requests_;
   u32 lastId_ = 0;

@@ -12,8 +12,10 @@ class Service : public Watched {
  public:
   Service(Loop& loop, Fd fd) : loop_(loop), fd_(std::move(fd)) {}
 
-  /** Registers a service with its loop, which owns it from then on. `opening`: what was read already. */
-  static void start(const std::shared_ptr<Service>& service, const u8* opening, size_t length) {
+  /** Registers a service with its loop, which owns it from then on. `seat` goes when the service does. `opening`: what was
+      read already. */
+  static void start(const std::shared_ptr<Service>& service, std::shared_ptr<void> seat, const u8* opening, size_t length) {
+    service->seat_ = std::move(seat);
     service->began_ = service->loop_.now();
     service->name_ = service->loop_.add(service, service->fd_.get(), EPOLLIN);
     service->begin(opening, length);
@@ -39,6 +41,7 @@ class Service : public Watched {
   u64 now() const { return loop_.now(); }
   u64 age() const { return now() - began_; }
   Loop& loop() { return loop_; }
+  const std::shared_ptr<void>& seat() const { return seat_; }
   /** The socket for somebody else; this service has ended. */
   Fd handOver() {
     loop_.forget(fd_.get());
@@ -52,6 +55,7 @@ class Service : public Watched {
   u64 name_ = 0;
   u32 awaited_ = EPOLLIN;
   u64 began_ = 0;
+  std::shared_ptr<void> seat_;
 };
 
 }  // namespace mooncake::tcp

@@ -160,6 +160,11 @@ Status StockStream::prepare(const Slice& slice) {
     part.request.size += piece.length;
     part.memory.push_back({piece.address, piece.length});
   });
+  if (status.ok() && write && !status_) {
+    // Version 1 acknowledges no write, but serves in order: once a read of the last byte is answered, all bytes are there.
+    const StockRequest& end = parts_.back().request;
+    parts_.push_back({{1, end.address + end.size - 1, false, false}, {{&confirmation_, 1}}});
+  }
   return status;
 }
 
@@ -193,7 +198,7 @@ Status StockStream::send() {
   if (request.status) {
     step_ = Step::status;
   } else if (request.write) {
-    // Version 1 says nothing more: what the kernel has taken is what there is to know.
+    // Version 1 says nothing more; the slice's last part asks.
     complete();
   } else {
     step_ = Step::data;

@@ -71,6 +71,8 @@ class StockStream final : public Stream {
   Output output_;
   Target target_;
   u64 progress_ = 0;
+  /** Where the byte goes by which version 1 confirms a write. */
+  u8 confirmation_ = 0;
   /** The last look at the socket found something. */
   bool arrived_ = false;
 };

@@ -49,6 +49,11 @@ class TcpTransport final : public Transport {
   Loops loops_;
   std::vector<std::shared_ptr<Listener>> listeners_;
   Resolver resolver_;
+  /** Of all listeners: a peer may reach us by several. */
+  const std::shared_ptr<Clients> clients_ = std::make_shared<Clients>();
+  /** By the peer's generation. */
+  std::map<u64, std::weak_ptr<Fences>> fences_;
+  u32 lastStream_ = 0;
   size_t nextLoop_ = 0;
   bool closed_ = false;
 };
@@ -83,7 +88,7 @@ Expected<Settings> TcpTransport::listen(const Settings& settings) {
   if (!bound.ok()) return bound.status;
   const std::lock_guard lock(mutex_);
   if (Status status = startLoops(); !status.ok()) return status;
-  const auto served = std::make_shared<const Served>(Served{context_.memory, context_.generation, context_.handshake});
+  const auto served = std::make_shared<const Served>(Served{context_.memory, context_.generation, context_.handshake, clients_});
   auto listener = std::make_shared<Listener>(loops_, served, std::move(fd.value));
   Listener::start(listener);
   listeners_.push_back(std::move(listener));
@@ -115,6 +120,10 @@ Expected<std::vector<std::unique_ptr<Link>>> TcpTransport::open(const Settings& 
     resolver_.lookUp(route, host, port);
   }
 
+  std::erase_if(fences_, [](const auto& entry) { return entry.second.expired(); });
+  std::shared_ptr<Fences> fences = peer.generation() == 0 ? nullptr : fences_[peer.generation()].lock();
+  if (!fences) fences = std::make_shared<Fences>();
+  if (peer.generation() != 0) fences_[peer.generation()] = fences;
   Capabilities can;
   can.read = can.write = true;
   can.verify = own;
@@ -124,7 +133,7 @@ Expected<std::vector<std::unique_ptr<Link>>> TcpTransport::open(const Settings& 
     StreamContext context{loops_[nextLoop_++ % loops_.size()], route, events, context_.wake};
     std::shared_ptr<Stream> stream;
     if (own) {
-      stream = std::make_shared<OwnStream>(std::move(context), peer.generation(), context_.generation);
+      stream = std::make_shared<OwnStream>(std::move(context), peer.generation(), context_.generation, ++lastStream_, fences);
     } else {
       stream = std::make_shared<StockStream>(std::move(context), peer, kind == "stock2");
     }

@@ -1,6 +1,7 @@
 /**
  * The schedule: every cell is asked once to warm up, then all cells in turn, round after round, so that what disturbs the
- * machine disturbs all of them; a cell's figure is the median of its batches.
+ * machine disturbs all of them, and every other round backwards, so that none profits from what it follows; a cell's figure
+ * is the median of its batches.
  */
 import { errors, MooncakeError } from '../../core/errors.js';
 import type { Driver, Question } from './driver.js';
@@ -47,8 +48,9 @@ export async function measure(cells: readonly Cell[], schedule: Schedule): Promi
     await warmUp(one, schedule);
     done();
   }
+  const backwards = [...cells].reverse();
   for (let round = 0; round < rounds; round++) {
-    for (const one of cells) {
+    for (const one of round % 2 === 0 ? cells : backwards) {
       await ask(one);
       done();
     }
@@ -70,7 +72,7 @@ async function warmUp(one: Cell, { longestMs }: Schedule): Promise<void> {
   if (first === undefined || question.single) return;
   const taken = first / 1e6;
   if (taken > longestMs) question.count = Math.max(1, Math.floor((question.count * longestMs) / taken));
-  question.runs = Math.min(MAX_RUNS, Math.max(runs, Math.floor(SHORTEST_MS / taken)));
+  question.runs = Math.max(runs, Math.min(MAX_RUNS, Math.floor(SHORTEST_MS / taken)));
 }
 
 async function ask(one: Cell): Promise<void> {

@@ -146,7 +146,8 @@ export interface TransferEngineApi {
   /**
    * Registers memory that is there: a Buffer, a view over a SharedArrayBuffer, or an address. The engine keeps a reference
    * until `unregister` has resolved. Throws ERR_INVALID_ARGUMENT for views over a WebAssembly.Memory (they detach when
-   * it grows), for detached or resizable buffers, and for addresses without the accelerator.
+   * it grows), for detached or resizable buffers, and for addresses without the accelerator. With it the buffer is marked
+   * as untransferable for good; nobody may call `transfer` of its ArrayBuffer, which asks no mark, while it is registered.
    */
   register(memory: Uint8Array | ForeignMemory, options?: SegmentOptions): Promise<MemorySegment>;
   /** A file as a segment, for the disk tier: `copy` moves to and from it, peers do not see it. */

@@ -9,8 +9,23 @@ type NewerBuffer = ArrayBufferLike & { resizable?: boolean; growable?: boolean; 
 
 const WASM_PAGE_BYTES = 65_536;
 
-// Node 21 and later.
-const { isMarkedAsUntransferable } = workerThreads as { isMarkedAsUntransferable?: (value: object) => boolean };
+// The second one is there in Node 21 and later.
+const { markAsUntransferable, isMarkedAsUntransferable } = workerThreads as {
+  markAsUntransferable?: (value: object) => void;
+  isMarkedAsUntransferable?: (value: object) => boolean;
+};
+
+const kept = new WeakSet<ArrayBufferLike>();
+
+/**
+ * Registered bytes stay with their buffer: one that is sent to another thread takes them along, and the collector there
+ * frees them under the transfers. For good, since nobody can take the mark off again.
+ */
+export function keepInPlace({ buffer }: Uint8Array): void {
+  if (!(buffer instanceof ArrayBuffer) || kept.has(buffer)) return;
+  kept.add(buffer);
+  markAsUntransferable?.(buffer);
+}
 
 /** Throws ERR_INVALID_ARGUMENT. */
 export function checkMemory(memory: Uint8Array | ForeignMemory): Uint8Array | ForeignMemory {
@@ -47,7 +62,8 @@ function checkForeign({ address, length }: ForeignMemory): ForeignMemory {
  */
 export function isWebAssembly(buffer: ArrayBufferLike): boolean {
   if (!(buffer instanceof ArrayBuffer)) return Object.isFrozen(buffer);
-  return buffer.byteLength % WASM_PAGE_BYTES === 0 && !isMarkedAsUntransferable?.(buffer) && !isDetachable(buffer);
+  if (buffer.byteLength % WASM_PAGE_BYTES !== 0 || kept.has(buffer) || isMarkedAsUntransferable?.(buffer)) return false;
+  return !isDetachable(buffer);
 }
 
 function isDetachable(buffer: ArrayBuffer): boolean {

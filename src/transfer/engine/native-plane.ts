@@ -6,6 +6,7 @@ import { onAbort } from '../../pool/abort.js';
 import type { Move } from '../move-options.js';
 import type { MoveReport } from '../transfer.js';
 import type { ForeignMemory, TransferBatch } from './api.js';
+import { keepInPlace } from './memory.js';
 import type {
   AnswerHandshake,
   DataPlane,
@@ -50,6 +51,7 @@ export class NativePlane implements DataPlane {
   readonly #batches = new Map<number, Pending>();
   readonly #peers = new Map<number, string>();
   #keepAlive?: NodeJS.Timeout;
+  #closing?: Promise<void>;
 
   constructor(addon: Addon, answer: AnswerHandshake, { transports, streams }: NativePlaneOptions) {
     this.#transports = transports;
@@ -100,7 +102,9 @@ export class NativePlane implements DataPlane {
 
   register(memory: Uint8Array | ForeignMemory, writable: boolean): PlaneMemory {
     if (memory instanceof Uint8Array) {
-      return { memory, ...attempt('memory', () => this.#engine.registerView(memory, writable)) };
+      const registered = attempt('memory', () => this.#engine.registerView(memory, writable));
+      keepInPlace(memory);
+      return { memory, ...registered };
     }
     const { address, length } = memory;
     const { id } = attempt('memory', () => this.#engine.registerAddress(address, length, writable));
@@ -112,6 +116,8 @@ export class NativePlane implements DataPlane {
   }
 
   unregister(segment: number): Promise<void> {
+    // Nothing touches any memory once that is over.
+    if (this.#closing) return this.#closing;
     return new Promise((resolve) => attempt('segment', () => this.#engine.unregister(segment, resolve)));
   }
 
@@ -174,7 +180,8 @@ export class NativePlane implements DataPlane {
 
   close(): Promise<void> {
     clearInterval(this.#keepAlive);
-    return new Promise((resolve) => this.#engine.close(resolve));
+    this.#closing ??= new Promise((resolve) => this.#engine.close(resolve));
+    return this.#closing;
   }
 }
 

@@ -3,7 +3,7 @@
  * buffers no numbers, so they get ours: the same one as long as the same range is announced, and never another's.
  */
 import { errors, type MooncakeError } from '../../core/errors.js';
-import type { Limits } from '../limits.js';
+import { type Limits, shared } from '../limits.js';
 import type { Metadata } from '../metadata/backend.js';
 import { type DataPort, parseDescriptor, type SegmentDescriptor } from '../metadata/descriptor.js';
 import type { MoveDefaults } from '../move-options.js';
@@ -16,12 +16,6 @@ export interface PeerContext {
   metadata: Metadata;
   defaults: MoveDefaults;
   onClose(peer: OpenPeer): void;
-}
-
-/** Limits of the steps of one call: each has what the others have left. */
-export function shared(limits: Limits): () => Limits {
-  const end = performance.now() + limits.timeoutMs;
-  return () => ({ signal: limits.signal, timeoutMs: Math.max(1, Math.ceil(end - performance.now())) });
 }
 
 /** Of the run that has the name now; undefined where it is no engine of ours. */

@@ -135,7 +135,7 @@ function readOwn(json: Json): Own | undefined {
     refuse('mooncake_ts.generation', generation);
   const own = {
     generation,
-    endpoints: list('mooncake_ts.endpoints', endpoints, MAX_ENDPOINTS, readEndpoint),
+    endpoints: readEndpoints('mooncake_ts.endpoints', endpoints),
     segments: list('mooncake_ts.segments', segments, MAX_BUFFERS, readSegment),
   };
   if (new Set(own.segments.map(({ id }) => id)).size < own.segments.length) refuse('mooncake_ts.segments', segments);
@@ -146,6 +146,10 @@ function readSegment(item: Json, field: string): OwnSegment {
   if (!isObject(item) || !whole(item.id, 0, 0xffff_ffff)) refuse(field, item);
   return { id: item.id, name: shortText(`${field}.name`, item.name), ...range(field, item.address, item.length) };
 }
+
+/** Throws ERR_PROTOCOL naming the field. */
+export const readEndpoints = (field: string, value: Json | undefined) =>
+  list(field, value, MAX_ENDPOINTS, readEndpoint);
 
 function readEndpoint(item: Json, field: string): Endpoint {
   if (!isObject(item) || !isObject(item.settings)) refuse(field, item);

@@ -4,14 +4,19 @@ import { type Limits, watch } from '../limits.js';
 import { pack, packFailure, unpack } from '../messages.js';
 import { Answering, RESERVED } from '../services.js';
 import type { Peer } from '../transfer.js';
+import { type NativeSegment, readNativeSegment } from './accelerator.js';
 import { callPayload, FRAME, type Header, MAX_CALLS, readCall } from './frames.js';
 import type { MoveLink } from './moves.js';
 
 /** The transfer's own service: a segment's name to its number and length. */
 const SEGMENT = `${RESERVED}segment`;
+/** As well: a segment's number to its place in the accelerator's engine, or null. */
+const NATIVE = `${RESERVED}native`;
 
 export interface CallLink extends MoveLink {
   readonly peer: Peer;
+  /** Where our segment lies in the accelerator's engine. */
+  findNative(segment: number): NativeSegment | undefined;
 }
 
 interface Asked {
@@ -35,6 +40,10 @@ export class Calls {
     const [id, length] = [answer?.id, answer?.length];
     if (!Number.isInteger(id) || !Number.isSafeInteger(length)) throw errors.protocol('a segment of no size', answer);
     return { id: id!, length: length! };
+  }
+
+  async native(segment: number, limits: Limits): Promise<NativeSegment | undefined> {
+    return readNativeSegment(await this.call(NATIVE, segment, limits));
   }
 
   call(service: string, message: unknown, limits: Limits): Promise<unknown> {
@@ -88,7 +97,7 @@ export class Calls {
     const { output, peer } = this.#link;
     const { service, message } = readCall(payload);
     const request = unpack(message);
-    const answer = service === SEGMENT ? this.#findSegment(request) : this.#answering.run(id, service, request, peer);
+    const answer = this.#own(service, request) ?? this.#answering.run(id, service, request, peer);
     answer
       .then((value) => {
         const packed = pack('answer', value, this.#link.peerFrameBytes);
@@ -96,6 +105,14 @@ export class Calls {
         output.send(FRAME.answer, id, packed);
       })
       .catch((error) => output.send(FRAME.failure, id, packFailure(error)));
+  }
+
+  /** Undefined: the service is none of the transfer's own. */
+  #own(service: string, request: unknown): Promise<unknown> | undefined {
+    if (service === SEGMENT) return this.#findSegment(request);
+    if (service !== NATIVE) return undefined;
+    const found = typeof request === 'number' ? this.#link.findNative(request) : undefined;
+    return Promise.resolve(found ? { ...found } : null);
   }
 
   async #findSegment(name: unknown): Promise<{ id: number; length: number }> {

@@ -7,9 +7,11 @@ import { string } from '../../core/check.js';
 import type { Descriptors } from '../../core/descriptors.js';
 import { errors, MooncakeError } from '../../core/errors.js';
 import type { TransferCore } from '../base.js';
-import { type Limits, watch } from '../limits.js';
+import { type Limits, shared, watch } from '../limits.js';
 import { unpackFailure } from '../messages.js';
+import type { Move } from '../move-options.js';
 import type { CallLimits, MoveOptions, MoveReport, Peer, RemoteSegment } from '../transfer.js';
+import { type AcceleratedPeer, type Accelerator, reachable } from './accelerator.js';
 import { type CallLink, Calls } from './calls.js';
 import { FRAME, type Header, preamble } from './frames.js';
 import { HELLO_BYTES, type Hello, packHello, unpackHello } from './hello.js';
@@ -31,6 +33,7 @@ export interface PeerSettings {
   readonly core: TransferCore;
   /** What we say of ourselves. */
   readonly hello: Hello;
+  readonly accelerator?: Accelerator;
   readonly deadAfterMs: number;
   /** Told once, when the connection has ended. */
   readonly onEnd: (peer: TcpPeer, reason: MooncakeError) => void;
@@ -45,6 +48,7 @@ export class TcpPeer implements Peer {
   readonly #calls: Calls;
   readonly #moves: Moves;
   readonly #serving: Serving;
+  #accelerated?: AcceleratedPeer;
   /** Where it was opened, or undefined until the peer says where it listens. */
   #address?: string;
   #hello?: Hello;
@@ -89,6 +93,7 @@ export class TcpPeer implements Peer {
         return peer.#hello?.maxFrameBytes ?? HELLO_BYTES;
       },
       nextId: () => this.#takeId(),
+      findNative: (segment) => settings.accelerator?.find(segment),
       fail,
     };
     this.#calls = new Calls(link);
@@ -188,6 +193,7 @@ export class TcpPeer implements Peer {
     switch (type) {
       case FRAME.hello:
         this.#hello = unpackHello(payload);
+        this.#accelerate(this.#hello);
         for (const settle of [...this.#waiting]) settle();
         return;
       case FRAME.heartbeat:
@@ -229,6 +235,25 @@ export class TcpPeer implements Peer {
     }
   }
 
+  #accelerate({ engine }: Hello): void {
+    const { accelerator } = this.#settings;
+    const host = this.#socket.remoteAddress;
+    if (!accelerator || !engine || !host) return;
+    const limits = { timeoutMs: this.#settings.core.timeoutMs };
+    const lookUp = (segment: number) => this.#calls.native(segment, limits);
+    this.#accelerated = accelerator.peer(this.address, reachable(engine, host), lookUp);
+  }
+
+  /** By the accelerator where it can, in what time that leaves over the connection otherwise. */
+  async #move(kind: 'read' | 'write', move: Move): Promise<MoveReport> {
+    if (!this.#accelerated) return this.#moves.run(kind, move);
+    const left = shared(move.limits);
+    const report = await this.#accelerated.run(kind, move);
+    if (report) return report;
+    this.#checkOpen();
+    return this.#moves.run(kind, { ...move, limits: left() });
+  }
+
   #checkNew(id: number): void {
     if (this.#calls.serves(id) || this.#serving.has(id)) throw errors.protocol('a request number used twice', id);
   }
@@ -249,17 +274,18 @@ export class TcpPeer implements Peer {
     this.#checkOpen();
     string('name', name);
     const { id, length } = await this.#calls.segment(name, this.#settings.core.limits(limits));
+    this.#accelerated?.learn(id);
     return { id, name, length };
   }
 
   async read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.#checkOpen();
-    return this.#moves.run('read', this.#settings.core.move(descriptors, options));
+    return this.#move('read', this.#settings.core.move(descriptors, options));
   }
 
   async write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.#checkOpen();
-    return this.#moves.run('write', this.#settings.core.move(descriptors, options));
+    return this.#move('write', this.#settings.core.move(descriptors, options));
   }
 
   async call(service: string, message: unknown, limits?: CallLimits): Promise<unknown> {
@@ -289,6 +315,7 @@ export class TcpPeer implements Peer {
   #finish(reason: MooncakeError): void {
     if (this.#ended) return;
     this.#ended = reason;
+    this.#accelerated?.end(reason);
     this.#input.stop();
     this.#output.end();
     for (const settle of [...this.#waiting]) settle(reason);

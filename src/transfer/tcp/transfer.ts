@@ -4,10 +4,11 @@
  * from what a stranger claims in its hello.
  */
 import { createServer, type Server } from 'node:net';
-import { integer, options as optionsOf, string } from '../../core/check.js';
+import { boolean, integer, options as optionsOf, string } from '../../core/check.js';
 import { errors, type MooncakeError } from '../../core/errors.js';
 import { TransferBase, TransferCore, type TransferOptions } from '../base.js';
-import type { CallLimits, Peer } from '../transfer.js';
+import type { CallLimits, Peer, RegisterOptions } from '../transfer.js';
+import { Accelerator } from './accelerator.js';
 import { formatAddress, isAddress, parseAddress } from './address.js';
 import { type Hello, MAX_FRAME_BYTES, MAX_HEARTBEAT_MS, MIN_FRAME_BYTES } from './hello.js';
 import { type PeerSettings, TcpPeer } from './peer.js';
@@ -26,6 +27,11 @@ export interface TcpTransferOptions extends TransferOptions {
   deadAfterMs?: number;
   /** The largest message taken, in bytes. Default 16 MiB. */
   maxFrameBytes?: number;
+  /**
+   * Moves bytes by the accelerator, through shared memory or ports of its own, where both sides have it and say so. Default
+   * false: over the one connection alone.
+   */
+  native?: boolean;
   /** Told why a connection ended that did not end by a goodbye; `address` as far as it is known. */
   onLost?: (reason: MooncakeError, address: string) => void;
 }
@@ -45,13 +51,23 @@ export class TcpTransfer extends TransferBase {
   readonly #opened = new Map<string, TcpPeer>();
   readonly #timer: NodeJS.Timeout;
 
-  private constructor(server: Server, core: TransferCore, hello: Hello, options: TcpTransferOptions) {
+  readonly #accelerator?: Accelerator;
+
+  private constructor(
+    server: Server,
+    core: TransferCore,
+    hello: Hello,
+    options: TcpTransferOptions,
+    accelerator: Accelerator | undefined,
+  ) {
     super(core);
+    this.#accelerator = accelerator;
     this.address = hello.address;
     this.#server = server;
     this.#settings = {
       core,
       hello,
+      accelerator,
       deadAfterMs: options.deadAfterMs ?? 900,
       onEnd: (peer, reason) => {
         this.#peers.delete(peer);
@@ -93,6 +109,7 @@ export class TcpTransfer extends TransferBase {
     if (given.onLost !== undefined && typeof given.onLost !== 'function') {
       throw errors.invalidArgument('options.onLost', given.onLost, 'a function');
     }
+    const native = given.native !== undefined && boolean('options.native', given.native);
     const core = new TransferCore(given);
     const server = createServer({ pauseOnConnect: true });
     const actual = await new Promise<number>((resolve, reject) => {
@@ -100,7 +117,27 @@ export class TcpTransfer extends TransferBase {
       server.listen(port, host, () => resolve((server.address() as { port: number }).port));
     });
     const address = formatAddress({ host: advertise, port: actual });
-    return new TcpTransfer(server, core, { generation: core.generation, address, maxFrameBytes, heartbeatMs }, given);
+    const hello: Hello = { generation: core.generation, address, maxFrameBytes, heartbeatMs };
+    let accelerator: Accelerator | undefined;
+    try {
+      if (native) accelerator = await Accelerator.open(host, advertise, core.segments);
+    } catch (error) {
+      server.close();
+      throw error;
+    }
+    if (accelerator) hello.engine = accelerator.hello;
+    return new TcpTransfer(server, core, hello, given, accelerator);
+  }
+
+  override register(memory: Uint8Array, options?: RegisterOptions): number {
+    const segment = super.register(memory, options);
+    this.#accelerator?.register(segment, memory, options?.access !== 'read');
+    return segment;
+  }
+
+  override async unregister(segment: number): Promise<void> {
+    const released = super.unregister(segment);
+    await Promise.all([released, this.#accelerator?.unregister(segment)]);
   }
 
   async connect(address: string, limits?: CallLimits): Promise<Peer> {
@@ -123,6 +160,7 @@ export class TcpTransfer extends TransferBase {
     clearInterval(this.#timer);
     const stopped = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     await Promise.all([...this.#peers].map((peer) => peer.close()));
+    await this.#accelerator?.close();
     await stopped;
   }
 }
