@@ -349,10 +349,17 @@ const NOBODY = 0;
 
 /** A client as a record names it: its id folded to 32 bits, so that clients that are gone leave nothing behind. */
 function ownerOf(client: Uuid): number {
+  if (client === lastClient) return lastOwner;
   let folded = 0;
   for (let at = 0; at < client.length; at += 8) folded ^= Number.parseInt(client.slice(at, at + 8), 16);
-  return folded >>> 0 || 1;
+  lastClient = client;
+  lastOwner = folded >>> 0 || 1;
+  return lastOwner;
 }
+
+// Batches are of one client each.
+let lastClient = '';
+let lastOwner = NOBODY;
 
 /** The refusal of a key, as outcomes say it. */
 export function refuse(status: Status, why: string): { ok: false; status: Status; why: string } {

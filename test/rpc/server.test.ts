@@ -1,10 +1,9 @@
 import { connect } from 'node:net';
-import { METHODS, pack, type Refusal, RpcClient, RpcServer, unpack } from 'mooncake-ts/rpc';
+import { failure, METHODS, pack, type Refusal, RpcClient, RpcServer, success, unpack } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 
 const code = (wanted: string) => (error: { code: string }) => error.code === wanted;
-const success = <T>(value: T) => ({ ok: true as const, value });
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function serving(
@@ -84,7 +83,7 @@ test("a frame's bytes may come in any pieces", () =>
     const seen: string[] = [];
     server.handle(METHODS.QuerySegmentStatus, ({ name }) => {
       seen.push(name);
-      return { ok: false as const, error: -101 };
+      return failure(-101);
     });
     const body = pack(METHODS.QuerySegmentStatus.arguments!, { name: 'n'.repeat(300) });
     const header = Buffer.alloc(20);

@@ -154,10 +154,12 @@ export class Lending {
   }
 
   #mount(info: SegmentInfo, client: Uuid): Status {
-    this.#takeOver(info, client);
     const again = this.bases.has(info.id);
     // Memory does not begin at 0, whatever a service in the same process may count from.
-    const status = info.base === 0 ? STATUS.invalidParams : this.#service.mountSegment(info, client);
+    let status = info.base === 0 ? STATUS.invalidParams : this.#service.mountSegment(info, client);
+    if (status === STATUS.segmentExists && this.#takeOver(info, client)) {
+      status = this.#service.mountSegment(info, client);
+    }
     if (status !== STATUS.ok) {
       this.#options.onEvent({ what: 'segment-refused', client, segment: info.name, bytes: info.length, status });
     } else if (!again) {
@@ -171,7 +173,7 @@ export class Lending {
    * An endpoint is one process: where another client mounts under the name and endpoint of a segment, the process that
    * lent it is gone, and has been restarted before its silence was noticed. Nothing of it can be read any more.
    */
-  #takeOver({ id, name, endpoint }: SegmentInfo, client: Uuid): void {
+  #takeOver({ id, name, endpoint }: SegmentInfo, client: Uuid): boolean {
     const stale = this.segments().filter(
       (one) => one.client !== client && one.id !== id && one.name === name && one.endpoint === endpoint,
     );
@@ -179,6 +181,7 @@ export class Lending {
       this.#tell('segment-replaced', one.client, one);
       this.unmount(one.id, one.client);
     }
+    return stale.length > 0;
   }
 
   #tell(what: LendingEvent['what'], client: Uuid, info?: SegmentInfo): void {
