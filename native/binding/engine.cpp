@@ -3,6 +3,7 @@
 #include "binding/exports.h"
 
 #include <cinttypes>
+#include <cstdio>
 #include <system_error>
 
 namespace mooncake::binding {

@@ -1,4 +1,6 @@
 #include "test/check.h"
+
+#include <thread>
 #include "test/engine/fake_link.h"
 
 using namespace mooncake;
