@@ -44,6 +44,7 @@ export interface Completion {
 export interface NativeEngineOptions {
   copyThreads?: number;
   maxBatches?: number;
+  spinUs?: number;
   transports?: string[];
   /** Called once per wake-up with every batch that ended since the last. */
   onCompletions(completions: Completion[]): void;
