@@ -10,6 +10,7 @@ import type { MasterFigures } from './metrics.js';
 import { metrics } from './metrics.js';
 import type { Bases } from './replicas.js';
 import { toWire } from './replicas.js';
+import { standing } from './segment-calls.js';
 
 type Answer = { status: number; type: 'text/plain; charset=utf-8' | 'application/json'; body: string };
 
@@ -113,7 +114,7 @@ function detail(one: SegmentFigures) {
     size_human: human(one.length),
     te_endpoint: one.endpoint,
     protocol: one.protocol,
-    status: one.isLeaving ? 'GRACEFULLY_UNMOUNTING' : 'OK',
+    status: standing(one)[1],
     allocator_used_bytes: one.usedBytes,
     allocator_capacity_bytes: one.capacityBytes,
     allocator_usage_percent: Number(usage.toFixed(2)),
