@@ -11,6 +11,7 @@ import { integer, options as optionsOf, string } from '../../core/check.js';
 import { errors } from '../../core/errors.js';
 import { type Refusal, RpcServer } from '../../rpc/server.js';
 import { MetadataServer } from '../../transfer/metadata/server.js';
+import { Drains } from '../drain.js';
 import type { MetadataOptions } from '../options.js';
 import { MetadataService } from '../service.js';
 import { TaskRequests } from '../task-requests.js';
@@ -47,16 +48,19 @@ export interface MooncakeMasterOptions extends MetadataOptions, TaskOptions {
 }
 
 const SWEEP_MS = 1000;
+const DRAIN_MS = 500;
 
 export class MooncakeMaster {
   readonly service: MetadataService;
   readonly #rpc: RpcServer;
   readonly #lending: Lending;
   readonly #tasks: TaskQueue;
+  readonly #drains: Drains;
   readonly #options: MooncakeMasterOptions;
   #admin?: Server;
   #metadata?: MetadataServer;
   #sweeping?: NodeJS.Timeout;
+  #draining?: NodeJS.Timeout;
   #ports = { rpc: 0, admin: 0, metadata: 0 };
 
   private constructor(options: MooncakeMasterOptions) {
@@ -67,6 +71,7 @@ export class MooncakeMaster {
     const now = options.now ?? (() => performance.now());
     this.#tasks = new TaskQueue(now, options);
     const requests = new TaskRequests(this.service, this.#tasks, options.random ?? Math.random);
+    this.#drains = new Drains(this.service, this.#tasks, requests);
     this.#lending = new Lending(this.service, {
       clientTtlMs: integer('options.clientTtlMs', options.clientTtlMs ?? 10_000, 1, 2 ** 31 - 1),
       fenceMs: leaseTtlMs,
@@ -118,6 +123,7 @@ export class MooncakeMaster {
   /** Closes ports and connections. Idempotent. */
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
+    clearInterval(this.#draining);
     const http = this.#admin;
     this.#admin = undefined;
     http?.closeAllConnections();
@@ -145,10 +151,12 @@ export class MooncakeMaster {
       this.#lending.sweep();
       this.#tasks.expire();
     }, SWEEP_MS);
+    this.#draining = setInterval(() => this.#drains.tick(), DRAIN_MS);
   }
 
   #serveAdmin(host: string, port: number): Promise<number> {
-    const sources = { service: this.service, bases: this.#lending.bases, figures: () => this.figures() };
+    const { service } = this;
+    const sources = { service, bases: this.#lending.bases, drains: this.#drains, figures: () => this.figures() };
     const server = createServer({ requestTimeout: 10_000 }, (request, response) => {
       admin(request, sources).then(
         (answer) => send(response, answer),
