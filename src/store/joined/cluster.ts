@@ -16,14 +16,20 @@ import type { Replica, Uuid } from '../../master/api.js';
 import { TransferEngine } from '../../transfer/engine/engine.js';
 import { EngineTransfer } from '../../transfer/engine-transfer.js';
 import type { CallLimits } from '../../transfer/transfer.js';
+import type { StoreContext } from '../context.js';
+import { Counters } from '../counters.js';
+import { HotCache } from '../hot-cache.js';
+import { Pacer } from '../pacer.js';
 import { parseSegment, type SegmentOptions } from '../segments.js';
 import { Claims, type Place, type Session, uuid } from '../session.js';
+import { Staging } from '../staging.js';
 import { MasterLink } from './link.js';
 import { Membership } from './membership.js';
 import { RpcMetadata } from './metadata.js';
 import type { ResolvedJoin } from './options.js';
 import { ClusterPeers } from './peers.js';
 import { type LentSegment, LentSegments } from './segments.js';
+import { removeCorrupt } from './suspects.js';
 
 /** Half of what masters keep the room of a silent put (put_start_release_timeout_sec, 600 s by default). */
 const PUT_WINDOW_MS = 300_000;
@@ -56,7 +62,9 @@ class JoinedSession implements Session {
     return this.#cluster.peers.rank(replicas);
   }
 
-  async suspect(_keys: Keys): Promise<void> {}
+  suspect(keys: Keys, _replicas: readonly number[], tenant: string): Promise<void> {
+    return this.#cluster.suspect(keys, tenant);
+  }
 
   now(): number {
     return this.#isOver ? Number.POSITIVE_INFINITY : performance.now();
@@ -72,6 +80,8 @@ export class JoinedCluster {
   readonly client = uuid();
   readonly transfer: EngineTransfer;
   readonly peers: ClusterPeers;
+  readonly staging: Staging;
+  readonly hotCache?: HotCache;
   readonly #options: ResolvedJoin;
   readonly #link: MasterLink;
   readonly #membership: Membership;
@@ -83,6 +93,8 @@ export class JoinedCluster {
     this.#options = options;
     this.transfer = new EngineTransfer(engine);
     this.peers = new ClusterPeers(this.transfer);
+    this.staging = new Staging(options.localBufferSize, (memory) => this.transfer.borrow(memory));
+    if (options.hotCache > 0) this.hotCache = new HotCache(options.hotCache);
     this.#link = new MasterLink(options.master);
     this.#lent = new LentSegments(engine, options.protocol, options.hostId);
     this.#membership = new Membership(this.#link, this.client, () => {
@@ -117,6 +129,22 @@ export class JoinedCluster {
 
   place(replica: Replica): Place | Promise<Place> {
     return replica.endpoint === this.transfer.address ? this.#lent.place(replica) : this.peers.place(replica);
+  }
+
+  async suspect(keys: Keys, tenant: string): Promise<void> {
+    const context: StoreContext = {
+      transfer: this.transfer,
+      staging: this.staging,
+      counters: new Counters(),
+      pacer: new Pacer(),
+      checksum: true,
+      verify: true,
+      requireChecksum: false,
+      tenant,
+      timeoutMs: this.#options.timeoutMs,
+      session: () => this.#session,
+    };
+    await removeCorrupt(context, keys, tenant);
   }
 
   /** Lends more memory; the segment's id. */
