@@ -73,9 +73,18 @@ class Run {
     const [call, one] = [upsert ? service.upsertStart : service.putStart, Keys.from([key])];
     const [put, content] = [puts.get(key), contents.get(key)];
     const [outcome] = call.call(service, client, one, Float64Array.of(size), { replicas: copies }, 'default');
-    if (!upsert && content) return assert.not(outcome.ok, 'it exists');
-    if (upsert && this.#world.copies.has(key)) return assert.is(outcome.ok ? 0 : outcome.status, -708);
-    if (put && (!upsert || put.client === client) && now - put.startedAt < DISCARD_MS) return assert.not(outcome.ok);
+    if (!upsert && content) {
+      assert.not(outcome.ok, 'it exists');
+      return;
+    }
+    if (upsert && this.#world.copies.has(key)) {
+      assert.is(outcome.ok ? 0 : outcome.status, -708);
+      return;
+    }
+    if (put && (!upsert || put.client === client) && now - put.startedAt < DISCARD_MS) {
+      assert.not(outcome.ok);
+      return;
+    }
     if (!outcome.ok) {
       // What is preempted is given up before room is made.
       if (put && service.stats().incomplete < puts.size) puts.delete(key);
@@ -96,7 +105,10 @@ class Run {
     if (!put) return;
     put.isDone = true;
     puts.delete(key);
-    if (revoke) return assert.equal(service.putRevoke(put.client, Keys.from([key])), [0]);
+    if (revoke) {
+      assert.equal(service.putRevoke(put.client, Keys.from([key])), [0]);
+      return;
+    }
     this.#world.write(put, put.paint);
     assert.equal(service.putEnd(put.client, Keys.from([key]), [undefined]), [0]);
     contents.set(key, { paint: put.paint, size: put.size, places: put.places });
@@ -106,7 +118,10 @@ class Run {
     const { service, contents, puts, copies } = this.#world;
     const isBusy = puts.has(key) || copies.has(key);
     const [status] = service.remove(Keys.from([key]), force);
-    if (!contents.has(key) && !puts.has(key)) return assert.is(status, -704);
+    if (!contents.has(key) && !puts.has(key)) {
+      assert.is(status, -704);
+      return;
+    }
     if (force) assert.is(status, 0);
     else if (isBusy || this.#world.isLeased(key)) assert.ok(status === -703 || status === -706);
     if (status !== 0) return;
@@ -143,16 +158,25 @@ class Run {
     const call = { kind, client, key: new TextEncoder().encode(key), tenant: 'default' };
     copier.isDone = true;
     copies.delete(key);
-    if (revoke) return assert.is(service.copies.revoke(call), 0);
+    if (revoke) {
+      assert.is(service.copies.revoke(call), 0);
+      return;
+    }
     // It writes what it finds in its source, whatever that is.
     const original = source ?? copier.given[0];
     this.#world.write(copier, original?.process.memory[original.from] ?? -1);
     const status = service.copies.end(call);
     const content = contents.get(key)!;
     const isWhole = places.length === given.length;
-    if (!source) return assert.is(status, -712, 'the source is gone');
+    if (!source) {
+      assert.is(status, -712, 'the source is gone');
+      return;
+    }
     content.places = [...content.places, ...places];
-    if (kind === 'copy') return assert.is(status, isWhole ? 0 : -712);
+    if (kind === 'copy') {
+      assert.is(status, isWhole ? 0 : -712);
+      return;
+    }
     const isElsewhere = content.places.length > 1;
     assert.is(status, isWhole && isElsewhere ? 0 : -712);
     if (status === 0) content.places = content.places.filter((one) => !isSame(one, source));
