@@ -208,6 +208,8 @@ export async function taskSteps({ answers, call, put, putStart, revoke, remove }
   await copy('being written', 'begun', B1);
   await move('being written', 'begun', A1, B1);
   await revoke('of tasks', 'begun');
+  await call('those that differ', 'FetchTasks', { client: A, count: 16n });
+  answers['FetchTasks: those that differ'] = 'fetched';
   await remove('of tasks', 'tk', true);
   await remove('of tasks, odd', 'odd "\n\u0001é😀', true);
   await call('of copies', 'UnmountSegment', { segment: id(0x71), client: A });
