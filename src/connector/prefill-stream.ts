@@ -155,13 +155,14 @@ export class PushStream {
   async #writeEarly(): Promise<void> {
     try {
       await this.#plan();
-      for (let piece = this.#next(); piece !== undefined; piece = this.#next()) {
+      // What is left when all is there is `finish`'s.
+      while (!this.#complete) {
+        const piece = this.#next();
+        if (piece === undefined) return;
         const bytes = await this.#send(piece, this.#source?.blocks ?? []);
         this.#counters.bytesPushedEarly += bytes;
         if (bytes > 0) this.#counters.layersPushedEarly += piece.layers.length;
         this.#report = { ...this.#report, earlyBytes: this.#report.earlyBytes + bytes };
-        // What is left is `finish`'s.
-        if (this.#complete) return;
       }
     } finally {
       this.#early = undefined;

@@ -119,7 +119,8 @@ class BrokenStore implements KvConnector {
       clearConnectorMetadata() {},
       async handlePreemptions() {},
       startLoadKv() {},
-      async waitForLayerLoad() {},
+      // Time for what is ready to be written.
+      waitForLayerLoad: () => new Promise((resolve) => setTimeout(resolve, 3)),
       saveKvLayer() {},
       async waitForSave() {},
       getFinished: () => ({ sending: [], receiving: [] }),
@@ -353,6 +354,7 @@ test('two decodes of one transfer id: the first gets the layers, the second is r
   await drive([other], () => counters(prefill).decodesWaiting === 2);
   await drive(all, idle(all));
   assert.equal([decoded.externalTokens, second.externalTokens], [TOKENS.length, 0]);
+  assert.ok(early(prefill) <= FULL * LAYERS, 'layers went to both');
   assert.equal(
     other.failures.map(({ code }) => code),
     ['ERR_NOT_FOUND'],
