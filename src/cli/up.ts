@@ -86,8 +86,21 @@ export function addUp(program: Command): void {
     .option('--json', 'the result of the demo, or the addresses of the cluster, as one JSON line')
     .action((options: Omit<Options, 'blocks'> & { blocks?: number }) => {
       const blocks = options.blocks ?? (options.demo ? DEMO_BLOCKS : BLOCKS);
-      return interruptible((signal) => (options.demo ? demo : keepUp)({ ...options, blocks }, signal));
+      const command = options.demo ? demo : keepUp;
+      return interruptible((signal) => stoppable(command({ ...options, blocks }, signal), signal));
     });
+}
+
+/** Once it is to stop, whatever fails fails because of that, or is too late to matter: the exit code is the signal's. */
+async function stoppable(running: Promise<void>, signal: AbortSignal): Promise<void> {
+  try {
+    await running;
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    const stopped = error instanceof MooncakeError && error.code === 'ERR_ABORTED';
+    if (!stopped) process.stderr.write(`while stopping: ${error instanceof Error ? error.message : error}\n`);
+    throw errors.aborted(signal.reason);
+  }
 }
 
 async function demo(options: Options, signal: AbortSignal): Promise<void> {

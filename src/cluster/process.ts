@@ -42,7 +42,8 @@ export async function spawnInstance(
   const calls = new Map<number, Call>();
   let next = 0;
   const gone = new Promise<Error>((resolve) => {
-    child.once('error', (error) => resolve(errors.peer(options.name, error.message, error)));
+    // More than one may come: of the spawn, the channel, a signal that could not be sent.
+    child.on('error', (error) => resolve(errors.peer(options.name, error.message, error)));
     child.once('exit', (code, signal) => resolve(errors.peer(options.name, `its process ended (${signal ?? code})`)));
   });
   gone.then((error) => {

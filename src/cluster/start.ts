@@ -62,10 +62,8 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
   // Whoever comes from outside this process comes by TCP.
   const outside = options.processes || options.serveStore;
   const transfer = outside ? await TcpTransfer.listen() : new LocalTransfer();
-  const opened: { close(): Promise<void> }[] = [transfer];
-  const close = async () => {
-    for (const part of opened.splice(0).reverse()) await part.close();
-  };
+  const opened: Part[] = [transfer];
+  const close = () => closeAll(opened.splice(0).reverse());
   try {
     const store = new MooncakeStore({ segments: options.storeSize, transfer });
     opened.push(store);
@@ -76,7 +74,7 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
     const instances: Instance[] = [];
     const pids: Record<string, number> = {};
     const gone = new Set<string>();
-    opened.push({ close: async () => void (await Promise.all(instances.map((instance) => instance.close()))) });
+    opened.push({ close: () => settled(instances.map((instance) => instance.close())) });
     if (options.processes) {
       const started = await Promise.allSettled(
         wanted.map((one) => spawnInstance(one, transfer.address, options.signal)),
@@ -114,12 +112,34 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
       close,
     };
   } catch (error) {
-    await close();
+    // What cannot be closed has no better reason than what kept it from starting.
+    await close().catch(() => {});
     throw options.signal.aborted ? errors.aborted(options.signal.reason) : error;
   }
 }
 
 const pick = ({ seed, blocks }: StartOptions) => ({ seed, blocks });
+
+interface Part {
+  close(): Promise<void>;
+}
+
+/** Closes one part after another, whatever the others do; then throws what the first of them threw. */
+async function closeAll(parts: readonly Part[]): Promise<void> {
+  const closed: Promise<void>[] = [];
+  for (const part of parts) {
+    const closing = (async () => part.close())();
+    closed.push(closing);
+    await closing.catch(() => {});
+  }
+  await settled(closed);
+}
+
+/** Waits for all; then throws what the first of them threw. */
+async function settled(tasks: readonly Promise<void>[]): Promise<void> {
+  const results = await Promise.allSettled(tasks);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
 
 /** An engine that keeps nothing from one request to the next and asks nobody. */
 function startBaseline({ seed, blocks, blockSize }: StartOptions): Baseline {
