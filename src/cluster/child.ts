@@ -24,7 +24,7 @@ process.on('message', async (message: ToInstance) => {
           await store.close();
           await transfer.close();
         };
-        say({ type: 'started' });
+        say({ type: 'started', reached: instance.reached });
       } catch (error) {
         say({ type: 'failed', error: toWire(error) });
       }

@@ -1,5 +1,6 @@
 /** Starts a cluster of reference engines with a store of its own, in this process or in one process each. */
 import { DEFAULT_MODEL, decode, encode, ReferenceEngine } from 'mooncake-ts/reference-engine';
+import type { HandoverMode } from '../connector/decode.js';
 import { errors } from '../core/errors.js';
 import type { HashOptions } from '../core/hash.js';
 import { MooncakeStore } from '../store/store.js';
@@ -17,6 +18,8 @@ export interface StartOptions {
   /** Each instance in a process of its own. */
   processes?: boolean;
   scheduling: Scheduling;
+  /** How decode instances get the prompt's blocks. With `layers` both instances have a request at once. */
+  handover: HandoverMode;
   /** Bytes of the store. */
   storeSize: number;
   blockSize: number;
@@ -88,7 +91,8 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
     }
     if (options.signal.aborted) throw errors.aborted(options.signal.reason);
     for (const instance of instances) instance.gone.then(() => gone.add(instance.name));
-    const cluster = new Cluster({ instances, hash, scheduling: options.scheduling });
+    const { scheduling, handover } = options;
+    const cluster = new Cluster({ instances, hash, scheduling, beside: handover === 'layers' });
     return {
       cluster,
       model: 'reference',
@@ -118,7 +122,7 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
   }
 }
 
-const pick = ({ seed, blocks }: StartOptions) => ({ seed, blocks });
+const pick = ({ seed, blocks, handover }: StartOptions) => ({ seed, blocks, handover });
 
 interface Part {
   close(): Promise<void>;

@@ -40,6 +40,14 @@ test('engines in processes of their own', async () => {
   checkFigures(await demo('--processes'));
 });
 
+test('layer by layer, while the prefill computes', async () => {
+  for (const where of [[], ['--processes']]) {
+    const figures = await demo('--handover', 'layers', ...where);
+    checkFigures(figures);
+    assert.ok(figures.earlyBytes > 0 && figures.earlyBytes < figures.handedBytes);
+  }
+});
+
 test('without prefill engines the decode engines do it all', async () => {
   const figures = await demo('--prefill', '0');
   assert.is(figures.verified, 9);
@@ -143,9 +151,14 @@ test('the cluster that stays up completes, streams, refuses and stops', async ()
   }
 });
 
-for (const signal of ['SIGKILL', 'SIGSTOP'] as const) {
-  test(`an instance that gets ${signal} costs no answer`, async () => {
-    const cluster = await up('--processes');
+for (const [signal, handover] of [
+  ['SIGKILL', 'pull'],
+  ['SIGSTOP', 'pull'],
+  ['SIGKILL', 'layers'],
+  ['SIGSTOP', 'layers'],
+] as const) {
+  test(`an instance that gets ${signal} costs no answer, hand-over ${handover}`, async () => {
+    const cluster = await up('--processes', '--handover', handover);
     try {
       const before = await complete(cluster.url, { prompt: PROMPT, max_tokens: 8 });
       assert.is(before.status, 200);
