@@ -3,6 +3,8 @@
  * right whoever aborts, is preempted, computes again or lies on the way. Freed blocks are filled with noise, so a layer
  * that lands in a block after its time is noticed.
  */
+
+import fc from 'fast-check';
 import {
   type KvConnector,
   LocalTransfer,
@@ -196,6 +198,8 @@ for (const [from, to] of [
       const sent = early(prefill);
       if (prefilled.state !== 'finished') {
         await drive([decode], waits(prefill));
+        await steps([prefill], 1);
+        await drive([decode], () => early(prefill) > sent);
         await drive([prefill], () => prefilled.state === 'finished');
       }
       await drive(sides, idle(sides));
@@ -227,6 +231,10 @@ test('what the decode has already is not written early either', async () => {
   const other = decode.engine.add({ tokens: TOKENS.slice(0, 9), maxTokens: 60 });
   await drive([decode], () => other.outputTokens.length > 1);
   const { decoded } = start(prefill, decode);
+  await drive([decode], waits(prefill));
+  await steps([prefill], FULL);
+  // The third and fourth block: keys and values of 8 bytes of 4 heads.
+  await drive([decode], () => counters(prefill).bytesPushedEarly === 8 * LAYERS * 2 * 8 * 4);
   await drive(sides, () => decoded.state === 'finished');
   assert.equal([decoded.localTokens, decoded.externalTokens, decode.failures], [8, 11, []]);
   decode.engine.abort(other);
@@ -389,6 +397,60 @@ test('both shut down in the middle', async () => {
     await closeSide(one);
     await closeSide(two);
   }
+});
+
+type Action = { what: 'add' | 'prefill' | 'decode' | 'abort prefill' | 'abort decode' | 'preempt' | 'wait'; n: number };
+const action: fc.Arbitrary<Action> = fc.record({
+  what: fc.constantFrom<Action['what'][]>(
+    'add',
+    'prefill',
+    'prefill',
+    'prefill',
+    'decode',
+    'decode',
+    'abort prefill',
+    'abort decode',
+    'preempt',
+    'wait',
+  ),
+  n: fc.nat(999),
+});
+
+test('random requests, steps, aborts and preemptions: no wrong byte, no block lost', async () => {
+  const property = fc.asyncProperty(
+    fc.constantFrom(1, 2, 4),
+    fc.constantFrom(1, 2, 4),
+    fc.constantFrom(3, 4, 9),
+    fc.array(action, { minLength: 20, maxLength: 60 }),
+    async (from, to, maxTokensPerStep, actions) => {
+      // Few blocks: what one request loses the next one has.
+      const { prefill, decode, sides } = pair({
+        prefill: { tensorParallelSize: from, maxTokensPerStep, blocks: 14 },
+        decode: { tensorParallelSize: to, blocks: 14 },
+      });
+      const [given, taken]: HarnessRequest[][] = [[], []];
+      const pick = <T>(list: readonly T[], n: number): T | undefined => list[n % Math.max(1, list.length)];
+      for (const { what, n } of actions) {
+        if (what === 'add') {
+          const { prefilled, decoded } = start(prefill, decode, tokensOf(n, 1 + (n % 30)));
+          given.push(prefilled);
+          taken.push(decoded);
+        } else if (what === 'prefill') await prefill.engine.step();
+        else if (what === 'decode') await decode.engine.step();
+        else if (what === 'wait') await new Promise((resolve) => setTimeout(resolve, n % 4));
+        else if (what === 'preempt') given.forEach((one, i) => i === n % given.length && prefill.engine.preempt(one));
+        else if (what === 'abort prefill' && n % 3 === 0 && given.length > 0) prefill.engine.abort(pick(given, n)!);
+        else if (what === 'abort decode' && n % 3 === 0 && taken.length > 0) decode.engine.abort(pick(taken, n)!);
+      }
+      await drive(sides, idle(sides));
+      clean(...sides);
+      for (const [i, one] of taken.entries()) {
+        if (!one.aborted) assert.is(one.outputTokens.length, 3, `decode ${i}`);
+      }
+      await Promise.all(sides.map(closeSide));
+    },
+  );
+  await fc.assert(property, { numRuns: 40 });
 });
 
 test.run();
