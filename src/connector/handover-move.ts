@@ -61,7 +61,11 @@ export async function move(
   let verifiedBytes = 0;
   for (const ranks of plans) {
     const { group } = ranks;
-    const blocks = { sourceBlocks: source[group] ?? [], destinationBlocks: destination[group] ?? [], tokens };
+    const blocks = {
+      sourceBlocks: source[group] ?? [],
+      destinationBlocks: destination[group] ?? [],
+      tokens: ofGroup(ranks.destination, tokens),
+    };
     checkWindow(ranks, blocks);
     for (const descriptors of ranks.plan.chunks(blocks, MAX_RECORDS)) {
       const report = await batch(descriptors);
@@ -88,6 +92,20 @@ export function leastBytes(plans: readonly RankPlan[], destination: GroupBlocks,
     for (const descriptors of plan.chunks(blocks, MAX_RECORDS)) bytes += descriptors.totalBytes;
   }
   return bytes;
+}
+
+/** What of `tokens` a group moves: of states, the one behind the last token. */
+function ofGroup({ kind, blockSize }: KvGroup, { from, to }: KvRange): KvRange {
+  return { from: kind === 'state' ? Math.max(from, to - blockSize) : from, to };
+}
+
+/** The least tokens that fill blocks of every one of these sizes. */
+export function leastCommonMultiple(...sizes: readonly number[]): number {
+  return sizes.reduce((a, b) => {
+    let [high, low] = [a, b];
+    while (low > 0) [high, low] = [low, high % low];
+    return (a / high) * b;
+  });
 }
 
 /** Whether each token of a prompt has its own place in the group, to which nothing is written after it. */

@@ -4,7 +4,8 @@
  *
  * A prefill request is handed over when it has ended with its prompt computed, which its first output token proves: that
  * token was sampled from the prompt's last position. A decode request asks for its whole prompt once; if that load fails,
- * the engine computes it like any other.
+ * the engine computes it like any other. Where the cache has states, it asks for what is before the last state that the
+ * prompt's last token can be computed from: a state that has seen a token cannot see it again.
  */
 import type {
   ConnectorOutput,
@@ -24,6 +25,7 @@ import {
   promptName,
   type RankInfo,
 } from './handover.js';
+import { leastCommonMultiple } from './handover-move.js';
 import { readRoster } from './handover-wire.js';
 
 /** A request that prefills for a decode elsewhere. */
@@ -58,6 +60,8 @@ export class MooncakeScheduler implements SchedulerConnector {
   /** Requests whose load the workers have not reported yet. */
   readonly #loading = new Set<string>();
   #roster: readonly RankInfo[] = [];
+  /** Tokens between states that can be gone on from; 1 without states: from any token on. */
+  #stateTokens = 1;
   #next = emptyMetadata();
   #closed = false;
   readonly #stats = { handoversRefused: 0, loadsRequested: 0, tokensRequested: 0, handoversUnwanted: 0 };
@@ -69,6 +73,9 @@ export class MooncakeScheduler implements SchedulerConnector {
   setHandshakeMetadata(metadata: readonly unknown[]): void {
     this.#roster = readRoster(metadata);
     this.#next.roster = this.#roster;
+    const states = this.#roster[0].layout.groups.filter(({ kind }) => kind === 'state');
+    if (states.length === 0) return;
+    this.#stateTokens = leastCommonMultiple(this.#engine.hash.blockSize, ...states.map(({ blockSize }) => blockSize));
   }
 
   onNewRequest(request: KvRequest): void {
@@ -97,7 +104,9 @@ export class MooncakeScheduler implements SchedulerConnector {
     const decode = this.#decodes.get(request.requestId);
     if (decode?.state !== 'waiting') return [0, false];
     decode.computed = numComputedTokens;
-    const tokens = Math.max(0, request.numPromptTokens - numComputedTokens);
+    const { numPromptTokens: prompt } = request;
+    const most = this.#stateTokens === 1 ? prompt : prompt - 1 - ((prompt - 1) % this.#stateTokens);
+    const tokens = Math.max(0, most - numComputedTokens);
     return [tokens, tokens > 0];
   }
 

@@ -85,9 +85,6 @@ export class MooncakeWorker implements WorkerConnector {
 
   /** From here on peers reach this rank. */
   #join(info: RankInfo, layout: KvLayout): void {
-    if (layout.groups.some(({ kind }) => kind === 'state')) {
-      throw errors.notSupported('handing over a state', 'a decode would go on from the state behind its last token');
-    }
     if (info.size === 1) this.#roster.set([info]);
     const self = { info, layout, roster: (signal: AbortSignal) => this.#roster.get(signal) };
     const push = new PrefillPush(self, this.#prefill, this.#layers, this.#options);

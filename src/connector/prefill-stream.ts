@@ -5,7 +5,7 @@
  * request was preempted) is written after its first version, never before.
  *
  * Only groups in which a finished block stays as it is go early. A window's blocks are freed while the prefill goes on, and
- * a state is only right at the end: those go last, whole.
+ * of states only the last one matters: those go last.
  */
 
 import type { Descriptors } from '../core/descriptors.js';
@@ -13,7 +13,7 @@ import { errors } from '../core/errors.js';
 import type { KvRange } from '../core/layout-group.js';
 import type { CallLimits, MoveReport } from '../transfer/transfer.js';
 import type { GroupBlocks } from './api.js';
-import { move, needsAll, type RankPlan } from './handover-move.js';
+import { leastCommonMultiple, move, needsAll, type RankPlan } from './handover-move.js';
 import type { Slots } from './handover-slots.js';
 import type { Push, Pushed, Wanted } from './handover-wire.js';
 
@@ -242,10 +242,4 @@ export class PushStream {
   #limits(signal: AbortSignal): CallLimits {
     return { signal, timeoutMs: Math.max(1, Math.ceil(this.#deadline - performance.now())) };
   }
-}
-
-function leastCommonMultiple(a: number, b: number): number {
-  let [high, low] = [a, b];
-  while (low > 0) [high, low] = [low, high % low];
-  return (a / high) * b;
 }
