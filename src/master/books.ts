@@ -5,19 +5,33 @@
  *   key ─► record (table)   state, size, checksum, protections, handle of the first copy, number of further ones
  *            ├ Put          while a put or an upsert is under way: who, since when, and the space it writes to
  *            ├ more copies  handles
+ *            ├ Disk         the one that has a copy; then eviction takes the copies in memory alone
  *            └ group        members that are protected and evicted together
  */
 import { errors } from '../core/errors.js';
-import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
+import type { DiskReplica, Replica, SegmentInfo, Status, Uuid } from './api.js';
 import { type Claim, DepartedSegments } from './departed.js';
+import { type Disk, Disks } from './disks.js';
 import { Groups } from './groups.js';
 import { KeptBack } from './kept-back.js';
 import { type LossReason, RecentLosses } from './losses.js';
+import { Offload } from './offload.js';
 import type { ResolvedOptions } from './options.js';
 import { EvictionOrder } from './order.js';
+import { Promotion } from './promotion.js';
 import { Segments } from './segments.js';
 import { STATUS } from './status.js';
-import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, UNREAD } from './table.js';
+import {
+  COMPLETE,
+  DISK_ONLY,
+  HARD_PINNED,
+  HAS_CHECKSUM,
+  ObjectTable,
+  ON_DISK,
+  PROCESSING,
+  READ,
+  UNREAD,
+} from './table.js';
 import { type Tenant, Tenants } from './tenants.js';
 
 /** A put or an upsert under way. Its record is PROCESSING, or has the content that is going to be replaced. */
@@ -60,6 +74,9 @@ export class Books {
   readonly departed = new DepartedSegments();
   readonly tenants: Tenants;
   readonly groups = new Groups();
+  readonly disks = new Disks();
+  readonly offload: Offload;
+  readonly promotion: Promotion;
   readonly losses: RecentLosses;
   /** By record, in order of their start. */
   readonly puts = new Map<number, Put>();
@@ -79,8 +96,9 @@ export class Books {
     incomplete: 0,
     'unknown-tenant': 0,
   };
-  /** Readable objects. */
+  /** Readable objects, and those of them that are on a disk alone. */
   objects = 0;
+  diskOnly = 0;
   /** Handles of the further copies of objects that have them, by the number in the record; 0 is none. */
   readonly #more: (number[] | undefined)[] = [undefined];
   readonly #freeMore: number[] = [];
@@ -94,6 +112,8 @@ export class Books {
     this.losses = new RecentLosses(options.recentLosses);
     this.order = new EvictionOrder(this.table, (id) => this.table.list(id) < 0);
     this.tenants = new Tenants(options.tenants, () => new EvictionOrder(this.table, () => true));
+    this.offload = new Offload(this);
+    this.promotion = new Promotion(this);
   }
 
   /** The time of a call, at which all that has run out by then is cleared away. */
@@ -103,6 +123,8 @@ export class Books {
     // A clock that is set back must not bring protections back.
     const now = (this.#now = Math.max(this.#now, time));
     this.keptBack.release(now);
+    this.offload.expire(now);
+    this.promotion.expire(now);
     for (const [id, put] of this.puts) {
       if (now - put.startedAt < this.options.putReleaseMs) break;
       this.discardPut(id, put, now);
@@ -110,8 +132,9 @@ export class Books {
     return now;
   }
 
-  /** Handles of an object's readable copies. */
+  /** Handles of an object's readable copies in memory. */
   handles(id: number): number[] {
+    if (this.isOnDiskAlone(id)) return [];
     return [this.table.handle(id), ...(this.#more[this.table.extra(id)] ?? [])];
   }
 
@@ -121,6 +144,18 @@ export class Books {
       const { id, name, endpoint, protocol }: SegmentInfo = this.segments.at(segment).info;
       return { id: handle, kind: 'memory', state, segment: id, segmentName: name, endpoint, protocol, offset, size };
     });
+  }
+
+  /** The copy on a disk of a readable object. */
+  diskReplica(id: number): DiskReplica | undefined {
+    const number = this.table.disk(id);
+    if (number === 0) return undefined;
+    const { client, endpoint } = this.disks.at(number);
+    return { id: DISK_REPLICA_IDS - number, kind: 'disk', client, endpoint, size: this.table.size(id) };
+  }
+
+  isOnDiskAlone(id: number): boolean {
+    return (this.table.flags(id) & DISK_ONLY) !== 0;
   }
 
   isReadable(id: number): boolean {
@@ -172,6 +207,88 @@ export class Books {
     tenant.objects++;
     table.link(id, UNREAD);
     if (!pinned) tenant.order?.add(id, now);
+    const { offload: enabled, offloadOnEvict } = this.options;
+    const disk = enabled && !offloadOnEvict ? this.offload.diskFor(id) : undefined;
+    if (disk) this.offload.request(id, disk, now);
+  }
+
+  /** Content that a client has on its disk and nobody knows: a readable object without copies in memory, or 0. */
+  enterOnDisk(tenant: Tenant, key: Uint8Array, size: number, disk: Disk): number {
+    const { table } = this;
+    const id = table.insert(tenant.number, key);
+    if (id <= 0) return 0;
+    table.setState(id, COMPLETE);
+    table.setSize(id, size);
+    this.objects++;
+    tenant.objects++;
+    this.noteOnDisk(id, disk);
+    this.#endInMemory(id, tenant);
+    return id;
+  }
+
+  /** A readable object has a copy on a disk. */
+  noteOnDisk(id: number, disk: Disk): void {
+    this.table.setDisk(id, disk.number);
+    disk.objects++;
+    disk.usedBytes += this.table.size(id);
+  }
+
+  /** The copy on a disk is gone. */
+  loseDiskCopy(id: number, reason: LossReason, now: number): void {
+    if (this.isOnDiskAlone(id)) this.drop(id, reason, now);
+    else this.#forgetDisk(id);
+  }
+
+  /** The copies in memory of an object that is on a disk give up their space. */
+  leaveMemory(id: number, now: number): void {
+    const handles = this.handles(id);
+    const tenant = this.#tenantOf(id);
+    tenant.usedBytes -= this.table.size(id) * handles.length;
+    this.#forgetMore(id);
+    this.#endInMemory(id, tenant);
+    this.keptBack.free(handles, this.table.leaseUntil(id), now);
+  }
+
+  /** An object that was on a disk alone has a copy in memory again, which its tenant is charged for already. */
+  returnToMemory(id: number, handle: number, now: number): void {
+    const { table } = this;
+    const tenant = this.#tenantOf(id);
+    const flags = table.flags(id) & ~DISK_ONLY;
+    table.setFlags(id, flags);
+    table.setHandle(id, handle);
+    table.link(id, READ);
+    this.diskOnly--;
+    tenant.diskOnly--;
+    if ((flags & HARD_PINNED) === 0) tenant.order?.add(id, now);
+  }
+
+  /** An object that was held for a while, and that eviction may have passed over, may go again. */
+  released(id: number, now: number): void {
+    if (!this.isReadable(id) || this.isOnDiskAlone(id)) return;
+    if (this.table.list(id) < 0) this.order.add(id, now);
+    this.#tenantOf(id).order?.add(id, now);
+  }
+
+  /** Strikes out every copy on a disk, and the disk. Objects without another copy are gone. */
+  unmountDisk(disk: Disk, now: number): void {
+    const { table } = this;
+    this.offload.drop(disk, now);
+    this.offload.forget(disk);
+    for (let cursor = 0; disk.objects > 0; ) {
+      const slice = table.scan(cursor);
+      for (const id of slice.ids) if (table.disk(id) === disk.number) this.loseDiskCopy(id, 'removed', now);
+      cursor = slice.cursor;
+      if (cursor === 0) break;
+    }
+    this.disks.unmount(disk);
+  }
+
+  /** The oldest object that is on a disk alone is forgotten, so that the table has room; whether there was one. */
+  forgetOldestOnDisk(now: number): boolean {
+    const id = this.table.oldest(ON_DISK);
+    if (id === 0) return false;
+    this.drop(id, 'evicted', now);
+    return true;
   }
 
   /** Whether the last put of a readable object was this client's, and ended. */
@@ -247,6 +364,7 @@ export class Books {
       return true;
     };
     for (const [id, put] of this.puts) this.#losePutCopies(id, put, loses, put.startedAt + options.putReleaseMs);
+    this.promotion.loseCopies(loses);
     for (let cursor = 0; left > 0; ) {
       const slice = table.scan(cursor);
       for (const id of slice.ids) if (this.isReadable(id)) this.#loseCopies(id, loses);
@@ -278,7 +396,7 @@ export class Books {
     const until = this.table.leaseUntil(id);
     // Most objects have one copy: no array for them.
     if (this.table.extra(id) === 0) {
-      if (loses(this.table.handle(id), until)) this.#loseContent(id);
+      if (!this.isOnDiskAlone(id) && loses(this.table.handle(id), until)) this.#loseMemory(id);
       return;
     }
     const handles = this.handles(id);
@@ -286,7 +404,7 @@ export class Books {
     const lost = handles.length - staying.length;
     if (lost === 0) return;
     if (staying.length === 0) {
-      this.#loseContent(id);
+      this.#loseMemory(id);
       return;
     }
     this.#tenantOf(id).usedBytes -= lost * this.table.size(id);
@@ -295,15 +413,41 @@ export class Books {
     this.table.setExtra(id, this.#keepMore(staying.slice(1)));
   }
 
-  #loseContent(id: number): void {
+  /** The last copies in memory are gone, and with them the content, if it is on no disk. */
+  #loseMemory(id: number): void {
+    if (this.table.disk(id) !== 0) {
+      const tenant = this.#tenantOf(id);
+      tenant.usedBytes -= this.table.size(id) * this.handles(id).length;
+      this.#forgetMore(id);
+      this.#endInMemory(id, tenant);
+      return;
+    }
     this.#closeContent(id, 'removed');
     if (!this.puts.has(id)) this.#strike(id);
+  }
+
+  #endInMemory(id: number, tenant: Tenant): void {
+    const { table } = this;
+    table.setHandle(id, 0);
+    table.setExtra(id, 0);
+    table.setFlags(id, table.flags(id) | DISK_ONLY);
+    table.link(id, ON_DISK);
+    this.diskOnly++;
+    tenant.diskOnly++;
+  }
+
+  #forgetDisk(id: number): void {
+    const disk = this.disks.at(this.table.disk(id));
+    disk.objects--;
+    disk.usedBytes -= this.table.size(id);
+    this.table.setDisk(id, 0);
   }
 
   /** Readable content ends; its space stays as it is until nobody reads it under a lease. */
   #freeContent(id: number, reason: LossReason, now: number): void {
     const handles = this.handles(id);
     const until = this.table.leaseUntil(id);
+    this.promotion.cancel(id, now);
     this.#closeContent(id, reason);
     this.keptBack.free(handles, until, now);
   }
@@ -314,6 +458,13 @@ export class Books {
     tenant.usedBytes -= this.table.size(id) * this.handles(id).length;
     tenant.objects--;
     this.objects--;
+    if (this.isOnDiskAlone(id)) {
+      tenant.diskOnly--;
+      this.diskOnly--;
+    }
+    this.offload.cancel(id);
+    if (this.table.disk(id) !== 0) this.#forgetDisk(id);
+    this.table.setFlags(id, this.table.flags(id) & ~DISK_ONLY);
     this.#forgetMore(id);
     this.table.setExtra(id, 0);
     this.table.setState(id, PROCESSING);
@@ -346,6 +497,8 @@ export class Books {
 }
 
 const NOBODY = 0;
+/** Above the handles of memory, so that no two copies of an object have one id. */
+const DISK_REPLICA_IDS = Number.MAX_SAFE_INTEGER;
 
 /** A client as a record names it: its id folded to 32 bits, so that clients that are gone leave nothing behind. */
 function ownerOf(client: Uuid): number {

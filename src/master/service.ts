@@ -25,16 +25,19 @@ import type {
 } from './api.js';
 import { Books } from './books.js';
 import { checkUuid } from './check.js';
+import { DiskReplicas } from './disk-replicas.js';
 import { Eviction } from './eviction.js';
 import { type MetadataOptions, resolveOptions } from './options.js';
 import { Puts } from './puts.js';
 import { Reads } from './reads.js';
 import { Removal } from './removal.js';
-import { Scans } from './scan.js';
+import { type Copies, Scans } from './scan.js';
 import { STATUS } from './status.js';
 import { DEFAULT_TENANT } from './tenants.js';
 
 export class MetadataService implements Metadata, LongMetadata {
+  /** The calls of clients that lend disks. */
+  readonly disks: DiskReplicas;
   readonly #books: Books;
   readonly #eviction: Eviction;
   readonly #puts: Puts;
@@ -49,6 +52,7 @@ export class MetadataService implements Metadata, LongMetadata {
     this.#puts = new Puts(this.#books, this.#eviction);
     this.#reads = new Reads(this.#books);
     this.#removal = new Removal(this.#books);
+    this.disks = new DiskReplicas(this.#books);
     this.#scans = new Scans(this.#books, this.#removal);
   }
 
@@ -114,7 +118,15 @@ export class MetadataService implements Metadata, LongMetadata {
   }
 
   async removeAll(force = false, tenant = DEFAULT_TENANT): Promise<number> {
-    return this.#scans.removeAll(boolean('force', force), tenant);
+    const inUse = this.#books.disks.all.filter((disk) => disk.objects > 0);
+    const removed = await this.#scans.removeAll(boolean('force', force), tenant);
+    for (const disk of inUse) if (disk.objects === 0) disk.mayWipe = true;
+    return removed;
+  }
+
+  /** The same with the copies on disks, and with objects that have no others. */
+  async copiesByRegex(pattern: string, tenant = DEFAULT_TENANT): Promise<Map<string, Copies>> {
+    return this.#scans.copiesByRegex(pattern, tenant);
   }
 
   async replicasByRegex(pattern: string, tenant = DEFAULT_TENANT): Promise<Map<string, readonly Replica[]>> {
@@ -182,6 +194,7 @@ export class MetadataService implements Metadata, LongMetadata {
       ...rest,
       objects,
       incomplete: puts.size,
+      disks: this.disks.stats(),
       usedBytes: segments.used,
       keptBackBytes: keptBack.bytes,
       capacityBytes: segments.capacity,

@@ -17,6 +17,7 @@ export const STATUS = {
   transferFailed: -800,
   checksumMismatch: -801,
   unavailable: -1010,
+  offloadDisabled: -1300,
   quotaExceeded: -1700,
   unknownTenant: -1701,
 } as const;

@@ -2,7 +2,7 @@
  * The networked master: the metadata service behind Mooncake's RPC, the HTTP endpoints of the stock master, and the HTTP metadata
  * server where it is wanted. Stock clients join it unchanged.
  *
- *   RpcServer ─► object-calls, segment-calls, other-calls ─► Lending ─► MetadataService
+ *   RpcServer ─► object-calls, segment-calls, disk-calls, other-calls ─► Lending ─► MetadataService
  *   HTTP      ─► admin (metrics port) · MetadataServer (metadata port)
  */
 import { createServer, type Server } from 'node:http';
@@ -14,6 +14,7 @@ import { MetadataServer } from '../../transfer/metadata/server.js';
 import type { MetadataOptions } from '../options.js';
 import { MetadataService } from '../service.js';
 import { admin, send } from './admin.js';
+import { serveDisks } from './disk-calls.js';
 import { Lending, type LendingEvent } from './lending.js';
 import type { MasterFigures } from './metrics.js';
 import { serveObjects } from './object-calls.js';
@@ -62,6 +63,7 @@ export class MooncakeMaster {
     const onEvent = options.onEvent ?? (() => {});
     this.#lending = new Lending(this.service, {
       clientTtlMs: integer('options.clientTtlMs', options.clientTtlMs ?? 10_000, 1, 2 ** 31 - 1),
+      offload: options.offload ?? false,
       fenceMs: leaseTtlMs,
       now: options.now ?? (() => performance.now()),
       onEvent,
@@ -73,6 +75,7 @@ export class MooncakeMaster {
     });
     serveObjects(this.#rpc, this.service, this.#lending.bases);
     serveSegments(this.#rpc, this.#lending);
+    serveDisks(this.#rpc, this.service, this.#lending);
     serveOthers(this.#rpc, this.service, this.#lending);
   }
 

@@ -1,11 +1,10 @@
 /**
- * Calls about what this master does not have: NVMe-oF targets, distributed file systems, disks of clients, promotion, copy and
- * move. They are answered as the stock master answers where these are switched off (wheel 0.3.13.post1, observed), so
+ * Calls about what this master does not have: NVMe-oF targets, distributed file systems, copy and move. They are answered as the stock master answers where these are switched off (wheel 0.3.13.post1, observed), so
  * that clients go on without them.
  */
 import { METHODS } from '../../rpc/schemas/v0_3_13.js';
 import type { RpcServer } from '../../rpc/server.js';
-import { failure, success, verdict } from '../../rpc/types.js';
+import { failure, success } from '../../rpc/types.js';
 import type { Status } from '../api.js';
 import type { MetadataService } from '../service.js';
 import { STATUS } from '../status.js';
@@ -15,7 +14,6 @@ import type { Lending } from './lending.js';
 /** Numbers of Mooncake's ErrorCode. */
 const NO_REPLICATION_TASK = -709;
 const UNAVAILABLE_IN_MODE = -1011;
-const OFFLOAD_DISABLED = -1300;
 const TASK_NOT_FOUND = -1400;
 
 export function serveOthers(server: RpcServer, service: MetadataService, lending: Lending): void {
@@ -26,14 +24,6 @@ export function serveOthers(server: RpcServer, service: MetadataService, lending
   server.handle(METHODS.UnmountNoFSegment, inMode);
   server.handle(METHODS.GetAllNoFSegments, () => success([]));
   server.handle(METHODS.GetNoFSegmentsByName, () => failure(STATUS.segmentNotFound));
-
-  server.handle(METHODS.MountLocalDiskSegment, () => failure(OFFLOAD_DISABLED));
-  server.handle(METHODS.UnmountLocalDiskSegment, () => failure(OFFLOAD_DISABLED));
-  server.handle(METHODS.OffloadObjectHeartbeat, () => failure(STATUS.segmentNotFound));
-  server.handle(METHODS.ReportSsdCapacity, () => failure(STATUS.segmentNotFound));
-  server.handle(METHODS.NotifyOffloadSuccess, () => verdict(0));
-  server.handle(METHODS.PromotionObjectHeartbeat, () => failure(STATUS.segmentNotFound));
-  server.handle(METHODS.PollRemoveAll, () => failure(STATUS.segmentNotFound));
 
   // Copies and moves: what is wrong with a request is said as stock says it, and what is right with "not now".
   type OfKey = { key: Uint8Array; tenant: string };
