@@ -272,8 +272,7 @@ export class Books {
   /** Strikes out every copy on a disk, and the disk. Objects without another copy are gone. */
   unmountDisk(disk: Disk, now: number): void {
     const { table } = this;
-    this.offload.drop(disk, now);
-    this.offload.forget(disk);
+    this.offload.forget(disk, now);
     for (let cursor = 0; disk.objects > 0; ) {
       const slice = table.scan(cursor);
       for (const id of slice.ids) if (table.disk(id) === disk.number) this.loseDiskCopy(id, 'removed', now);

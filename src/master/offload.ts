@@ -92,13 +92,16 @@ export class Offload {
     return this.#stale.get(disk)?.delete(`${tenant} ${key}`) ?? false;
   }
 
-  /** A disk goes, or writes nothing more: nothing is held for it. */
+  /** A disk takes nothing more: what waits for it is held no longer. */
   drop(disk: Disk, now: number): void {
-    for (const [id, pending] of this.#pending) if (pending.disk === disk) this.#release(id, now);
+    for (const id of this.#waiting.get(disk) ?? []) this.#release(id, now);
     this.#waiting.delete(disk);
   }
 
-  forget(disk: Disk): void {
+  /** A disk goes: nothing is held for it. */
+  forget(disk: Disk, now: number): void {
+    for (const [id, pending] of this.#pending) if (pending.disk === disk) this.#release(id, now);
+    this.#waiting.delete(disk);
     this.#stale.delete(disk);
   }
 
