@@ -90,12 +90,13 @@ export class Reads {
   #info(id: number): ObjectInfo {
     const { table, options } = this.#books;
     const size = table.size(id);
+    const disk = this.#books.diskReplica(id);
     return {
       replicas: this.#books.replicas(this.#books.handles(id), size, 'complete'),
-      disk: this.#books.diskReplica(id),
       size,
       checksum: (table.flags(id) & HAS_CHECKSUM) !== 0 ? table.checksum(id) : undefined,
       leaseMs: options.leaseTtlMs,
+      ...(disk && { disk }),
     };
   }
 
