@@ -140,7 +140,8 @@ export interface MetadataStats {
   lookups: number;
   hits: number;
   misses: Readonly<Record<MissReason, number>>;
-  disks: DiskStats;
+  /** Undefined where it is not told. */
+  disks?: DiskStats;
   /** Bytes of the tables. */
   metadataBytes: number;
   tenants: Readonly<Record<string, { objects: number; usedBytes: number; quotaBytes: number | null }>>;

@@ -11,6 +11,7 @@ import { boolean, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
 import type {
+  DiskStats,
   LongMetadata,
   Metadata,
   MetadataStats,
@@ -185,7 +186,7 @@ export class MetadataService implements Metadata, LongMetadata {
     if (this.#books.segments.capacity > 0 && this.#eviction.isPastWatermark(0)) this.#eviction.run(now);
   }
 
-  stats(): MetadataStats {
+  stats(): MetadataStats & { disks: DiskStats } {
     this.#books.begin();
     const { counters, objects, puts, segments, table, tenants, keptBack, losses, order } = this.#books;
     const { absent, evicted, removed, incomplete, 'unknown-tenant': unknown, ...rest } = counters;

@@ -1,9 +1,9 @@
 /** The master's figures as Prometheus text: stock names where the meaning is the same, ours where stock has none. */
 import type { RpcServerStats } from '../../rpc/server.js';
-import type { MetadataStats } from '../api.js';
+import type { DiskStats, MetadataStats } from '../api.js';
 
 export interface MasterFigures {
-  stats: MetadataStats;
+  stats: MetadataStats & { disks: DiskStats };
   requests: Readonly<RpcServerStats>;
   clients: number;
   segments: number;
