@@ -4,14 +4,17 @@
  *
  *   key ─► record (table)   state, size, checksum, protections, handle of the first copy, number of further ones
  *            ├ Put          while a put or an upsert is under way: who, since when, and the space it writes to
+ *            ├ Copying      while it is copied or moved
  *            ├ more copies  handles
  *            ├ Disk         the one that has a copy; then eviction takes the copies in memory alone
  *            └ group        members that are protected and evicted together
  */
 import { errors } from '../core/errors.js';
-import type { DiskReplica, Replica, SegmentInfo, Status, Uuid } from './api.js';
-import { type Claim, DepartedSegments } from './departed.js';
-import { type Disk, Disks } from './disks.js';
+import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
+import { CopiesUnderWay } from './copying.js';
+import { DepartedSegments } from './departed.js';
+import { DiskCopies } from './disk-copies.js';
+import { Disks } from './disks.js';
 import { Groups } from './groups.js';
 import { KeptBack } from './kept-back.js';
 import { type LossReason, RecentLosses } from './losses.js';
@@ -21,18 +24,9 @@ import { EvictionOrder } from './order.js';
 import { Promotion } from './promotion.js';
 import { Segments } from './segments.js';
 import { STATUS } from './status.js';
-import {
-  COMPLETE,
-  DISK_ONLY,
-  HARD_PINNED,
-  HAS_CHECKSUM,
-  ObjectTable,
-  ON_DISK,
-  PROCESSING,
-  READ,
-  UNREAD,
-} from './table.js';
+import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, UNREAD } from './table.js';
 import { type Tenant, Tenants } from './tenants.js';
+import { Unmounts } from './unmount.js';
 
 /** A put or an upsert under way. Its record is PROCESSING, or has the content that is going to be replaced. */
 export interface Put {
@@ -48,7 +42,10 @@ export interface Put {
   readonly hardPin: boolean;
 }
 
-/** Whether a copy goes with a segment; it may be read or written until then. */
+/** Pieces of space kept back, and puts, that one call clears away: what is left over is for the next. */
+const MOST_RELEASED = 2048;
+
+/** Whether a copy is lost; it may be read or written until then. */
 type Loses = (handle: number, until: number) => boolean;
 
 export interface Counters {
@@ -72,10 +69,13 @@ export class Books {
   readonly segments: Segments;
   readonly keptBack: KeptBack;
   readonly departed = new DepartedSegments();
+  readonly copying = new CopiesUnderWay(this);
+  readonly unmounts = new Unmounts(this);
   readonly tenants: Tenants;
   readonly groups = new Groups();
   readonly disks = new Disks();
-  readonly offload: Offload;
+  readonly diskCopies = new DiskCopies(this);
+  readonly offload = new Offload(this);
   readonly promotion: Promotion;
   readonly losses: RecentLosses;
   /** By record, in order of their start. */
@@ -96,9 +96,8 @@ export class Books {
     incomplete: 0,
     'unknown-tenant': 0,
   };
-  /** Readable objects, and those of them that are on a disk alone. */
+  /** Readable objects. */
   objects = 0;
-  diskOnly = 0;
   /** Handles of the further copies of objects that have them, by the number in the record; 0 is none. */
   readonly #more: (number[] | undefined)[] = [undefined];
   readonly #freeMore: number[] = [];
@@ -112,7 +111,6 @@ export class Books {
     this.losses = new RecentLosses(options.recentLosses);
     this.order = new EvictionOrder(this.table, (id) => this.table.list(id) < 0);
     this.tenants = new Tenants(options.tenants, () => new EvictionOrder(this.table, () => true));
-    this.offload = new Offload(this);
     this.promotion = new Promotion(this);
   }
 
@@ -122,19 +120,37 @@ export class Books {
     if (!Number.isFinite(time)) throw errors.invalidArgument('now()', time, 'a time in milliseconds');
     // A clock that is set back must not bring protections back.
     const now = (this.#now = Math.max(this.#now, time));
-    this.keptBack.release(now);
-    this.offload.expire(now);
-    this.promotion.expire(now);
+    this.release(now);
+    let left = MOST_RELEASED;
     for (const [id, put] of this.puts) {
-      if (now - put.startedAt < this.options.putReleaseMs) break;
+      if (now - put.startedAt < this.options.putReleaseMs || left-- === 0) break;
       this.discardPut(id, put, now);
     }
+    this.copying.expire(now);
+    this.offload.expire(now);
+    this.promotion.expire(now);
     return now;
+  }
+
+  /** The time of the last call. */
+  get now(): number {
+    return this.#now;
+  }
+
+  /** Frees space that was kept back until now; how many pieces. */
+  release(now: number): number {
+    return this.keptBack.release(now, MOST_RELEASED);
+  }
+
+  /** Id of the object with this key, rid of copies in segments that are gone; 0 when there is none. */
+  find(tenant: number, key: Uint8Array): number {
+    const id = this.table.find(tenant, key);
+    return id === 0 ? 0 : this.unmounts.settle(id);
   }
 
   /** Handles of an object's readable copies in memory. */
   handles(id: number): number[] {
-    if (this.isOnDiskAlone(id)) return [];
+    if (this.diskCopies.isAlone(id)) return [];
     return [this.table.handle(id), ...(this.#more[this.table.extra(id)] ?? [])];
   }
 
@@ -144,18 +160,6 @@ export class Books {
       const { id, name, endpoint, protocol }: SegmentInfo = this.segments.at(segment).info;
       return { id: handle, kind: 'memory', state, segment: id, segmentName: name, endpoint, protocol, offset, size };
     });
-  }
-
-  /** The copy on a disk of a readable object. */
-  diskReplica(id: number): DiskReplica | undefined {
-    const number = this.table.disk(id);
-    if (number === 0) return undefined;
-    const { client, endpoint } = this.disks.at(number);
-    return { id: DISK_REPLICA_IDS - number, kind: 'disk', client, endpoint, size: this.table.size(id) };
-  }
-
-  isOnDiskAlone(id: number): boolean {
-    return (this.table.flags(id) & DISK_ONLY) !== 0;
   }
 
   isReadable(id: number): boolean {
@@ -190,7 +194,7 @@ export class Books {
   /** What was written becomes readable; what it replaces is gone. */
   completePut(id: number, put: Put, checksum: bigint | undefined, now: number): void {
     const { table } = this;
-    const tenant = this.#tenantOf(id);
+    const tenant = this.tenantOf(id);
     if (this.isReadable(id)) this.#freeContent(id, 'removed', now);
     this.puts.delete(id);
     const pinned = put.hardPin || (table.flags(id) & HARD_PINNED) !== 0;
@@ -212,84 +216,6 @@ export class Books {
     if (disk) this.offload.request(id, disk, now);
   }
 
-  /** Content that a client has on its disk and nobody knows: a readable object without copies in memory, or 0. */
-  enterOnDisk(tenant: Tenant, key: Uint8Array, size: number, disk: Disk): number {
-    const { table } = this;
-    const id = table.insert(tenant.number, key);
-    if (id <= 0) return 0;
-    table.setState(id, COMPLETE);
-    table.setSize(id, size);
-    this.objects++;
-    tenant.objects++;
-    this.noteOnDisk(id, disk);
-    this.#endInMemory(id, tenant);
-    return id;
-  }
-
-  /** A readable object has a copy on a disk. */
-  noteOnDisk(id: number, disk: Disk): void {
-    this.table.setDisk(id, disk.number);
-    disk.objects++;
-    disk.usedBytes += this.table.size(id);
-  }
-
-  /** The copy on a disk is gone. */
-  loseDiskCopy(id: number, reason: LossReason, now: number): void {
-    if (this.isOnDiskAlone(id)) this.drop(id, reason, now);
-    else this.#forgetDisk(id);
-  }
-
-  /** The copies in memory of an object that is on a disk give up their space. */
-  leaveMemory(id: number, now: number): void {
-    const handles = this.handles(id);
-    const tenant = this.#tenantOf(id);
-    tenant.usedBytes -= this.table.size(id) * handles.length;
-    this.#forgetMore(id);
-    this.#endInMemory(id, tenant);
-    this.keptBack.free(handles, this.table.leaseUntil(id), now);
-  }
-
-  /** An object that was on a disk alone has a copy in memory again, which its tenant is charged for already. */
-  returnToMemory(id: number, handle: number, now: number): void {
-    const { table } = this;
-    const tenant = this.#tenantOf(id);
-    const flags = table.flags(id) & ~DISK_ONLY;
-    table.setFlags(id, flags);
-    table.setHandle(id, handle);
-    table.link(id, READ);
-    this.diskOnly--;
-    tenant.diskOnly--;
-    if ((flags & HARD_PINNED) === 0) tenant.order?.add(id, now);
-  }
-
-  /** An object that was held for a while, and that eviction may have passed over, may go again. */
-  released(id: number, now: number): void {
-    if (!this.isReadable(id) || this.isOnDiskAlone(id)) return;
-    if (this.table.list(id) < 0) this.order.add(id, now);
-    this.#tenantOf(id).order?.add(id, now);
-  }
-
-  /** Strikes out every copy on a disk, and the disk. Objects without another copy are gone. */
-  unmountDisk(disk: Disk, now: number): void {
-    const { table } = this;
-    this.offload.forget(disk, now);
-    for (let cursor = 0; disk.objects > 0; ) {
-      const slice = table.scan(cursor);
-      for (const id of slice.ids) if (table.disk(id) === disk.number) this.loseDiskCopy(id, 'removed', now);
-      cursor = slice.cursor;
-      if (cursor === 0) break;
-    }
-    this.disks.unmount(disk);
-  }
-
-  /** The oldest object that is on a disk alone is forgotten, so that the table has room; whether there was one. */
-  forgetOldestOnDisk(now: number): boolean {
-    const id = this.table.oldest(ON_DISK);
-    if (id === 0) return false;
-    this.drop(id, 'evicted', now);
-    return true;
-  }
-
   /** Whether the last put of a readable object was this client's, and ended. */
   isOwner(id: number, client: Uuid): boolean {
     return this.table.owner(id) === ownerOf(client);
@@ -298,7 +224,7 @@ export class Books {
   /** Takes a put back; its space is free when nobody can be writing to it, at `safeAt`. */
   revokePut(id: number, put: Put, safeAt: number, now: number): void {
     this.puts.delete(id);
-    const tenant = this.#tenantOf(id);
+    const tenant = this.tenantOf(id);
     tenant.usedBytes -= put.size * put.handles.length;
     this.keptBack.free(put.handles, safeAt, now);
     this.#lose(id, put);
@@ -312,6 +238,7 @@ export class Books {
 
   /** Takes readable content away. An upsert that is under way becomes a put. */
   drop(id: number, reason: LossReason, now: number): void {
+    this.copying.discard(id, now);
     this.#freeContent(id, reason, now);
     if (!this.puts.has(id)) this.#strike(id);
   }
@@ -319,7 +246,7 @@ export class Books {
   /** Takes away the copies that lie in segments of that name; whether there were any. */
   dropCopies(id: number, segmentName: string, now: number): boolean {
     let dropped = false;
-    this.#loseCopies(id, (handle, until) => {
+    this.#loseContentCopies(id, (handle, until) => {
       if (this.segments.of(handle).info.name !== segmentName) return false;
       this.keptBack.free([handle], until, now);
       dropped = true;
@@ -328,10 +255,31 @@ export class Books {
     return dropped;
   }
 
+  /** Takes one copy of a readable object away. */
+  dropCopy(id: number, copy: number, now: number): void {
+    this.#loseContentCopies(id, (handle, until) => {
+      if (handle === copy) this.keptBack.free([handle], until, now);
+      return handle === copy;
+    });
+  }
+
+  /** A readable object gets more copies, which its tenant is charged for already. */
+  addCopies(id: number, copies: readonly number[]): void {
+    if (copies.length > 0) this.#setHandles(id, [...this.handles(id), ...copies]);
+  }
+
+  /** An object that was held for a while, and that eviction may have passed over, may go again. */
+  released(id: number, now: number): void {
+    if (!this.isReadable(id) || this.diskCopies.isAlone(id)) return;
+    if (this.table.list(id) < 0) this.order.add(id, now);
+    this.tenantOf(id).order?.add(id, now);
+  }
+
   /** Mounts a segment; what somebody may still be using of memory that comes back is kept back. */
   mount(info: SegmentInfo, client: Uuid, now: number): Status {
     const { segments, keptBack } = this;
     const again = segments.byId(info.id) !== undefined;
+    if (this.unmounts.mayBe(info, client)) return STATUS.unavailable;
     const status = segments.mount(info, client);
     const segment = segments.byId(info.id);
     if (status !== STATUS.ok || again || !segment) return status;
@@ -342,43 +290,27 @@ export class Books {
         continue;
       }
       // The allocator's memory is full: without this piece the segment is of no use.
-      keptBack.forget(segment.number);
-      segments.unmount(segment);
+      this.unmounts.begin(segment, false);
       return STATUS.noSpace;
     }
     return status;
   }
 
-  /** Strikes out every copy that lies in a segment, and the segment. Objects without another copy are gone. */
-  unmount(number: number, now: number): void {
-    const { segments, table, options } = this;
-    const segment = segments.at(number);
-    const claims: Claim[] = [];
-    let left = segment.replicas;
-    const loses: Loses = (handle, until) => {
-      const { segment: place, offset, size } = segments.locate(handle);
-      if (place !== number) return false;
-      left--;
-      if (until > now) claims.push({ offset, size, until });
-      return true;
-    };
-    for (const [id, put] of this.puts) this.#losePutCopies(id, put, loses, put.startedAt + options.putReleaseMs);
-    this.promotion.loseCopies(loses);
-    for (let cursor = 0; left > 0; ) {
-      const slice = table.scan(cursor);
-      for (const id of slice.ids) if (this.isReadable(id)) this.#loseCopies(id, loses);
-      cursor = slice.cursor;
-      if (cursor === 0) break;
-    }
-    this.departed.note(segment.info, segment.client, [...claims, ...this.keptBack.forget(number)], now);
-    segments.unmount(segment);
+  /** Strikes out the copies of an object that are lost, those that are being written too. */
+  loseCopies(id: number, loses: Loses): void {
+    const put = this.puts.get(id);
+    if (put) this.#losePutCopies(id, put, loses, put.startedAt + this.options.putReleaseMs);
+    if (!this.table.has(id) || !this.isReadable(id)) return;
+    this.copying.lose(id, loses);
+    this.promotion.lose(id, loses);
+    this.#loseContentCopies(id, loses);
   }
 
   #losePutCopies(id: number, put: Put, loses: Loses, until: number): void {
     const staying = put.handles.filter((handle) => !loses(handle, until));
     const lost = put.handles.length - staying.length;
     if (lost === 0) return;
-    this.#tenantOf(id).usedBytes -= lost * put.size;
+    this.tenantOf(id).usedBytes -= lost * put.size;
     put.handles = staying;
     if (staying.length > 0) return;
     this.puts.delete(id);
@@ -391,11 +323,11 @@ export class Books {
     else if (this.isOwner(id, put.client)) this.table.setOwner(id, NOBODY);
   }
 
-  #loseCopies(id: number, loses: Loses): void {
+  #loseContentCopies(id: number, loses: Loses): void {
     const until = this.table.leaseUntil(id);
     // Most objects have one copy: no array for them.
     if (this.table.extra(id) === 0) {
-      if (!this.isOnDiskAlone(id) && loses(this.table.handle(id), until)) this.#loseMemory(id);
+      if (!this.diskCopies.isAlone(id) && loses(this.table.handle(id), until)) this.#loseMemory(id);
       return;
     }
     const handles = this.handles(id);
@@ -406,40 +338,34 @@ export class Books {
       this.#loseMemory(id);
       return;
     }
-    this.#tenantOf(id).usedBytes -= lost * this.table.size(id);
+    this.tenantOf(id).usedBytes -= lost * this.table.size(id);
+    this.#setHandles(id, staying);
+    this.copying.noteLoss(id, staying);
+  }
+
+  #setHandles(id: number, handles: readonly number[]): void {
     this.#forgetMore(id);
-    this.table.setHandle(id, staying[0]);
-    this.table.setExtra(id, this.#keepMore(staying.slice(1)));
+    this.table.setHandle(id, handles[0]);
+    this.table.setExtra(id, this.#keepMore(handles.slice(1)));
   }
 
   /** The last copies in memory are gone, and with them the content, if it is on no disk. */
   #loseMemory(id: number): void {
+    this.copying.discard(id, this.#now);
     if (this.table.disk(id) !== 0) {
-      const tenant = this.#tenantOf(id);
-      tenant.usedBytes -= this.table.size(id) * this.handles(id).length;
-      this.#forgetMore(id);
-      this.#endInMemory(id, tenant);
+      this.diskCopies.endInMemory(id);
       return;
     }
     this.#closeContent(id, 'removed');
     if (!this.puts.has(id)) this.#strike(id);
   }
 
-  #endInMemory(id: number, tenant: Tenant): void {
-    const { table } = this;
-    table.setHandle(id, 0);
-    table.setExtra(id, 0);
-    table.setFlags(id, table.flags(id) | DISK_ONLY);
-    table.link(id, ON_DISK);
-    this.diskOnly++;
-    tenant.diskOnly++;
-  }
-
-  #forgetDisk(id: number): void {
-    const disk = this.disks.at(this.table.disk(id));
-    disk.objects--;
-    disk.usedBytes -= this.table.size(id);
-    this.table.setDisk(id, 0);
+  /** A readable object has no copies in memory any more, and its tenant is not charged for them; they are the caller's. */
+  clearHandles(id: number): void {
+    this.tenantOf(id).usedBytes -= this.table.size(id) * this.handles(id).length;
+    this.#forgetMore(id);
+    this.table.setHandle(id, 0);
+    this.table.setExtra(id, 0);
   }
 
   /** Readable content ends; its space stays as it is until nobody reads it under a lease. */
@@ -453,17 +379,12 @@ export class Books {
 
   #closeContent(id: number, reason: LossReason): void {
     this.losses.note(this.table.tenant(id), this.table.key(id), reason);
-    const tenant = this.#tenantOf(id);
+    const tenant = this.tenantOf(id);
     tenant.usedBytes -= this.table.size(id) * this.handles(id).length;
     tenant.objects--;
     this.objects--;
-    if (this.isOnDiskAlone(id)) {
-      tenant.diskOnly--;
-      this.diskOnly--;
-    }
     this.offload.cancel(id);
-    if (this.table.disk(id) !== 0) this.#forgetDisk(id);
-    this.table.setFlags(id, this.table.flags(id) & ~DISK_ONLY);
+    this.diskCopies.close(id);
     this.#forgetMore(id);
     this.table.setExtra(id, 0);
     this.table.setState(id, PROCESSING);
@@ -476,7 +397,7 @@ export class Books {
     this.table.remove(id);
   }
 
-  #tenantOf(id: number): Tenant {
+  tenantOf(id: number): Tenant {
     return this.tenants.at(this.table.tenant(id));
   }
 
@@ -496,8 +417,6 @@ export class Books {
 }
 
 const NOBODY = 0;
-/** Above the handles of memory, so that no two copies of an object have one id. */
-const DISK_REPLICA_IDS = Number.MAX_SAFE_INTEGER;
 
 /** A client as a record names it: its id folded to 32 bits, so that clients that are gone leave nothing behind. */
 function ownerOf(client: Uuid): number {

@@ -54,7 +54,7 @@ export class DiskReplicas {
     if (!this.#books.options.offload) return STATUS.offloadDisabled;
     const now = this.#books.begin();
     const disk = this.#books.disks.of(client);
-    if (disk) this.#books.unmountDisk(disk, now);
+    if (disk) this.#books.diskCopies.unmount(disk, now);
     return STATUS.ok;
   }
 
@@ -129,7 +129,7 @@ export class DiskReplicas {
     return Array.from({ length: keys.length }, (_, i) => {
       const id = this.#find(keys, i, tenant);
       if (id === 0) return STATUS.notFound;
-      if (disk && this.#books.table.disk(id) === disk.number) this.#books.loseDiskCopy(id, 'evicted', now);
+      if (disk && this.#books.table.disk(id) === disk.number) this.#books.diskCopies.lose(id, 'evicted', now);
       return STATUS.ok;
     });
   }
@@ -144,14 +144,14 @@ export class DiskReplicas {
   }
 
   stats(): DiskStats {
-    const { disks, diskOnly, offload, promotion } = this.#books;
+    const { disks, diskCopies, offload, promotion } = this.#books;
     const { admitted, completed, failed, refused } = promotion.counters;
     const sum = (field: 'objects' | 'usedBytes' | 'capacityBytes') =>
       disks.all.reduce((total, disk) => total + disk[field], 0);
     return {
       disks: disks.all.length,
       objects: sum('objects'),
-      objectsOnDiskAlone: diskOnly,
+      objectsOnDiskAlone: diskCopies.alone,
       usedBytes: sum('usedBytes'),
       capacityBytes: sum('capacityBytes'),
       offloads: offload.pending,
@@ -177,9 +177,8 @@ export class DiskReplicas {
 
   #find(keys: Keys, i: number, tenantName: string): number {
     checkKeys(keys);
-    const { table, tenants } = this.#books;
-    const tenant = tenants.find(tenantName);
-    return tenant ? table.find(tenant.number, keys.at(i)) : 0;
+    const tenant = this.#books.tenants.find(tenantName);
+    return tenant ? this.#books.find(tenant.number, keys.at(i)) : 0;
   }
 
   #note(disk: Disk, { tenant: name, key, size, endpoint, written }: Offloaded, now: number): void {
@@ -188,13 +187,13 @@ export class DiskReplicas {
     const tenant = tenants.find(name, written);
     if (!tenant) return;
     const isStale = offload.wasStale(disk, tenant.number, decoder.decode(key));
-    const id = table.find(tenant.number, key);
+    const id = books.find(tenant.number, key);
     const wasAsked = id !== 0 && !isStale && offload.end(id, disk, now);
     if (!written || isStale || !(Number.isSafeInteger(size) && size > 0)) return;
     disk.endpoint = endpoint;
-    if (id === 0) books.enterOnDisk(tenant, key, size, disk);
+    if (id === 0) books.diskCopies.enter(tenant, key, size, disk);
     else if (wasAsked && books.isReadable(id) && table.size(id) === size && table.disk(id) === 0) {
-      books.noteOnDisk(id, disk);
+      books.diskCopies.note(id, disk);
     }
   }
 }

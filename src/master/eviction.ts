@@ -32,7 +32,9 @@ export class Eviction {
     if (this.isPastWatermark(size * preferences.copies)) this.run(now);
     for (;;) {
       const handles = segments.place(size, preferences);
-      if (handles.length > 0 || this.run(now) === 0) return handles;
+      if (handles.length > 0) return handles;
+      // Space may be free already that no call has had the time to release.
+      if (this.#books.release(now) === 0 && this.run(now) === 0) return handles;
     }
   }
 
@@ -50,9 +52,9 @@ export class Eviction {
 
   /** One run: gives up a share of the objects (of the tenant's, where one is given), at least one; how many went. */
   run(now: number, tenant?: Tenant): number {
-    const { counters, options } = this.#books;
-    const { objects, diskOnly } = tenant ?? this.#books;
-    const wanted = evictionBatch(objects - diskOnly, options.evictionRatio);
+    const { counters, options, objects, diskCopies } = this.#books;
+    const inMemory = tenant ? tenant.objects - tenant.diskOnly : objects - diskCopies.alone;
+    const wanted = evictionBatch(inMemory, options.evictionRatio);
     this.#queued = 0;
     this.#stopped = false;
     let gone = 0;
@@ -114,7 +116,7 @@ export class Eviction {
     if (!onDisk && this.#waitsForDisk(id, now)) return 0;
     counters.evictedObjects++;
     counters.evictedBytes += table.size(id);
-    if (onDisk) this.#books.leaveMemory(id, now);
+    if (onDisk) this.#books.diskCopies.leaveMemory(id, now);
     else this.#books.drop(id, 'evicted', now);
     return 1;
   }

@@ -5,7 +5,7 @@
  *   FREE          nothing protects it
  *   LOOKED_UP     a lookup does: it goes when no object is free, or probes alone could fill the store for good
  *   SOFT_PINNED   a soft pin does: it goes when nothing else may
- *   HELD          it is being read or written, also to a disk, is hard-pinned, or has nothing in memory: it stays
+ *   HELD          it is being read, written, copied or taken to a disk, is hard-pinned, or has nothing in memory: it stays
  *
  * Grades fall with time alone and rise by calls that know nothing of this order. So an entry is put in place once, by
  * the grade and the use that the object has then, and looked at again when it comes to the front or when its protection
@@ -14,14 +14,12 @@
  *   by use, a heap a grade:  stamp of the last use ─► id        waiting: end of the protection ─► id
  */
 import { Heap } from './heap.js';
-import { DISK_ONLY, HARD_PINNED, type ObjectTable, OFFLOADING, PROCESSING } from './table.js';
+import { HOLDING, type ObjectTable, PROCESSING } from './table.js';
 
 export const FREE = 0;
 export const LOOKED_UP = 1;
 export const SOFT_PINNED = 2;
 export const HELD = 3;
-
-const HOLDING = HARD_PINNED | OFFLOADING | DISK_ONLY;
 
 /** Entries that are out of date are swept when the heaps have doubled, but not below this. */
 const SWEEP_FROM = 4096;

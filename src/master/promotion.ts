@@ -114,7 +114,7 @@ export class Promotion {
     if (task.disk.client !== client) return STATUS.invalidParams;
     this.#forget(id, task);
     this.counters.completed++;
-    this.#books.returnToMemory(id, task.handle, now);
+    this.#books.diskCopies.returnToMemory(id, task.handle, now);
     return STATUS.ok;
   }
 
@@ -133,13 +133,12 @@ export class Promotion {
     if (task) this.#giveUp(id, task, task.since + this.#books.options.putReleaseMs, now);
   }
 
-  /** Strikes out the space that promotions have in a segment that goes; how much may still be written to, and until when. */
-  loseCopies(loses: (handle: number, until: number) => boolean): void {
-    for (const [id, task] of this.#tasks) {
-      if (task.handle === undefined || !loses(task.handle, task.since + this.#books.options.putReleaseMs)) continue;
-      task.tenant.usedBytes -= task.size;
-      this.#forget(id, task);
-    }
+  /** Its space is gone with a segment. */
+  lose(id: number, loses: (handle: number, until: number) => boolean): void {
+    const task = this.#tasks.get(id);
+    if (task?.handle === undefined || !loses(task.handle, task.since + this.#books.options.putReleaseMs)) return;
+    task.tenant.usedBytes -= task.size;
+    this.#forget(id, task);
   }
 
   /** Gives up what no client has promoted in time. */

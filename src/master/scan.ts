@@ -25,7 +25,7 @@ const MAX_INSTRUCTIONS = 4096;
 const MAX_STEPS = 2 ** 22;
 
 /** Where the bytes of an object are. */
-export interface Copies {
+export interface ObjectCopies {
   readonly replicas: readonly Replica[];
   readonly disk: DiskReplica | undefined;
 }
@@ -48,9 +48,9 @@ export class Scans {
     return this.#remove(force, tenantName, () => true);
   }
 
-  async copiesByRegex(pattern: string, tenantName: string): Promise<Map<string, Copies>> {
+  async copiesByRegex(pattern: string, tenantName: string): Promise<Map<string, ObjectCopies>> {
     const matches = compilePattern(pattern);
-    const found = new Map<string, Copies>();
+    const found = new Map<string, ObjectCopies>();
     const books = this.#books;
     const { table } = books;
     await this.#visit(tenantName, (id) => {
@@ -58,7 +58,7 @@ export class Scans {
       const key = table.keyText(id);
       if (!matches(key)) return;
       const replicas = books.replicas(books.handles(id), table.size(id), 'complete');
-      found.set(key, { replicas, disk: books.diskReplica(id) });
+      found.set(key, { replicas, disk: books.diskCopies.replica(id) });
     });
     return found;
   }
@@ -110,7 +110,8 @@ export class Scans {
           now = this.#books.begin();
         }
         const id = part.ids[at] ?? 0;
-        if (table.has(id) && table.tenant(id) === tenant.number) visit(id, now);
+        if (!table.has(id) || table.tenant(id) !== tenant.number) continue;
+        if (this.#books.unmounts.settle(id) !== 0) visit(id, now);
       }
     } while (cursor !== 0);
   }
