@@ -59,6 +59,8 @@ function describe(event: MasterEvent): string {
   switch (event.what) {
     case 'client-lost':
       return `client ${event.client} fell silent: what it lent is gone`;
+    case 'disk-mounted':
+      return `client ${event.client} lends a disk`;
     case 'segment-mounted':
       return `segment ${event.segment}: ${event.bytes} bytes of client ${event.client}`;
     case 'segment-fenced':

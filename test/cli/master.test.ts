@@ -120,7 +120,7 @@ test('the stock flags, in both forms, mean what they mean there', async () => {
 test('what it does not have is refused, and nothing is started', async () => {
   for (const [flag, wanted] of [
     ['--enable_ha=true', /--enable_ha.*ERR_NOT_SUPPORTED/],
-    ['--enable_offload', /--enable_offload.*ERR_NOT_SUPPORTED/],
+    ['--offload_cap_ratio=2', /--offload_cap_ratio must be a number.*ERR_INVALID_ARGUMENT/],
     ['--enable_snapshot=yes', /snapshots.*ERR_NOT_SUPPORTED/],
     ['--allocation_strategy=cxl', /cxl.*ERR_NOT_SUPPORTED/],
     ['--eviction_ratio=2', /--eviction_ratio must be a number above 0, at most 1.*ERR_INVALID_ARGUMENT/],

@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Keys } from '../../core/keys.js';
-import type { ObjectInfo, Outcome, SegmentFigures } from '../api.js';
+import type { DiskReplica, ObjectInfo, Outcome, SegmentFigures } from '../api.js';
 import type { Drains } from '../drain.js';
 import type { MetadataService } from '../service.js';
 import { drainHttp } from './drain-http.js';
@@ -91,6 +91,7 @@ const ROUTES: Record<string, (sources: AdminSources, query: URLSearchParams) => 
               transport_endpoint_: one.endpoint,
               buffer_descriptor: Number((bases.get(one.segment) ?? 0) + one.offset),
             })),
+            ...(found.value.disk && { local_disk_values: [found.value.disk].map(diskValue) }),
           }
         : { ok: false, error: 'OBJECT_NOT_FOUND' };
       data.set(key, answer);
@@ -106,6 +107,10 @@ const ROUTES: Record<string, (sources: AdminSources, query: URLSearchParams) => 
 function look(service: MetadataService, key: string | null, tenant: string | null): Outcome<ObjectInfo> {
   if (!key) return { ok: false, status: -704, why: 'absent' };
   return service.peek(Keys.from([key]), tenant ?? DEFAULT_TENANT)[0];
+}
+
+function diskValue({ client, size, endpoint }: DiskReplica) {
+  return { client_id: client, object_size: size, transport_endpoint: endpoint };
 }
 
 function detail(one: SegmentFigures) {

@@ -2,7 +2,7 @@
  * The networked master: the metadata service behind Mooncake's RPC, the HTTP endpoints of the stock master, and the HTTP metadata
  * server where it is wanted. Stock clients join it unchanged.
  *
- *   RpcServer ─► object-calls, segment-calls, task-calls, other-calls ─► Lending ─► MetadataService
+ *   RpcServer ─► object-, segment-, disk-, task-, other-calls ─► Lending ─► MetadataService
  *   HTTP      ─► admin (metrics port) · MetadataServer (metadata port)
  */
 import { createServer, type Server } from 'node:http';
@@ -17,6 +17,7 @@ import { MetadataService } from '../service.js';
 import { TaskRequests } from '../task-requests.js';
 import { type TaskOptions, TaskQueue } from '../tasks.js';
 import { admin, send } from './admin.js';
+import { serveDisks } from './disk-calls.js';
 import { Lending, type LendingEvent } from './lending.js';
 import type { MasterFigures } from './metrics.js';
 import { serveObjects } from './object-calls.js';
@@ -74,6 +75,7 @@ export class MooncakeMaster {
     this.#drains = new Drains(this.service, this.#tasks, requests);
     this.#lending = new Lending(this.service, {
       clientTtlMs: integer('options.clientTtlMs', options.clientTtlMs ?? 10_000, 1, 2 ** 31 - 1),
+      offload: options.offload ?? false,
       fenceMs: leaseTtlMs,
       now,
       onLost: (client) => {
@@ -89,6 +91,7 @@ export class MooncakeMaster {
     });
     serveObjects(this.#rpc, this.service, this.#lending.bases);
     serveSegments(this.#rpc, this.#lending);
+    serveDisks(this.#rpc, this.service, this.#lending);
     serveOthers(this.#rpc);
     const { service } = this;
     serveTasks(this.#rpc, { service, bases: this.#lending.bases, tasks: this.#tasks, requests });

@@ -1,9 +1,9 @@
 /** The master's figures as Prometheus text: stock names where the meaning is the same, ours where stock has none. */
 import type { RpcServerStats } from '../../rpc/server.js';
-import type { MetadataStats } from '../api.js';
+import type { DiskStats, MetadataStats } from '../api.js';
 
 export interface MasterFigures {
-  stats: MetadataStats;
+  stats: MetadataStats & { disks: DiskStats };
   requests: Readonly<RpcServerStats>;
   clients: number;
   segments: number;
@@ -24,6 +24,20 @@ export function metrics({ stats, requests, clients, segments }: MasterFigures): 
   metric('master_evicted_size_bytes', 'counter', 'Bytes evicted', stats.evictedBytes);
   metric('master_successful_evictions_total', 'counter', 'Runs of eviction that freed something', freed(stats));
   metric('master_attempted_evictions_total', 'counter', 'Runs of eviction', stats.evictions);
+  const { disks } = stats;
+  metric('master_allocated_file_size_bytes', 'gauge', 'Bytes that objects take on disks', disks.usedBytes);
+  metric('master_total_file_capacity_bytes', 'gauge', 'Bytes that disks may hold', disks.capacityBytes);
+  metric('file_cache_nums_', 'gauge', 'Copies of objects on disks', disks.objects);
+  metric('mooncake_objects_on_disk_alone', 'gauge', 'Objects whose only copy is on a disk', disks.objectsOnDiskAlone);
+  metric('mooncake_offloads', 'gauge', 'Objects that are to be written to disks', disks.offloads);
+  metric('master_promotion_in_flight', 'gauge', 'Objects on their way from disks to memory', disks.promotions);
+  metric('master_promotion_admitted_total', 'counter', 'Promotions begun', disks.promotionsAdmitted);
+  metric('master_promotion_completed_total', 'counter', 'Promotions done', disks.promotionsCompleted);
+  metric('master_promotion_failed_total', 'counter', 'Promotions that came to nothing', disks.promotionsFailed);
+  for (const [reason, count] of Object.entries(disks.promotionsRefused)) {
+    const help = 'Reads that led to no promotion';
+    metric(`master_promotion_rejected_${reason}_total`, 'counter', help, count);
+  }
   metric('master_put_start_discard_cnt', 'counter', 'Puts that did not end in time', stats.discardedPuts);
   metric('mooncake_segments', 'gauge', 'Segments mounted', segments);
   metric('mooncake_incomplete_objects', 'gauge', 'Puts under way', stats.incomplete);
