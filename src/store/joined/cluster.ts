@@ -168,7 +168,11 @@ export class JoinedCluster {
 
   async #unmount(lent: LentSegment, graceMs: number, timeoutMs: number): Promise<void> {
     await this.#membership.unmount(lent.info, graceMs, { timeoutMs });
-    if (graceMs > 0) await new Promise((resolve) => setTimeout(resolve, graceMs));
+    if (graceMs > 0) {
+      await new Promise((resolve) => setTimeout(resolve, graceMs));
+      // Masters look after such segments now and then: until it is gone for them, it must be there.
+      await this.#membership.unmount(lent.info, 0, { timeoutMs });
+    }
     await this.#lent.remove(lent);
   }
 
