@@ -6,7 +6,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { parseDocument } from 'yaml';
-import { errors, type MooncakeError } from '../core/errors.js';
+import { errors, MooncakeError } from '../core/errors.js';
 
 export type ConfigValue = string | number | boolean;
 
@@ -73,7 +73,7 @@ function parseYaml(path: string, text: string): unknown {
   // Names are unique, and aliases that would make a small file a large one are refused.
   const document = parseDocument(text, { prettyErrors: true });
   const [problem] = document.errors;
-  if (problem) throw unreadable(path, 'YAML', problem.message.split('\n', 1)[0]);
+  if (problem) throw unreadable(path, 'YAML', problem.message.split(/:?\n/, 1)[0]);
   try {
     return document.toJS({ mapAsMap: true });
   } catch (error) {
@@ -82,7 +82,7 @@ function parseYaml(path: string, text: string): unknown {
 }
 
 function unreadable(path: string, format: string, why: string): MooncakeError {
-  return errors.invalidArgument(path, why, `a file of ${format}`);
+  return new MooncakeError('ERR_INVALID_ARGUMENT', `${path} is not ${format}: ${why}`, { argument: path });
 }
 
 function flatten(path: string, prefix: string, node: unknown, into: Map<string, ConfigValue>, depth: number): void {
@@ -103,7 +103,9 @@ function flatten(path: string, prefix: string, node: unknown, into: Map<string, 
 /** What a mapping holds; undefined for anything else. */
 function entriesOf(node: unknown): Iterable<[unknown, unknown]> | undefined {
   if (node instanceof Map) return node;
-  return typeof node === 'object' && node !== null && !Array.isArray(node) ? Object.entries(node) : undefined;
+  return typeof node === 'object' && node !== null && !Array.isArray(node) && !ArrayBuffer.isView(node)
+    ? Object.entries(node)
+    : undefined;
 }
 
 function scalar(name: string, value: unknown): ConfigValue {
