@@ -71,6 +71,7 @@ export { generateTrace, type WorkloadOptions } from './replay/workload.js';
 export * from './store/api.js';
 export type { AttachOptions } from './store/attached.js';
 export type { StoreStats } from './store/counters.js';
+export type { ConnectOptions } from './store/joined/options.js';
 export type {
   GetValueOptions,
   IntegrityOptions,

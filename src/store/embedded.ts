@@ -85,6 +85,10 @@ export class EmbeddedCluster implements Session {
     this.#service.remove(pick(keys, corrupt), true, tenant);
   }
 
+  rank(replicas: readonly Replica[]): readonly Replica[] {
+    return replicas;
+  }
+
   place(replica: Replica): Place {
     const mounted = this.#segments.get(replica.segmentName);
     if (mounted?.id !== replica.segment) {

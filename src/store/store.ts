@@ -20,6 +20,8 @@ import type { StoreContext } from './context.js';
 import { Counters, MISS_REASONS, type StoreStats } from './counters.js';
 import { EmbeddedCluster } from './embedded.js';
 import { ObjectGets } from './get.js';
+import { JoinedCluster } from './joined/cluster.js';
+import { type ConnectOptions, resolveJoin } from './joined/options.js';
 import {
   type GetValueOptions,
   integrity,
@@ -96,9 +98,15 @@ export class MooncakeStore implements ObjectStore {
     return store;
   }
 
-  /** Joins a cluster through Mooncake's master: not in this version, ERR_NOT_SUPPORTED. Use `attach`. */
-  static connect(): never {
-    throw errors.notSupported('MooncakeStore.connect', 'embed a store, or attach to one with MooncakeStore.attach');
+  /**
+   * Joins a cluster by Mooncake's own wire: a stock master or ours, peers of both kinds. Resolves when the master knows this
+   * store and the memory that it lends.
+   * @throws ERR_INVALID_ARGUMENT naming the option, ERR_PEER where no master answers, ERR_NOT_SUPPORTED where it is of
+   * another version
+   */
+  static async connect(options: ConnectOptions): Promise<MooncakeStore> {
+    integrity(object('options', options));
+    return new MooncakeStore(options, await JoinedCluster.join(resolveJoin(options)));
   }
 
   /** Stores a value; false when the key exists already, whatever its value: objects never change. */
