@@ -72,6 +72,7 @@ export * from './store/api.js';
 export type { AttachOptions } from './store/attached.js';
 export type { StoreStats } from './store/counters.js';
 export type { ConnectOptions } from './store/joined/options.js';
+export { type NodeStatus, StoreNode, type StoreNodeOptions } from './store/node/node.js';
 export type {
   GetValueOptions,
   IntegrityOptions,

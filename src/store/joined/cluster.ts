@@ -12,7 +12,7 @@
 
 import { errors } from '../../core/errors.js';
 import type { Keys } from '../../core/keys.js';
-import type { Replica, Uuid } from '../../master/api.js';
+import type { Replica, SegmentInfo, Uuid } from '../../master/api.js';
 import { TransferEngine } from '../../transfer/engine/engine.js';
 import { EngineTransfer } from '../../transfer/engine-transfer.js';
 import type { CallLimits } from '../../transfer/transfer.js';
@@ -76,6 +76,8 @@ export class JoinedCluster {
   readonly #link: MasterLink;
   readonly #membership: Membership;
   readonly #lent: LentSegments;
+  /** Segments that stay readable for a while after their unmounting. */
+  readonly #leaving = new Set<NodeJS.Timeout>();
   #session = new JoinedSession(this);
   #closing?: Promise<void>;
 
@@ -131,7 +133,20 @@ export class JoinedCluster {
     return lent.info.id;
   }
 
-  /** Takes segments of this name or id away; with a grace they stay readable so long. */
+  /** Whether the master can be asked now. */
+  get isConnected(): boolean {
+    return this.#link.isConnected;
+  }
+
+  /** What is lent to the cluster. */
+  get lent(): readonly SegmentInfo[] {
+    return this.#lent.all.map(({ info }) => info);
+  }
+
+  /**
+   * Takes segments of this name or id away; resolves when the master knows. With a grace they stay readable so long, unless
+   * the store is closed before.
+   */
   async unmount(segment: string, graceMs: number): Promise<void> {
     const lent = this.#lent.all.filter(({ info }) => info.id === segment || info.name === segment);
     if (lent.length === 0) throw errors.segment('segment', segment, 'no such segment is mounted');
@@ -140,8 +155,13 @@ export class JoinedCluster {
 
   async #unmount(lent: LentSegment, graceMs: number, timeoutMs: number): Promise<void> {
     await this.#membership.unmount(lent.info, graceMs, { timeoutMs });
-    if (graceMs > 0) await new Promise((resolve) => setTimeout(resolve, graceMs));
-    await this.#lent.remove(lent);
+    if (graceMs === 0) return this.#lent.remove(lent);
+    const timer = setTimeout(() => {
+      this.#leaving.delete(timer);
+      // Whoever has closed the engine has taken the memory away.
+      void this.#lent.remove(lent).catch(() => {});
+    }, graceMs);
+    this.#leaving.add(timer);
   }
 
   close(): Promise<void> {
@@ -152,6 +172,7 @@ export class JoinedCluster {
   async #close(): Promise<void> {
     await this.#session.claims.close();
     this.#membership.leave();
+    for (const timer of this.#leaving) clearTimeout(timer);
     const lent = this.#lent.all;
     for (const { memory } of lent) memory.retired = true;
     await Promise.all(
