@@ -35,14 +35,18 @@ export const SETTING_FLAGS: readonly { flag: string; setting: StoreSetting; help
     setting: 'metadata_server',
     help: 'P2PHANDSHAKE, or http://host:port/metadata (P2PHANDSHAKE)',
   },
-  { flag: 'host', setting: 'local_hostname', help: 'name or address that peers are told; host:port also (127.0.0.1)' },
+  { flag: 'host', setting: 'local_hostname', help: 'name or address that peers are told (127.0.0.1)' },
   { flag: 'local_hostname', setting: 'local_hostname', help: 'the same', hidden: true },
   {
     flag: 'global_segment_size',
     setting: 'global_segment_size',
     help: 'memory lent to the cluster, such as 4GB; 0: none (3200MB)',
   },
-  { flag: 'local_buffer_size', setting: 'local_buffer_size', help: 'accepted, without effect', hidden: true },
+  {
+    flag: 'local_buffer_size',
+    setting: 'local_buffer_size',
+    help: 'memory through which values of the REST API pass (16MB)',
+  },
   { flag: 'protocol', setting: 'protocol', help: 'tcp; processes of this host share memory all the same (tcp)' },
   { flag: 'device_names', setting: 'device_name', help: 'accepted; tcp needs none', hidden: true },
   { flag: 'tenant_id', setting: 'tenant_id', help: "name space of the REST API's objects (default)" },
@@ -56,14 +60,14 @@ export async function nodeOptions(flags: StoreFlags): Promise<StoreNodeOptions &
   if (config.enable_ssd_offload) {
     throw errors.notSupported('enable_ssd_offload', 'this version keeps objects in memory alone');
   }
-  const { host, port } = hostOf(config);
+  const host = hostOf(config);
   return {
     master: config.master_server_address,
     metadata: config.metadata_server,
     host: flags.bind ?? (host === 'localhost' ? '127.0.0.1' : host),
     advertise: host,
-    port,
     segments: config.global_segment_size,
+    localBufferSize: config.local_buffer_size || undefined,
     hostId: host,
     protocol: config.protocol,
     tenant: config.tenant_id,
@@ -90,12 +94,10 @@ function settingsOf(flags: StoreFlags): GivenSettings {
   return settings;
 }
 
-/** `local_hostname` is a host, or a host and the port of the transfer engine. */
-function hostOf({ local_hostname: name }: StoreConfig): { host: string; port: number } {
-  const { host, port } = isHost(name) ? { host: name, port: 0 } : parseName('local_hostname', name);
-  if (host === '0.0.0.0' || host === '::') {
-    const expected = 'an address that peers can connect to (with --bind it may listen on another)';
-    throw errors.invalidArgument('local_hostname', name, expected);
-  }
-  return { host, port };
+/** The host of `local_hostname`; a port behind it is a label in stock files, as engines choose their own. */
+function hostOf({ local_hostname: name }: StoreConfig): string {
+  const host = isHost(name) ? name : parseName('local_hostname', name).host;
+  if (host !== '0.0.0.0' && host !== '::') return host;
+  const expected = 'an address that peers can connect to (with --bind it may listen on another)';
+  throw errors.invalidArgument('local_hostname', name, expected);
 }

@@ -14,7 +14,7 @@ export interface StoreConfig {
   readonly master_server_address: string;
   /** Bytes lent to the cluster. */
   readonly global_segment_size: number;
-  /** Bytes of the client's own buffer. */
+  /** Bytes of the client's own buffer; 0: as many as it likes. Stock's default is 1 GiB, which nothing here fills. */
   readonly local_buffer_size: number;
   readonly protocol: string;
   readonly device_name: string;
@@ -68,9 +68,9 @@ const SETTINGS: { readonly [Name in StoreSetting]: Setting<StoreConfig[Name]> } 
   local_hostname: { variable: 'MOONCAKE_LOCAL_HOSTNAME', fallback: '127.0.0.1', parse: filled },
   metadata_server: { variable: 'MOONCAKE_TE_META_DATA_SERVER', fallback: 'P2PHANDSHAKE', parse: filled },
   master_server_address: { variable: 'MOONCAKE_MASTER', fallback: '127.0.0.1:50051', parse: filled },
-  // Stock's defaults: 3.125 GiB and 1 GiB.
+  // Stock's default: 3.125 GiB.
   global_segment_size: { variable: 'MOONCAKE_GLOBAL_SEGMENT_SIZE', fallback: 3_355_443_200, parse: bytes },
-  local_buffer_size: { variable: 'MOONCAKE_LOCAL_BUFFER_SIZE', fallback: 2 ** 30, parse: bytes },
+  local_buffer_size: { variable: 'MOONCAKE_LOCAL_BUFFER_SIZE', fallback: 2 ** 24, parse: bytes },
   protocol: { variable: 'MOONCAKE_PROTOCOL', fallback: 'tcp', parse: (given) => filled(given).toLowerCase() },
   device_name: { variable: 'MOONCAKE_DEVICE', fallback: '', parse: text },
   tenant_id: { variable: 'MOONCAKE_TENANT_ID', fallback: 'default', parse: filled },

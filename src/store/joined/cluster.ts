@@ -16,14 +16,20 @@ import type { Replica, SegmentInfo, Uuid } from '../../master/api.js';
 import { TransferEngine } from '../../transfer/engine/engine.js';
 import { EngineTransfer } from '../../transfer/engine-transfer.js';
 import type { CallLimits } from '../../transfer/transfer.js';
+import type { StoreContext } from '../context.js';
+import { Counters } from '../counters.js';
+import { HotCache } from '../hot-cache.js';
+import { Pacer } from '../pacer.js';
 import { parseSegment, type SegmentOptions } from '../segments.js';
 import { Claims, type Place, type Session, uuid } from '../session.js';
+import { Staging } from '../staging.js';
 import { MasterLink } from './link.js';
 import { Membership } from './membership.js';
 import { RpcMetadata } from './metadata.js';
 import type { ResolvedJoin } from './options.js';
 import { ClusterPeers } from './peers.js';
 import { type LentSegment, LentSegments } from './segments.js';
+import { removeCorrupt } from './suspects.js';
 
 /** Half of what masters keep the room of a silent put (put_start_release_timeout_sec, 600 s by default). */
 const PUT_WINDOW_MS = 300_000;
@@ -56,7 +62,9 @@ class JoinedSession implements Session {
     return this.#cluster.peers.rank(replicas);
   }
 
-  async suspect(_keys: Keys): Promise<void> {}
+  suspect(keys: Keys, _replicas: readonly number[], tenant: string): Promise<void> {
+    return this.#cluster.suspect(keys, tenant);
+  }
 
   now(): number {
     return this.#isOver ? Number.POSITIVE_INFINITY : performance.now();
@@ -72,12 +80,14 @@ export class JoinedCluster {
   readonly client = uuid();
   readonly transfer: EngineTransfer;
   readonly peers: ClusterPeers;
+  readonly staging: Staging;
+  readonly hotCache?: HotCache;
   readonly #options: ResolvedJoin;
   readonly #link: MasterLink;
   readonly #membership: Membership;
   readonly #lent: LentSegments;
-  /** Segments that stay readable for a while after their unmounting. */
-  readonly #leaving = new Set<NodeJS.Timeout>();
+  /** Ends the waiting for segments that stay readable for a while. */
+  readonly #graces = new Set<() => void>();
   #session = new JoinedSession(this);
   #closing?: Promise<void>;
 
@@ -85,6 +95,8 @@ export class JoinedCluster {
     this.#options = options;
     this.transfer = new EngineTransfer(engine);
     this.peers = new ClusterPeers(this.transfer);
+    this.staging = new Staging(options.localBufferSize, (memory) => this.transfer.borrow(memory));
+    if (options.hotCache > 0) this.hotCache = new HotCache(options.hotCache);
     this.#link = new MasterLink(options.master);
     this.#lent = new LentSegments(engine, options.protocol, options.hostId);
     this.#membership = new Membership(this.#link, this.client, () => {
@@ -121,6 +133,22 @@ export class JoinedCluster {
     return replica.endpoint === this.transfer.address ? this.#lent.place(replica) : this.peers.place(replica);
   }
 
+  async suspect(keys: Keys, tenant: string): Promise<void> {
+    const context: StoreContext = {
+      transfer: this.transfer,
+      staging: this.staging,
+      counters: new Counters(),
+      pacer: new Pacer(),
+      checksum: true,
+      verify: true,
+      requireChecksum: false,
+      tenant,
+      timeoutMs: this.#options.timeoutMs,
+      session: () => this.#session,
+    };
+    await removeCorrupt(context, keys, tenant);
+  }
+
   /** Lends more memory; the segment's id. */
   async mount(spec: SegmentOptions): Promise<Uuid> {
     const lent = await this.#lent.add(parseSegment('segment', spec));
@@ -144,24 +172,45 @@ export class JoinedCluster {
   }
 
   /**
-   * Takes segments of this name or id away; resolves when the master knows. With a grace they stay readable so long, unless
-   * the store is closed before.
+   * Takes segments of this name or id away; resolves when nobody copies from them any more. With a grace they stay readable
+   * so long, unless the store is closed before.
    */
   async unmount(segment: string, graceMs: number): Promise<void> {
-    const lent = this.#lent.all.filter(({ info }) => info.id === segment || info.name === segment);
-    if (lent.length === 0) throw errors.segment('segment', segment, 'no such segment is mounted');
-    await Promise.all(lent.map((each) => this.#unmount(each, graceMs, this.#options.timeoutMs)));
+    const { gone } = await this.beginUnmount(segment, graceMs);
+    await gone;
   }
 
-  async #unmount(lent: LentSegment, graceMs: number, timeoutMs: number): Promise<void> {
-    await this.#membership.unmount(lent.info, graceMs, { timeoutMs });
-    if (graceMs === 0) return this.#lent.remove(lent);
-    const timer = setTimeout(() => {
-      this.#leaving.delete(timer);
-      // Whoever has closed the engine has taken the memory away.
-      void this.#lent.remove(lent).catch(() => {});
-    }, graceMs);
-    this.#leaving.add(timer);
+  /** As `unmount`, but resolves when the master knows; `gone` is the rest of it. */
+  async beginUnmount(segment: string, graceMs: number): Promise<{ gone: Promise<void> }> {
+    const { timeoutMs } = this.#options;
+    const lent = this.#lent.all.filter(({ info }) => info.id === segment || info.name === segment);
+    if (lent.length === 0) throw errors.segment('segment', segment, 'no such segment is mounted');
+    await Promise.all(lent.map(({ info }) => this.#membership.unmount(info, graceMs, { timeoutMs })));
+    return { gone: Promise.all(lent.map((each) => this.#withdraw(each, graceMs))).then(() => {}) };
+  }
+
+  async #withdraw(lent: LentSegment, graceMs: number): Promise<void> {
+    if (graceMs > 0) {
+      await this.#grace(graceMs);
+      // Closing takes all away.
+      if (this.#closing) return;
+      // Masters look after such segments now and then: until it is gone for them, it must be there.
+      await this.#membership.unmount(lent.info, 0, { timeoutMs: this.#options.timeoutMs });
+    }
+    await this.#lent.remove(lent);
+  }
+
+  /** Ends with the store. */
+  #grace(milliseconds: number): Promise<void> {
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#graces.delete(end);
+        resolve();
+      };
+      const timer = setTimeout(end, milliseconds);
+      this.#graces.add(end);
+    });
   }
 
   close(): Promise<void> {
@@ -172,7 +221,7 @@ export class JoinedCluster {
   async #close(): Promise<void> {
     await this.#session.claims.close();
     this.#membership.leave();
-    for (const timer of this.#leaving) clearTimeout(timer);
+    for (const end of this.#graces) end();
     const lent = this.#lent.all;
     for (const { memory } of lent) memory.retired = true;
     await Promise.all(

@@ -26,8 +26,6 @@ export interface NodeStatus {
   /** Paths to peers, and what each has carried. */
   readonly links: readonly LinkStatistics[];
   readonly peers: readonly PeerFigures[];
-  /** Where other processes attach; undefined where they cannot. */
-  readonly attach: string | undefined;
 }
 
 type Labelled = readonly (readonly [labels: Readonly<Record<string, string>>, value: number])[];

@@ -4,12 +4,14 @@
  *   HTTP ─► objects, segments, health ─► MooncakeStore (joined) ─► master, peers
  *                                              └─ its segments: peers read and write them without the node's doing
  */
+import { totalmem } from 'node:os';
 import { integer, options as optionsOf, string } from '../../core/check.js';
 import { errors } from '../../core/errors.js';
 import type { Uuid } from '../../master/api.js';
 import { formatName } from '../../transfer/metadata/name.js';
 import { JoinedCluster } from '../joined/cluster.js';
-import { type ConnectOptions, resolveJoin } from '../joined/options.js';
+import { type ConnectOptions, resolveJoin, withConfiguration } from '../joined/options.js';
+import { parseSize } from '../size.js';
 import { MooncakeStore, storeParts } from '../store.js';
 import { HttpServer, json, type Routes, text } from './http.js';
 import { metrics, type NodeStatus } from './metrics.js';
@@ -53,13 +55,15 @@ export class StoreNode {
    * Joins the cluster, lends its memory and serves.
    * @throws what MooncakeStore.connect throws, and ERR_PEER where the REST API's port cannot be had
    */
-  static async start(options: StoreNodeOptions): Promise<StoreNode> {
-    const given = optionsOf('options', options);
+  static async start(settings?: StoreNodeOptions): Promise<StoreNode> {
+    const given = optionsOf('options', settings);
     const host = string('httpHost', given.httpHost ?? '127.0.0.1');
     const port = integer('httpPort', given.httpPort ?? 8080, 0, 65_535);
     const maxBodyBytes = integer('maxBodyBytes', given.maxBodyBytes ?? 100 * 2 ** 20, 1, 2 ** 31 - 1);
     const tenant = string('tenant', given.tenant ?? 'default');
-    const node = new StoreNode(await MooncakeStore.connect(given), given);
+    const options = await withConfiguration(given);
+    checkMemory(options.segments);
+    const node = new StoreNode(await MooncakeStore.connect(options), options);
     try {
       node.#http = await HttpServer.listen(node.#routes(tenant), { host, port, maxBodyBytes });
     } catch (error) {
@@ -88,18 +92,20 @@ export class StoreNode {
       },
       links: this.#cluster.transfer.engine.statistics().links,
       peers: this.#cluster.peers.figures,
-      attach: undefined,
     };
   }
 
   /** Lends more memory, in bytes; the segment's id. */
-  mount(bytes: number): Promise<Uuid> {
+  async mount(bytes: number): Promise<Uuid> {
+    checkMemory(bytes + this.#cluster.lent.reduce((total, { length }) => total + length, 0));
     return this.#cluster.mount({ length: bytes });
   }
 
   /** Takes a segment back; resolves when the master knows. What is there stays readable for so long. */
-  unmount(segment: Uuid, graceMs = 0): Promise<void> {
-    return this.#cluster.unmount(segment, integer('graceMs', graceMs, 0, MAX_GRACE_MS));
+  async unmount(segment: Uuid, graceMs = 0): Promise<void> {
+    const { gone } = await this.#cluster.beginUnmount(segment, integer('graceMs', graceMs, 0, MAX_GRACE_MS));
+    // The node may end before, and the master take the segment for gone.
+    gone.catch(() => {});
   }
 
   /**
@@ -138,7 +144,24 @@ export class StoreNode {
       'GET /health': () =>
         this.#cluster.isConnected ? text('OK') : text(`the master at ${this.#master} cannot be reached`, 503),
       'GET /metrics': () => ({ ...text(metrics(this.status())), type: 'text/plain; version=0.0.4; charset=utf-8' }),
-      'GET /status': () => json(this.status() as unknown as Parameters<typeof json>[0]),
+      'GET /status': () => ({ ...json({}), body: JSON.stringify(this.status()) }),
     };
   }
+}
+
+/**
+ * Memory is taken from the kernel when it is used, and what it does not have then ends the process: what it can never
+ * have is refused at once.
+ */
+function checkMemory(segments: ConnectOptions['segments']): void {
+  if (segments === undefined || segments === 0 || typeof segments === 'object') return;
+  const bytes = parseSize('segments', segments);
+  if (bytes > machineBytes()) throw errors.outOfMemory(`segments (this machine has ${machineBytes()} bytes)`, bytes);
+}
+
+/** What the machine, or the container that this runs in, has. */
+function machineBytes(): number {
+  const { constrainedMemory } = process as { constrainedMemory?: () => number | undefined };
+  const limit = constrainedMemory?.call(process) || Number.POSITIVE_INFINITY;
+  return Math.min(totalmem(), limit);
 }
