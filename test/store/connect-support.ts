@@ -19,8 +19,8 @@ export interface Node {
 }
 
 /** A store of 64 MiB in a process of its own. */
-export async function startNode(master: string): Promise<Node> {
-  const child = spawn(process.execPath, [file, master], { stdio: ['ignore', 'pipe', 'inherit'] });
+export async function startNode(master: string, plane: 'native' | 'portable'): Promise<Node> {
+  const child = spawn(process.execPath, [file, master, plane], { stdio: ['ignore', 'pipe', 'inherit'] });
   children.add(child);
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const name = await new Promise<string>((resolve, reject) => {
@@ -43,7 +43,8 @@ export interface Cluster {
   /** host:port of the master. */
   readonly address: string;
   join(options?: ConnectOptions): Promise<MooncakeStore>;
-  node(): Promise<Node>;
+  /** A portable one hangs when it is stopped; a native one's memory can be reached all the same. */
+  node(plane?: 'native' | 'portable'): Promise<Node>;
 }
 
 /** Runs `use` with a cluster of which nothing is left afterwards. */
@@ -64,8 +65,8 @@ export async function withCluster(
         stores.push(store);
         return store;
       },
-      async node() {
-        const node = await startNode(address);
+      async node(plane = 'native') {
+        const node = await startNode(address, plane);
         nodes.push(node);
         return node;
       },
