@@ -10,6 +10,7 @@ import { addMetadata } from './metadata.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
 import { addReplay } from './replay.js';
+import { addStore } from './store.js';
 import { addUp } from './up.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
@@ -27,6 +28,7 @@ export async function program(argv: string[]): Promise<void> {
   addDoctor(root);
   addMaster(root);
   addMetadata(root);
+  addStore(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
