@@ -6,6 +6,7 @@ import { addBench } from './bench.js';
 import { addDoctor } from './doctor.js';
 import { addHash } from './hash.js';
 import { addMaster } from './master.js';
+import { withTwoDashes } from './master-flags.js';
 import { addMetadata } from './metadata.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
@@ -37,7 +38,7 @@ export async function program(argv: string[]): Promise<void> {
     process.exit(1);
   });
   try {
-    await root.parseAsync(argv);
+    await root.parseAsync(withTwoDashes(argv));
   } catch (error) {
     const known = error instanceof MooncakeError;
     process.stderr.write(
