@@ -12,7 +12,7 @@ import type { CallLimits, MoveOptions, MoveReport, Verify } from '../transfer.js
 export type { Topology } from '../../native/topology.js';
 
 export interface TransferEngineOptions {
-  /** Where segment descriptors are found: `p2p` (default: peers ask each other), or `http://host:port/metadata`. */
+  /** Where segment descriptors are found: `p2p` (default: peers ask each other), or a server: `http:`, `etcd:`, `redis:` (docs). */
   metadata?: 'p2p' | (string & {});
   /** Interface to listen on, and what peers are told unless `advertise` says otherwise. Default 127.0.0.1. IPv6 allowed. */
   host?: string;
