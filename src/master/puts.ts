@@ -11,7 +11,7 @@ import { checkKeys, checkUuid } from './check.js';
 import type { Eviction } from './eviction.js';
 import type { Preferences } from './segments.js';
 import { STATUS } from './status.js';
-import { HARD_PINNED } from './table.js';
+import { BUSY, HARD_PINNED, OFFLOADING } from './table.js';
 import type { Tenant } from './tenants.js';
 
 const MAX_COPIES = 1024;
@@ -100,18 +100,18 @@ export class Puts {
   }
 
   #each(keys: Keys, tenantName: string, action: (id: number, i: number) => Status): Status[] {
-    const { tenants, table } = this.#books;
+    const { tenants } = this.#books;
     const tenant = tenants.find(tenantName);
     if (!tenant) return Array(keys.length).fill(tenants.closed ? STATUS.unknownTenant : STATUS.notFound);
     return Array.from({ length: keys.length }, (_, i) => {
-      const id = table.find(tenant.number, keys.at(i));
+      const id = this.#books.find(tenant.number, keys.at(i));
       return id === 0 ? STATUS.notFound : action(id, i);
     });
   }
 
   #startPut(start: Start): Outcome<Replica[]> {
-    const { table, puts, options } = this.#books;
-    const id = table.find(start.tenant.number, start.key);
+    const { puts, options } = this.#books;
+    const id = this.#books.find(start.tenant.number, start.key);
     if (id !== 0) {
       const put = puts.get(id);
       if (!put || this.#books.isReadable(id) || start.now - put.startedAt < options.putDiscardMs) return EXISTS;
@@ -125,8 +125,9 @@ export class Puts {
   #startUpsert(start: Start): Outcome<Replica[]> {
     const { table, puts, groups, options } = this.#books;
     const { tenant, group, now, wanted } = start;
-    let id = table.find(tenant.number, start.key);
+    let id = this.#books.find(tenant.number, start.key);
     if (id === 0) return this.#startNew(start);
+    if ((table.flags(id) & BUSY) !== 0) return refuse(STATUS.hasTask, 'the object is being copied or moved');
     if (group !== undefined && !groups.is(table.group(id), tenant.number, group)) {
       return refuse(STATUS.invalidParams, 'an object keeps its group as long as it exists');
     }
@@ -144,8 +145,9 @@ export class Puts {
     const pinUntil = wanted.softPin === 'disable' ? 0 : table.pinUntil(id);
     const hardPin = wanted.hardPin || (table.flags(id) & HARD_PINNED) !== 0;
     const handlesNow = this.#books.handles(id);
-    const stays = handlesNow.every((handle) => !this.#books.segments.of(handle).isLeaving);
-    if (table.size(id) === start.size && stays && !this.#books.isLeased(id, now)) {
+    const stays = handlesNow.every((handle) => !this.#books.segments.of(handle).isLeaving) && handlesNow.length > 0;
+    const isWritten = (table.flags(id) & OFFLOADING) !== 0;
+    if (table.size(id) === start.size && stays && !isWritten && !this.#books.isLeased(id, now)) {
       const again = describe(start, handlesNow, pinUntil, hardPin);
       this.#books.startInPlace(id, tenant, again);
       return this.#started(again);
@@ -154,7 +156,7 @@ export class Puts {
     if (!Array.isArray(handles)) return handles;
     const replacing = describe(start, handles, pinUntil, hardPin);
     // Making room may have cost the very object.
-    id = table.find(tenant.number, start.key);
+    id = this.#books.find(tenant.number, start.key);
     if (id === 0) return this.#enter(start, replacing);
     this.#books.startPut(id, tenant, replacing);
     return this.#started(replacing);
@@ -186,9 +188,14 @@ export class Puts {
   /** A new record; where the table is full, one run of eviction makes room in it. */
   #enter({ tenant, key, group, now }: Start, put: Put): Outcome<Replica[]> {
     const enter = () => this.#books.startObject(tenant, key, group, put) !== 0;
-    if (enter() || (this.#eviction.run(now) > 0 && enter())) return this.#started(put);
+    if (enter() || (this.#makeRoom(now) && enter())) return this.#started(put);
     this.#books.keptBack.free(put.handles, now, now);
     return refuse(STATUS.noSpace, 'the table of objects is full, and nothing may go');
+  }
+
+  /** Room in the table: what is on disks alone is forgotten, or something is evicted. */
+  #makeRoom(now: number): boolean {
+    return this.#books.diskCopies.forgetOldest(now) || this.#eviction.run(now) > 0;
   }
 
   #started({ handles, size }: Put): Outcome<Replica[]> {

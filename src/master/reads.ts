@@ -8,7 +8,7 @@ import type { MissReason, ObjectInfo, Outcome } from './api.js';
 import { type Books, refuse, UNKNOWN_TENANT } from './books.js';
 import { checkKeys } from './check.js';
 import { STATUS } from './status.js';
-import { HAS_CHECKSUM, READ } from './table.js';
+import { HAS_CHECKSUM, ON_DISK, READ } from './table.js';
 import type { Tenant } from './tenants.js';
 
 export class Reads {
@@ -26,11 +26,16 @@ export class Reads {
     const { table, options } = this.#books;
     const ids = new Float64Array(keys.length);
     table.lookupMany(tenant.number, keys, 'read', now + options.leaseTtlMs, ids);
+    this.#settle(ids);
     this.#keepInOrder(ids);
     this.#protectGroups(ids, now, true);
     return this.#answers(
       ids,
-      (id) => this.#info(id),
+      (id) => {
+        const info = this.#info(id);
+        if (info.replicas.length === 0) this.#books.promotion.hit(id, now);
+        return info;
+      },
       (i, id) => this.#miss(tenant, keys, i, id),
     );
   }
@@ -47,6 +52,7 @@ export class Reads {
     }
     const ids = new Float64Array(keys.length);
     table.lookupMany(tenant.number, keys, 'lookup', now + options.leaseTtlMs, ids, now);
+    this.#settle(ids);
     this.#protectGroups(ids, now, false);
     for (let i = 0; i < ids.length; i++) {
       if (ids[i] > 0) answers[i] = 1;
@@ -62,14 +68,24 @@ export class Reads {
   peek(keys: Keys, tenantName: string): Outcome<ObjectInfo>[] {
     checkKeys(keys);
     this.#books.begin();
-    const { table, tenants } = this.#books;
+    const { tenants } = this.#books;
     const tenant = tenants.find(tenantName);
     return Array.from({ length: keys.length }, (_, i) => {
       if (!tenant) return tenants.closed ? UNKNOWN_TENANT : missed('absent');
-      const id = table.find(tenant.number, keys.at(i));
+      const id = this.#books.find(tenant.number, keys.at(i));
       if (id > 0 && this.#books.isReadable(id)) return { ok: true, value: { ...this.#info(id), leaseMs: 0 } };
       return missed(this.#reason(tenant, keys, i, -id));
     });
+  }
+
+  /** What was found, rid of copies in segments that are gone. */
+  #settle(ids: Float64Array): void {
+    const { unmounts } = this.#books;
+    if (!unmounts.any) return;
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i] === 0 ? 0 : unmounts.settle(Math.abs(ids[i]));
+      ids[i] = id === 0 || this.#books.isReadable(id) ? id : -id;
+    }
   }
 
   #answers<T>(ids: Float64Array, hit: (id: number) => T, miss: (i: number, id: number) => Outcome<T>): Outcome<T>[] {
@@ -86,11 +102,13 @@ export class Reads {
   #info(id: number): ObjectInfo {
     const { table, options } = this.#books;
     const size = table.size(id);
+    const disk = this.#books.diskCopies.replica(id);
     return {
       replicas: this.#books.replicas(this.#books.handles(id), size, 'complete'),
       size,
       checksum: (table.flags(id) & HAS_CHECKSUM) !== 0 ? table.checksum(id) : undefined,
       leaseMs: options.leaseTtlMs,
+      ...(disk && { disk }),
     };
   }
 
@@ -103,7 +121,9 @@ export class Reads {
   }
 
   #use(id: number): void {
-    this.#books.table.link(id, READ);
+    const { table } = this.#books;
+    // What is on a disk alone stays in its list, whose order the read has changed.
+    if (table.list(id) !== ON_DISK) table.link(id, READ);
   }
 
   #protectGroups(ids: Float64Array, now: number, read: boolean): void {

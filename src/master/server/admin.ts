@@ -1,17 +1,20 @@
 /**
- * HTTP of the master, under the stock master's paths: health, keys, segments, and where an object is. Read-only: nothing here
- * grants a lease or counts as use.
+ * HTTP of the master, under the stock master's paths: health, keys, segments, and where an object is. It is read-only, drain
+ * jobs excepted (drain-http.ts): nothing here grants a lease or counts as use.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Keys } from '../../core/keys.js';
-import type { ObjectInfo, Outcome, SegmentFigures } from '../api.js';
+import type { DiskReplica, ObjectInfo, Outcome, SegmentFigures } from '../api.js';
+import type { Drains } from '../drain.js';
 import type { MetadataService } from '../service.js';
+import { drainHttp } from './drain-http.js';
 import type { MasterFigures } from './metrics.js';
 import { metrics } from './metrics.js';
 import type { Bases } from './replicas.js';
 import { toWire } from './replicas.js';
+import { standing } from './segment-calls.js';
 
-type Answer = { status: number; type: 'text/plain; charset=utf-8' | 'application/json'; body: string };
+type Answer = { status: number; type: string; body: string };
 
 const text = (body: string, status = 200): Answer => ({ status, type: 'text/plain; charset=utf-8', body });
 const json = (value: unknown, status = 200): Answer => ({
@@ -22,9 +25,14 @@ const json = (value: unknown, status = 200): Answer => ({
 
 const DEFAULT_TENANT = 'default';
 
+/** What a stock master without high availability says of itself. */
+const [ROLE, STATE] = ['leader', 'serving'];
+const NO_LEADER = { leader_address: null, view_version: null };
+
 export interface AdminSources {
   service: MetadataService;
   bases: Bases;
+  drains: Drains;
   figures(): MasterFigures;
 }
 
@@ -32,6 +40,8 @@ export interface AdminSources {
 export async function admin(request: IncomingMessage, sources: AdminSources): Promise<Answer | undefined> {
   const url = URL.canParse(request.url ?? '', 'http://master') ? new URL(request.url!, 'http://master') : undefined;
   if (!url) return undefined;
+  const drain = await drainHttp(request, url, { drains: sources.drains, segments: () => sources.service.segments() });
+  if (drain) return { ...json(drain.value, drain.status), type: 'application/json; charset=utf-8' };
   const known = ROUTES[url.pathname];
   if (!known) return undefined;
   if (request.method !== 'GET' && request.method !== 'HEAD') return text('only GET is served here\n', 405);
@@ -39,7 +49,10 @@ export async function admin(request: IncomingMessage, sources: AdminSources): Pr
 }
 
 const ROUTES: Record<string, (sources: AdminSources, query: URLSearchParams) => Answer | Promise<Answer>> = {
-  '/health': () => text('OK'),
+  '/health': () => json({ status: 'ok', role: ROLE, ha_state: STATE, service_ready: true, ...NO_LEADER }),
+  '/role': () => text(ROLE),
+  '/ha_status': () => text(STATE),
+  '/leader': () => json({ present: false, ...NO_LEADER }),
   '/metrics': ({ figures }) => text(metrics(figures())),
   '/metrics/summary': ({ figures }) => text(summary(figures())),
   '/get_all_keys': async ({ service }) => text(lines(await service.keys(DEFAULT_TENANT))),
@@ -85,6 +98,7 @@ const ROUTES: Record<string, (sources: AdminSources, query: URLSearchParams) => 
               transport_endpoint_: one.endpoint,
               buffer_descriptor: Number((bases.get(one.segment) ?? 0) + one.offset),
             })),
+            ...(found.value.disk && { local_disk_values: [found.value.disk].map(diskValue) }),
           }
         : { ok: false, error: 'OBJECT_NOT_FOUND' };
       data.set(key, answer);
@@ -102,6 +116,10 @@ function look(service: MetadataService, key: string | null, tenant: string | nul
   return service.peek(Keys.from([key]), tenant ?? DEFAULT_TENANT)[0];
 }
 
+function diskValue({ client, size, endpoint }: DiskReplica) {
+  return { client_id: client, object_size: size, transport_endpoint: endpoint };
+}
+
 function detail(one: SegmentFigures) {
   const usage = one.capacityBytes === 0 ? 0 : (100 * one.usedBytes) / one.capacityBytes;
   return {
@@ -113,7 +131,7 @@ function detail(one: SegmentFigures) {
     size_human: human(one.length),
     te_endpoint: one.endpoint,
     protocol: one.protocol,
-    status: one.isLeaving ? 'GRACEFULLY_UNMOUNTING' : 'OK',
+    status: standing(one)[1],
     allocator_used_bytes: one.usedBytes,
     allocator_capacity_bytes: one.capacityBytes,
     allocator_usage_percent: Number(usage.toFixed(2)),

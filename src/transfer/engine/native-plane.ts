@@ -23,6 +23,7 @@ export interface NativePlaneOptions {
   /** Names of the transports to use; undefined: all that there are. */
   transports?: readonly string[];
   streams: number;
+  spinUs?: number;
 }
 
 type NativeCode = (typeof NATIVE_CODES)[number];
@@ -53,13 +54,14 @@ export class NativePlane implements DataPlane {
   #keepAlive?: NodeJS.Timeout;
   #closing?: Promise<void>;
 
-  constructor(addon: Addon, answer: AnswerHandshake, { transports, streams }: NativePlaneOptions) {
+  constructor(addon: Addon, answer: AnswerHandshake, { transports, streams, spinUs }: NativePlaneOptions) {
     this.#transports = transports;
     this.#streams = streams;
     this.#engine = attempt(
       'the accelerator',
       () =>
         new addon.Engine({
+          spinUs,
           transports: transports && [...new Set(['local', NAMED, ...transports])],
           onCompletions: (completions) => {
             for (const completion of completions) this.#completed(completion);
@@ -100,10 +102,10 @@ export class NativePlane implements DataPlane {
     return { id, memory: new Uint8Array(memory), address };
   }
 
-  register(memory: Uint8Array | ForeignMemory, writable: boolean): PlaneMemory {
+  register(memory: Uint8Array | ForeignMemory, writable: boolean, movable = false): PlaneMemory {
     if (memory instanceof Uint8Array) {
       const registered = attempt('memory', () => this.#engine.registerView(memory, writable));
-      keepInPlace(memory);
+      if (!movable) keepInPlace(memory);
       return { memory, ...registered };
     }
     const { address, length } = memory;
