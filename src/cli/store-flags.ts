@@ -10,6 +10,7 @@ import {
   storeConfig,
 } from '../config/store.js';
 import { errors } from '../core/errors.js';
+import type { DoorOptions } from '../store/node/door.js';
 import type { StoreNodeOptions } from '../store/node/node.js';
 import { isHost, parseName } from '../transfer/metadata/name.js';
 
@@ -21,6 +22,7 @@ export interface StoreFlags extends Readonly<Record<string, unknown>> {
   readonly http_host: string;
   readonly bind?: string;
   readonly admin?: string;
+  readonly serve?: string | true;
 }
 
 /** Flags of single settings, with the value they take. */
@@ -74,6 +76,7 @@ export async function nodeOptions(flags: StoreFlags): Promise<StoreNodeOptions &
     admin: flags.admin,
     httpHost: flags.http_host,
     httpPort: flags.port,
+    serve: flags.serve === undefined ? undefined : doorOf(flags.serve),
   };
 }
 
@@ -100,4 +103,9 @@ function hostOf({ local_hostname: name }: StoreConfig): string {
   if (host !== '0.0.0.0' && host !== '::') return host;
   const expected = 'an address that peers can connect to (with --bind it may listen on another)';
   throw errors.invalidArgument('local_hostname', name, expected);
+}
+
+/** `--serve` alone: a port that is free. */
+function doorOf(address: string | true): DoorOptions {
+  return address === true ? {} : parseName('--serve', address);
 }

@@ -162,9 +162,10 @@ export class ClusterPeers {
   readonly #host: string;
   readonly #known = new Map<string, KnownPeer>();
 
-  constructor(transfer: EngineTransfer) {
+  /** `home`: an endpoint of this host. */
+  constructor(transfer: EngineTransfer, home: string = transfer.address) {
     this.#transfer = transfer;
-    this.#host = hostOf(transfer.address);
+    this.#host = hostOf(home);
   }
 
   get figures(): PeerFigures[] {
