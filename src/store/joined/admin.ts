@@ -52,7 +52,7 @@ export class Admin {
     };
   }
 
-  /** What `/get_segments_detail` says; how many copies a segment holds is not told (0). */
+  /** What `/get_segments_detail` says; how many copies a segment holds, and what is kept back, is not told (0). */
   async segments(limits: Limits): Promise<SegmentFigures[]> {
     const text = await this.#get('/get_segments_detail', limits);
     let segments: unknown;
@@ -72,9 +72,11 @@ export class Admin {
       hostId: '',
       client: uuidOf(segment.client_id),
       isLeaving: segment.status !== undefined && !/^(ok|mounted)$/i.test(`${segment.status}`),
+      drain: drainOf(segment.status),
       usedBytes: Number(segment.allocator_used_bytes),
       capacityBytes: Number(segment.allocator_capacity_bytes),
       objects: 0,
+      keptBack: 0,
     }));
   }
 
@@ -91,6 +93,11 @@ export class Admin {
       throw errors.peer(this.#base, `${path}: ${(error as Error).message}`, error);
     }
   }
+}
+
+function drainOf(status: unknown): SegmentFigures['drain'] {
+  if (/^draining$/i.test(`${status}`)) return 'draining';
+  return /^drained$/i.test(`${status}`) ? 'drained' : 'none';
 }
 
 /** Ids are two decimal numbers of 64 bits on the pages of a stock master, hexadecimal digits everywhere else. */
