@@ -92,6 +92,8 @@ export class JoinedCluster {
   readonly #graces = new Set<() => void>();
   #session = new JoinedSession(this);
   #closing?: Promise<void>;
+  /** Called when the master has forgotten what it said: to whom it was passed on, it does not hold any more. */
+  onForgotten: () => void = () => {};
 
   private constructor(options: ResolvedJoin, engine: TransferEngine) {
     this.#options = options;
@@ -105,6 +107,7 @@ export class JoinedCluster {
     this.#membership = new Membership(this.#link, this.client, () => {
       this.#session.end();
       this.#session = new JoinedSession(this);
+      this.onForgotten();
     });
   }
 
@@ -125,7 +128,7 @@ export class JoinedCluster {
     return cluster;
   }
 
-  session(): Session {
+  session(): JoinedSession {
     return this.#session;
   }
 
@@ -167,6 +170,11 @@ export class JoinedCluster {
       throw error;
     }
     return lent.info.id;
+  }
+
+  /** Where descriptors of engines are found. */
+  get engines(): string {
+    return this.#options.metadata;
   }
 
   /** Whether the master can be asked now. */
