@@ -11,6 +11,7 @@ import { addMetadata } from './metadata.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
 import { addReplay } from './replay.js';
+import { addTop } from './top.js';
 import { addUp } from './up.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
@@ -28,6 +29,7 @@ export async function program(argv: string[]): Promise<void> {
   addDoctor(root);
   addMaster(root);
   addMetadata(root);
+  addTop(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
