@@ -83,10 +83,14 @@ export interface SegmentFigures extends SegmentInfo {
   client: Uuid;
   /** Nothing new is placed in it. */
   isLeaving: boolean;
+  /** Whether its objects are being moved away, or have been. */
+  drain: 'none' | 'draining' | 'drained';
   usedBytes: number;
   capacityBytes: number;
   /** Copies of objects, those being written included. */
   objects: number;
+  /** Pieces of space that no object owns any more and that somebody may still be reading or writing. */
+  keptBack: number;
 }
 
 export interface MetadataStats {
