@@ -130,6 +130,22 @@ test('a drain moves everything, a few at a time, while it stays readable, and ta
   for (let i = 0; i < 10; i++) assert.ok(peek(`k${i}`));
 });
 
+test('what has a copy in every other segment already is drained by giving one up', async () => {
+  const { service, drains, work, drain, put, place } = drainable(0);
+  put('both', 10, { replicas: 2 });
+  assert.is(place('both').length, 2);
+  const job = drain();
+  await drains.tick();
+  work(() => true);
+  await drains.tick();
+  assert.is(drains.get(job)?.succeeded, 1);
+  assert.equal(
+    place('both').map((one) => one.segment),
+    [segment(2, 0).id],
+  );
+  assert.is(service.segments()[0].drain, 'drained');
+});
+
 test('what a client only says it has moved is not taken for moved; after three failures the drain has failed', async () => {
   const { service, drains, work, drain, tasks, put, place } = drainable(3);
   const job = drain();
