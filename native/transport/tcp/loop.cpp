@@ -1,6 +1,5 @@
 #include "transport/tcp/loop.h"
 
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -12,7 +11,8 @@
 
 namespace mooncake::tcp {
 
-Loop::Loop() : poll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+Loop::Loop(std::chrono::microseconds spin)
+    : spinner_(spin), poll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 Status Loop::start() {
   if (!poll_ || !wake_) return systemError("epoll and eventfd", errno);
@@ -121,6 +121,16 @@ void Loop::tickAll() {
   for (const auto& watched : all) busy_ = watched->tick() || busy_;
 }
 
+int Loop::await(epoll_event* events, int most, int milliseconds) {
+  int count = 0;
+  const auto waitFor = [&](int time) {
+    count = ::epoll_wait(poll_.get(), events, most, time);
+    return count > 0;
+  };
+  spinner_.wait([&] { return waitFor(0); }, [&] { return waitFor(milliseconds); });
+  return count;
+}
+
 void Loop::work() {
   using Milliseconds = std::chrono::milliseconds;
   std::array<epoll_event, 64> events;
@@ -129,7 +139,7 @@ void Loop::work() {
     const u64 interval = busy_ ? TICK_MS : IDLE_TICK_MS;
     const u64 due = std::max(lastTick_ + interval, now_) - now_;
     const int wait = watched_.empty() ? -1 : static_cast<int>(due);
-    const int count = ::epoll_wait(poll_.get(), events.data(), static_cast<int>(events.size()), wait);
+    const int count = await(events.data(), static_cast<int>(events.size()), wait);
     const auto after = std::chrono::steady_clock::now();
     const u64 passed = static_cast<u64>(std::chrono::duration_cast<Milliseconds>(after - before).count());
     before += Milliseconds(passed);

@@ -2,7 +2,10 @@
 // is kept alive by the loop until it is removed; its calls come on the loop's thread alone.
 #pragma once
 
+#include "transport/spinner.h"
 #include "transport/tcp/socket.h"
+
+#include <sys/epoll.h>
 
 #include <functional>
 #include <memory>
@@ -28,7 +31,8 @@ class Loop : public std::enable_shared_from_this<Loop> {
   static constexpr u64 TICK_MS = 50;
   static constexpr u64 IDLE_TICK_MS = 250;
 
-  Loop();
+  /** `spin`: see spinner.h. */
+  explicit Loop(std::chrono::microseconds spin = {});
   ~Loop() { stop(); }
 
   Status start();
@@ -56,9 +60,12 @@ class Loop : public std::enable_shared_from_this<Loop> {
 
  private:
   void work();
+  /** epoll_wait; so many milliseconds, -1: for ever. */
+  int await(epoll_event* events, int most, int milliseconds);
   void runTasks();
   void tickAll();
 
+  Spinner spinner_;
   Fd poll_;
   Fd wake_;
   std::thread thread_;
