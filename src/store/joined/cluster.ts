@@ -18,6 +18,8 @@ import { EngineTransfer } from '../../transfer/engine-transfer.js';
 import type { CallLimits } from '../../transfer/transfer.js';
 import type { StoreContext } from '../context.js';
 import { Counters } from '../counters.js';
+import { DiskLender, type Lent } from '../disk/lender.js';
+import { oneDescriptor } from '../disk/staging.js';
 import { HotCache } from '../hot-cache.js';
 import { Pacer } from '../pacer.js';
 import { parseSegment, type SegmentOptions } from '../segments.js';
@@ -87,6 +89,7 @@ export class JoinedCluster {
   readonly #membership: Membership;
   readonly #lent: LentSegments;
   #session = new JoinedSession(this);
+  #disk?: DiskLender;
   #closing?: Promise<void>;
 
   private constructor(options: ResolvedJoin, engine: TransferEngine) {
@@ -112,6 +115,7 @@ export class JoinedCluster {
       for (const segment of options.segments) await cluster.#lent.add(segment);
       const segments = cluster.#lent.all.map(({ info }) => info);
       await cluster.#membership.join(segments, { timeoutMs });
+      if (options.disk) cluster.#disk = await DiskLender.open(cluster.#lends(), options.disk);
     } catch (error) {
       await cluster.close();
       throw error;
@@ -121,6 +125,32 @@ export class JoinedCluster {
 
   session(): Session {
     return this.#session;
+  }
+
+  /** What a disk that is lent is part of. */
+  #lends(): Lent {
+    const { host, advertise, timeoutMs } = this.#options;
+    const { engine } = this.transfer;
+    return {
+      client: this.client,
+      engine,
+      host,
+      advertise,
+      call: (method, args) => this.#link.call(method, args, { timeoutMs }),
+      bytesAt: (address, size) => this.#lent.bytesAt(address, size),
+      write: async (endpoint, address, { bytes, segment, offset }) => {
+        if (endpoint === engine.name) {
+          const target = this.#lent.bytesAt(Number(address), bytes.length);
+          if (!target) throw errors.segment('address', address, 'lies in no segment that is lent');
+          target.set(bytes);
+          return;
+        }
+        const peer = await engine.open(endpoint, { timeoutMs });
+        const place = peer.at(address, bytes.length);
+        const one = [segment, place.segment, offset, place.offset, bytes.length] as const;
+        await engine.write(peer, oneDescriptor(...one), { timeoutMs });
+      },
+    };
   }
 
   metadata({ signal, timeoutMs = this.#options.timeoutMs }: CallLimits = {}): RpcMetadata {
@@ -179,6 +209,7 @@ export class JoinedCluster {
   /** Puts under way are taken back, segments taken away; a master that is gone holds nobody up. */
   async #close(): Promise<void> {
     await this.#session.claims.close();
+    await this.#disk?.close();
     this.#membership.leave();
     const lent = this.#lent.all;
     for (const { memory } of lent) memory.retired = true;
