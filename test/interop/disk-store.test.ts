@@ -25,8 +25,10 @@ interface Found {
   wrongInBatch: number[];
 }
 
-function valueOf(n: number): Uint8Array {
-  return Uint8Array.from({ length: MIB }, (_, at) => (n * 31 + (at % 251) * 7) & 255);
+function contentOf(n: number): Uint8Array {
+  const value = new Uint8Array(MIB);
+  for (let at = 0; at < MIB; at++) value[at] = at < 251 ? n * 31 + at * 7 : value[at - 251];
+  return value;
 }
 
 async function within(done: () => Promise<boolean>): Promise<boolean> {
@@ -52,6 +54,23 @@ async function readByStock(master: Master): Promise<Found> {
   return JSON.parse(printed);
 }
 
+/** By the store itself, and by another that lends nothing. */
+async function readByOurs(master: Master, owner: MooncakeStore) {
+  const other = await MooncakeStore.connect({ master: `127.0.0.1:${master.port}` });
+  try {
+    const wrong: number[] = [];
+    let missing = 0;
+    for (let n = 0; n < OBJECTS; n++) {
+      const values = [await owner.get(`object-${n}`), await other.get(`object-${n}`)];
+      if (values.every((value) => value === undefined)) missing++;
+      else if (!values.every((value) => value && Buffer.compare(value, contentOf(n)) === 0)) wrong.push(n);
+    }
+    return { wrong, missing };
+  } finally {
+    await other.close();
+  }
+}
+
 async function scenario(kind: Kind): Promise<void> {
   const flags = ['--default_kv_lease_ttl=500', '--enable_offload=true', '--promotion_on_hit=true', '--client_ttl=3'];
   const master = await Master.start(kind, flags);
@@ -66,7 +85,7 @@ async function scenario(kind: Kind): Promise<void> {
   try {
     store = await connect(16 * MIB);
     for (let n = 0; n < OBJECTS; n++) {
-      const value = valueOf(n);
+      const value = contentOf(n);
       const put = () =>
         store!.put(`object-${n}`, value).then(
           () => true,
@@ -77,6 +96,7 @@ async function scenario(kind: Kind): Promise<void> {
     const first = await readByStock(master);
     assert.equal([first.code, first.wrong, first.wrongInBatch], [0, [], []]);
     if (kind === 'ours') assert.is(first.known, OBJECTS);
+    assert.equal(await readByOurs(master, store), { wrong: [], missing: OBJECTS - first.known });
     assert.ok(first.alone >= 16, `${first.alone} on the disk alone`);
 
     // Another process of the same folder: nothing is in memory, all is offered from the disk.

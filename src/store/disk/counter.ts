@@ -78,6 +78,11 @@ export class Counter {
     return { number, objects };
   }
 
+  bytesAt(address: number, size: number): Uint8Array | undefined {
+    const at = address - Number(this.#address);
+    return at >= 0 && at + size <= this.#memory.length ? this.#memory.subarray(at, at + size) : undefined;
+  }
+
   /** Whether it was still there. */
   release(number: number): boolean {
     const batch = this.#batches.get(number);

@@ -124,6 +124,11 @@ export class DiskLender {
     }
   }
 
+  /** Bytes that were laid out for a reader, who is this very process; undefined where there are none. */
+  bytesAt(address: number, size: number): Uint8Array | undefined {
+    return this.#counter.bytesAt(address, size);
+  }
+
   /** Nothing is written any more; what is on the disk stays there, and is offered again when it is opened. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -206,7 +211,7 @@ export class DiskLender {
     const values = await Promise.all(tasks.map((task) => this.#valueOf(task).catch(() => undefined)));
     const there = tasks.filter((_, i) => values[i] !== undefined);
     const written = await this.tier.put(
-      there.map(({ tenant, key }) => joinKey(tenant, key)),
+      there.map(({ tenant, key }) => diskKey(tenant, key)),
       values.filter((value) => value !== undefined),
     );
     await this.#sayEvicted();
@@ -220,7 +225,7 @@ export class DiskLender {
 
   /** A copy of an object's bytes in our own memory, as its writer summed them; undefined where it cannot be had. */
   async #valueOf({ tenant, key, size }: Task): Promise<Uint8Array | undefined> {
-    if (joinKey(tenant, key).length > MAX_KEY_BYTES) return undefined;
+    if (diskKey(tenant, key).length > MAX_KEY_BYTES) return undefined;
     const asked = performance.now();
     const found = await this.#lent.call(METHODS.GetReplicaList, { key, tenant });
     if (!found.ok) return undefined;
@@ -266,7 +271,7 @@ export class DiskLender {
   ): Promise<boolean> {
     if (descriptor.kind !== 'memory') return false;
     const { buffer } = descriptor.value as { buffer: { address: bigint; endpoint: string } };
-    const batch = await this.#counter.stage([joinKey(tenant, key)], [size]);
+    const batch = await this.#counter.stage([diskKey(tenant, key)], [size]);
     if (!batch) return false;
     try {
       await this.#lent.write(buffer.endpoint, buffer.address, batch.objects[0]);
@@ -283,7 +288,7 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /** A key of the tier, and of the requests of readers: tenant, 0, key. */
-function joinKey(tenant: string, key: Uint8Array): Uint8Array {
+export function diskKey(tenant: string, key: Uint8Array): Uint8Array {
   const name = encoder.encode(tenant);
   const joined = new Uint8Array(name.length + 1 + key.length);
   joined.set(name);

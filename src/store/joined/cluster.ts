@@ -21,10 +21,12 @@ import { Counters } from '../counters.js';
 import { DiskLender, type Lent } from '../disk/lender.js';
 import { oneDescriptor } from '../disk/staging.js';
 import { HotCache } from '../hot-cache.js';
+import { callersMemory } from '../memory.js';
 import { Pacer } from '../pacer.js';
 import { parseSegment, type SegmentOptions } from '../segments.js';
 import { Claims, type Place, type Session, uuid } from '../session.js';
 import { Staging } from '../staging.js';
+import { DiskReads } from './disk-reads.js';
 import { MasterLink } from './link.js';
 import { Membership } from './membership.js';
 import { RpcMetadata } from './metadata.js';
@@ -89,6 +91,7 @@ export class JoinedCluster {
   readonly #membership: Membership;
   readonly #lent: LentSegments;
   #session = new JoinedSession(this);
+  readonly #diskReads = new DiskReads();
   #disk?: DiskLender;
   #closing?: Promise<void>;
 
@@ -154,11 +157,20 @@ export class JoinedCluster {
   }
 
   metadata({ signal, timeoutMs = this.#options.timeoutMs }: CallLimits = {}): RpcMetadata {
-    return new RpcMetadata(this.#link, { signal, timeoutMs }, this.#options.hostId, this.#options.admin);
+    return new RpcMetadata(
+      this.#link,
+      { signal, timeoutMs },
+      this.#options.hostId,
+      this.#options.admin,
+      this.#diskReads,
+    );
   }
 
   place(replica: Replica): Place | Promise<Place> {
-    return replica.endpoint === this.transfer.address ? this.#lent.place(replica) : this.peers.place(replica);
+    if (replica.endpoint !== this.transfer.address) return this.peers.place(replica);
+    const laidOut = this.#disk?.bytesAt(replica.offset, replica.size);
+    if (laidOut) return { replica: replica.id, memory: callersMemory(laidOut), offset: 0 };
+    return this.#lent.place(replica);
   }
 
   async suspect(keys: Keys, tenant: string): Promise<void> {
@@ -216,6 +228,7 @@ export class JoinedCluster {
     await Promise.all(
       lent.map(({ info }) => this.#membership.unmount(info, 0, { timeoutMs: GOODBYE_MS }).catch(() => {})),
     );
+    this.#diskReads.close();
     this.#link.close();
     await this.transfer.close();
   }
