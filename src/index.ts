@@ -75,6 +75,7 @@ export { DiskTier, type DiskTierOptions, type DiskTierStats } from './store/disk
 export type { HotCacheFigures } from './store/hot-cache.js';
 export type { ConnectOptions } from './store/joined/options.js';
 export type { PeerFigures } from './store/joined/peers.js';
+export { type NodeStatus, StoreNode, type StoreNodeOptions } from './store/node/node.js';
 export type {
   GetValueOptions,
   IntegrityOptions,

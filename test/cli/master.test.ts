@@ -46,7 +46,7 @@ for (const [signal, code] of [
     const client = await RpcClient.connect(host, ports.rpc);
     assert.equal(await client.call(METHODS.ServiceReady, {}), { ok: true, value: '2.0.0' });
     const health = await fetch(`http://127.0.0.1:${ports.admin}/health`);
-    assert.is(await health.text(), 'OK');
+    assert.is(((await health.json()) as { status: string }).status, 'ok');
     assert.is((await fetch(`http://127.0.0.1:${ports.metadata}/metadata?key=k`)).status, 404);
     child.kill(signal);
     assert.is((await exited)[0], code);

@@ -25,6 +25,10 @@ const json = (value: unknown, status = 200): Answer => ({
 
 const DEFAULT_TENANT = 'default';
 
+/** What a stock master without high availability says of itself. */
+const [ROLE, STATE] = ['leader', 'serving'];
+const NO_LEADER = { leader_address: null, view_version: null };
+
 export interface AdminSources {
   service: MetadataService;
   bases: Bases;
@@ -45,7 +49,10 @@ export async function admin(request: IncomingMessage, sources: AdminSources): Pr
 }
 
 const ROUTES: Record<string, (sources: AdminSources, query: URLSearchParams) => Answer | Promise<Answer>> = {
-  '/health': () => text('OK'),
+  '/health': () => json({ status: 'ok', role: ROLE, ha_state: STATE, service_ready: true, ...NO_LEADER }),
+  '/role': () => text(ROLE),
+  '/ha_status': () => text(STATE),
+  '/leader': () => json({ present: false, ...NO_LEADER }),
   '/metrics': ({ figures }) => text(metrics(figures())),
   '/metrics/summary': ({ figures }) => text(summary(figures())),
   '/get_all_keys': async ({ service }) => text(lines(await service.keys(DEFAULT_TENANT))),

@@ -72,6 +72,11 @@ export class Lending {
     return this.#clients.count;
   }
 
+  /** Those that have remounted. */
+  get activeClients(): number {
+    return this.#clients.active;
+  }
+
   segments(): SegmentFigures[] {
     return this.#service.segments();
   }

@@ -20,6 +20,8 @@ import { admin, send } from './admin.js';
 import { serveDisks } from './disk-calls.js';
 import { Lending, type LendingEvent } from './lending.js';
 import type { MasterFigures } from './metrics.js';
+import { CallFigures } from './metrics-calls.js';
+import { ProcessFigures } from './metrics-process.js';
 import { serveObjects } from './object-calls.js';
 import { serveOthers } from './other-calls.js';
 import { serveSegments } from './segment-calls.js';
@@ -58,6 +60,8 @@ export class MooncakeMaster {
   readonly #tasks: TaskQueue;
   readonly #drains: Drains;
   readonly #options: MooncakeMasterOptions;
+  readonly #calls = new CallFigures();
+  readonly #process = new ProcessFigures();
   #admin?: Server;
   #metadata?: MetadataServer;
   #sweeping?: NodeJS.Timeout;
@@ -87,6 +91,7 @@ export class MooncakeMaster {
     this.#rpc = new RpcServer({
       host: string('options.host', options.host ?? '127.0.0.1'),
       port: integer('options.port', options.port ?? 50051, 0, 65535),
+      onCall: this.#calls.observe.bind(this.#calls),
       onRefused: (refusal) => onEvent({ what: 'request-refused', ...refusal }),
     });
     serveObjects(this.#rpc, this.service, this.#lending.bases);
@@ -119,7 +124,10 @@ export class MooncakeMaster {
       stats: this.service.stats(),
       requests: this.#rpc.stats,
       clients: this.#lending.clients,
-      segments: this.service.segments().length,
+      activeClients: this.#lending.activeClients,
+      segments: this.service.segments(),
+      calls: this.#calls,
+      process: this.#process,
     };
   }
 
@@ -127,6 +135,7 @@ export class MooncakeMaster {
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
     clearInterval(this.#draining);
+    this.#process.close();
     const http = this.#admin;
     this.#admin = undefined;
     http?.closeAllConnections();
