@@ -17,9 +17,9 @@ export interface Method<A, R> {
   readonly resultCode: number;
 }
 
-/** The function id of a method of Mooncake's master. */
-export function functionId(method: string): number {
-  return createHash('md5').update(`mooncake::WrappedMasterService::${method}`).digest().readUInt32BE(0);
+/** The function id of a method of a C++ class: Mooncake's master, where none is named. */
+export function functionId(method: string, service = 'mooncake::WrappedMasterService'): number {
+  return createHash('md5').update(`${service}::${method}`).digest().readUInt32BE(0);
 }
 
 /** One argument travels as itself, several as a tuple, which looks like a struct of them. */
@@ -37,11 +37,12 @@ export function method<F extends Fields, R extends Shape>(
   name: string,
   fields: F,
   result: R,
+  service?: string,
 ): Method<StructValue<F>, Value<R>> {
   const args = tuple(fields);
   return {
     name,
-    id: functionId(name),
+    id: functionId(name, service),
     arguments: args,
     result: result as Type<Value<R>>,
     argumentCode: args ? typeCode(args) : -1,

@@ -51,12 +51,12 @@ export class Staging {
 
   /** Fills the beginning of a slot from a file. */
   async read(file: number, from: number, slot: Slot, length: number): Promise<void> {
-    await this.#engine.copy(descriptor(file, this.#segment, from, slot.offset, length), { verify: 'off' });
+    await this.#engine.copy(oneDescriptor(file, this.#segment, from, slot.offset, length), { verify: 'off' });
   }
 
   /** Writes the beginning of a slot to a file. */
   async write(slot: Slot, length: number, file: number, to: number): Promise<void> {
-    await this.#engine.copy(descriptor(this.#segment, file, slot.offset, to, length), { verify: 'off' });
+    await this.#engine.copy(oneDescriptor(this.#segment, file, slot.offset, to, length), { verify: 'off' });
   }
 
   release(): Promise<void> {
@@ -64,7 +64,14 @@ export class Staging {
   }
 }
 
-function descriptor(source: number, destination: number, from: number, to: number, length: number): Descriptors {
+/** A single copy: offsets and length in bytes. */
+export function oneDescriptor(
+  source: number,
+  destination: number,
+  from: number,
+  to: number,
+  length: number,
+): Descriptors {
   const bytes = allocateDescriptors(1);
   const view = new DataView(bytes.buffer, DESCRIPTOR_BYTES);
   view.setUint32(0, source, true);

@@ -18,11 +18,15 @@ import { EngineTransfer } from '../../transfer/engine-transfer.js';
 import type { CallLimits } from '../../transfer/transfer.js';
 import type { StoreContext } from '../context.js';
 import { Counters } from '../counters.js';
+import { DiskLender, type Lent } from '../disk/lender.js';
+import { oneDescriptor } from '../disk/staging.js';
 import { HotCache } from '../hot-cache.js';
+import { callersMemory } from '../memory.js';
 import { Pacer } from '../pacer.js';
 import { parseSegment, type SegmentOptions } from '../segments.js';
 import { Claims, type Place, type Session, uuid } from '../session.js';
 import { Staging } from '../staging.js';
+import { DiskReads } from './disk-reads.js';
 import { MasterLink } from './link.js';
 import { Membership } from './membership.js';
 import { RpcMetadata } from './metadata.js';
@@ -91,6 +95,8 @@ export class JoinedCluster {
   /** Ends the waiting for segments that stay readable for a while. */
   readonly #graces = new Set<() => void>();
   #session = new JoinedSession(this);
+  readonly #diskReads = new DiskReads();
+  #disk?: DiskLender;
   #closing?: Promise<void>;
   /** Called when the master has forgotten what it said: to whom it was passed on, it does not hold any more. */
   onForgotten: () => void = () => {};
@@ -120,6 +126,7 @@ export class JoinedCluster {
       for (const segment of options.segments) await cluster.#lent.add(segment);
       const segments = cluster.#lent.all.map(({ info }) => info);
       await cluster.#membership.join(segments, { timeoutMs });
+      if (options.disk) cluster.#disk = await DiskLender.open(cluster.#lends(), options.disk);
       cluster.#tasks.start();
     } catch (error) {
       await cluster.close();
@@ -132,12 +139,47 @@ export class JoinedCluster {
     return this.#session;
   }
 
+  /** What a disk that is lent is part of. */
+  #lends(): Lent {
+    const { host, advertise, timeoutMs } = this.#options;
+    const { engine } = this.transfer;
+    return {
+      client: this.client,
+      engine,
+      host,
+      advertise,
+      call: (method, args) => this.#link.call(method, args, { timeoutMs }),
+      bytesAt: (address, size) => this.#lent.bytesAt(address, size),
+      write: async (endpoint, address, { bytes, segment, offset }) => {
+        if (endpoint === engine.name) {
+          const target = this.#lent.bytesAt(Number(address), bytes.length);
+          if (!target) throw errors.segment('address', address, 'lies in no segment that is lent');
+          target.set(bytes);
+          return;
+        }
+        const peer = await engine.open(endpoint, { timeoutMs });
+        const place = peer.at(address, bytes.length);
+        const one = [segment, place.segment, offset, place.offset, bytes.length] as const;
+        await engine.write(peer, oneDescriptor(...one), { timeoutMs });
+      },
+    };
+  }
+
   metadata({ signal, timeoutMs = this.#options.timeoutMs }: CallLimits = {}): RpcMetadata {
-    return new RpcMetadata(this.#link, { signal, timeoutMs }, this.#options.hostId, this.#options.admin);
+    return new RpcMetadata(
+      this.#link,
+      { signal, timeoutMs },
+      this.#options.hostId,
+      this.#options.admin,
+      this.#diskReads,
+    );
   }
 
   place(replica: Replica): Place | Promise<Place> {
-    return replica.endpoint === this.transfer.address ? this.#lent.place(replica) : this.peers.place(replica);
+    if (replica.endpoint !== this.transfer.address) return this.peers.place(replica);
+    const laidOut = this.#disk?.bytesAt(replica.offset, replica.size);
+    if (laidOut) return { replica: replica.id, memory: callersMemory(laidOut), offset: 0 };
+    return this.#lent.place(replica);
   }
 
   suspect(keys: Keys, tenant: string): Promise<void> {
@@ -236,6 +278,7 @@ export class JoinedCluster {
   /** Puts under way are taken back, segments taken away; a master that is gone holds nobody up. */
   async #close(): Promise<void> {
     await this.#session.claims.close();
+    await this.#disk?.close();
     await this.#tasks.close();
     this.#membership.leave();
     for (const end of this.#graces) end();
@@ -244,6 +287,7 @@ export class JoinedCluster {
     await Promise.all(
       lent.map(({ info }) => this.#membership.unmount(info, 0, { timeoutMs: GOODBYE_MS }).catch(() => {})),
     );
+    this.#diskReads.close();
     this.#link.close();
     await this.transfer.close();
   }

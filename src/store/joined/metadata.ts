@@ -23,6 +23,7 @@ import type { ExpectedValue } from '../../rpc/types.js';
 import type { Limits } from '../../transfer/limits.js';
 import { statusError } from '../status.js';
 import type { Admin } from './admin.js';
+import type { DiskReads } from './disk-reads.js';
 import type { MasterLink } from './link.js';
 import { ALL_REPLICAS, configToWire, found, segmentToWire, started } from './wire.js';
 
@@ -36,13 +37,15 @@ export class RpcMetadata implements MetadataClient {
   readonly #limits: Limits;
   readonly #hostId: string;
   readonly #admin: Admin | undefined;
+  readonly #disks: DiskReads;
 
   /** `hostId` of the writer, for puts that name none. `admin`: the master's HTTP, where it is known. */
-  constructor(link: MasterLink, limits: Limits, hostId: string, admin: Admin | undefined) {
+  constructor(link: MasterLink, limits: Limits, hostId: string, admin: Admin | undefined, disks: DiskReads) {
     this.#link = link;
     this.#limits = limits;
     this.#hostId = hostId;
     this.#admin = admin;
+    this.#disks = disks;
   }
 
   putStart(client: Uuid, keys: Keys, sizes: Float64Array, config: ReplicateConfig, tenant: string) {
@@ -106,8 +109,11 @@ export class RpcMetadata implements MetadataClient {
 
   async getReplicas(keys: Keys, tenant: string): Promise<Outcome<ObjectInfo>[]> {
     if (keys.length === 0) return [];
-    if (keys.length === 1) return [found(await this.#call(METHODS.GetReplicaList, { key: keys.at(0), tenant }))];
-    return complete(await this.#call(METHODS.BatchGetReplicaList, { keys, tenant }), keys).map(found);
+    const answers =
+      keys.length === 1
+        ? [await this.#call(METHODS.GetReplicaList, { key: keys.at(0), tenant })]
+        : complete(await this.#call(METHODS.BatchGetReplicaList, { keys, tenant }), keys);
+    return this.#disks.resolve(keys, tenant, answers, answers.map(found), this.#limits);
   }
 
   /** The wire knows no lookup without a lease: this one grants it. */

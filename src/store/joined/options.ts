@@ -4,6 +4,7 @@ import { errors } from '../../core/errors.js';
 import { MAX_TIMEOUT_MS } from '../../transfer/limits.js';
 import { isHost, parseName } from '../../transfer/metadata/name.js';
 import type { Place } from '../../transfer/tcp/address.js';
+import type { DiskLenderOptions } from '../disk/lender.js';
 import type { IntegrityOptions } from '../options.js';
 import { type OwnSegment, parseSegments, type SegmentOptions } from '../segments.js';
 import { parseSize } from '../size.js';
@@ -33,6 +34,11 @@ export interface ConnectOptions extends IntegrityOptions {
    * word for it. Bytes, or a size such as "1GB". Default: none.
    */
   hotCache?: number | string;
+  /**
+   * A folder that this store lends as a disk: the master has objects written there when memory is short, and others read them
+   * from us. Needs a master with `--enable_offload`. Default: none.
+   */
+  disk?: DiskLenderOptions;
   /** Names the host, for `preferSameNode` and local-first allocation. Default "". */
   hostId?: string;
   /** The master's HTTP port, `host:port`, for `stats` and `segments`. Default: none. */
@@ -58,6 +64,7 @@ export interface ResolvedJoin {
   readonly segments: readonly OwnSegment[];
   readonly localBufferSize: number;
   readonly hotCache: number;
+  readonly disk: DiskLenderOptions | undefined;
   readonly hostId: string;
   readonly admin: Admin | undefined;
   readonly protocol: string;
@@ -89,6 +96,7 @@ export function resolveJoin(given: ConnectOptions): ResolvedJoin {
     segments: given.segments === undefined || given.segments === 0 ? [] : parseSegments(given.segments),
     localBufferSize: parseSize('localBufferSize', given.localBufferSize ?? 2 ** 24),
     hotCache: given.hotCache === undefined || given.hotCache === 0 ? 0 : parseSize('hotCache', given.hotCache),
+    disk: given.disk === undefined ? undefined : optionsOf('disk', given.disk),
     hostId: string('hostId', given.hostId ?? ''),
     admin: given.admin === undefined ? undefined : new Admin(parseName('admin', given.admin)),
     protocol,

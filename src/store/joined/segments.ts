@@ -57,6 +57,15 @@ export class LentSegments {
     await this.#engine.unregister(lent.segment);
   }
 
+  /** Bytes of a segment that is lent, by their address; undefined where none has all of them. */
+  bytesAt(address: number, size: number): Uint8Array | undefined {
+    for (const { info, memory } of this.#byId.values()) {
+      const at = address - info.base;
+      if (at >= 0 && at + size <= info.length) return memory.bytes.subarray(at, at + size);
+    }
+    return undefined;
+  }
+
   /** The bytes of a copy that lies here. Throws ERR_SEGMENT. */
   place({ id, offset, size }: Replica): Place {
     for (const { info, memory } of this.#byId.values()) {

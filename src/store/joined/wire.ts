@@ -8,7 +8,7 @@ import type { METHODS, replica, replicateConfig, segment } from '../../rpc/schem
 import type { ExpectedValue, Value } from '../../rpc/types.js';
 
 type WireReplica = Value<typeof replica>;
-type WireFound = Value<(typeof METHODS)['GetReplicaList']['result']>;
+export type WireFound = Value<(typeof METHODS)['GetReplicaList']['result']>;
 
 /** Mooncake's ReplicaStatus: the copy is readable. */
 const COMPLETE = 3;

@@ -1,0 +1,302 @@
+/**
+ * A joined store that lends its disk: about once a second it asks the master what to write there, writes it and says so,
+ * brings back to memory what the master wants there, and serves the disk to others as stock clients do.
+ *
+ *   master ─► heartbeat ─► bytes of our own memory ─► DiskTier ─► NotifyOffloadSuccess
+ *          ─► promotions ─► DiskTier ─► Counter ─► memory, ours or a peer's
+ *   peers  ─► batch_get_offload_object ─► DiskTier ─► Counter ─► read by the peer's engine
+ *
+ * A master that does not know the disk (-101: it was restarted, or we were silent for too long) is told of it anew, with all
+ * that is on it. Objects are in the tier by tenant and key.
+ */
+import { crc64 } from '../../core/checksum.js';
+import { errors } from '../../core/errors.js';
+import { Keys, MAX_KEY_BYTES } from '../../core/keys.js';
+import type { Uuid } from '../../master/api.js';
+import { STATUS } from '../../master/status.js';
+import type { Method } from '../../rpc/method.js';
+import { CLIENT_METHODS } from '../../rpc/schemas/client_v0_3_13.js';
+import { METHODS } from '../../rpc/schemas/v0_3_13.js';
+import { RpcServer } from '../../rpc/server.js';
+import { failure, success } from '../../rpc/types.js';
+import type { TransferEngine } from '../../transfer/engine/engine.js';
+import { formatName } from '../../transfer/metadata/name.js';
+import { BATCH_TTL_MS, Counter, type Staged } from './counter.js';
+import { DiskTier, type DiskTierOptions } from './tier.js';
+
+export interface DiskLenderOptions extends Omit<DiskTierOptions, 'engine' | 'onEvicted'> {
+  /** Between two heartbeats. Default 1,000 ms. */
+  heartbeatMs?: number;
+  /** Memory in which objects lie for peers that read them. Default 64 MiB. */
+  bufferBytes?: number;
+}
+
+/** What the lender needs of the store that it is part of. */
+export interface Lent {
+  readonly client: Uuid;
+  readonly engine: TransferEngine;
+  /** Interface of the service for readers, and the host that they are told. */
+  readonly host: string;
+  readonly advertise: string;
+  call<A, R>(method: Method<A, R>, args: A): Promise<R>;
+  /** Bytes of the store's own memory, by the address that the master names; undefined where it lends none there. */
+  bytesAt(address: number, size: number): Uint8Array | undefined;
+  /** Writes to a copy's place in memory, ours or a peer's. */
+  write(endpoint: string, address: bigint, staged: Staged): Promise<void>;
+}
+
+interface Task {
+  readonly tenant: string;
+  readonly key: Uint8Array;
+  readonly size: bigint;
+}
+
+const HEARTBEAT_MS = 1000;
+const BUFFER_BYTES = 64 * 2 ** 20;
+/** Bytes that are copied out of memory before they are written. */
+const BATCH_BYTES = 32 * 2 ** 20;
+const BATCH_KEYS = 1000;
+const MEMORY_OF_CLIENT_DISK = 2;
+/** Mooncake's INVALID_KEY, as stock clients answer for what their disk has not. */
+const INVALID_KEY = -400;
+
+export class DiskLender {
+  readonly tier: DiskTier;
+  readonly #lent: Lent;
+  readonly #counter: Counter;
+  readonly #server: RpcServer;
+  readonly #heartbeatMs: number;
+  #endpoint = '';
+  #timer?: NodeJS.Timeout;
+  #beating: Promise<void> = Promise.resolve();
+  #closed = false;
+  /** Evictions that the master has not been told of. */
+  readonly #evicted: Uint8Array[];
+
+  private constructor(lent: Lent, tier: DiskTier, counter: Counter, evicted: Uint8Array[], heartbeatMs: number) {
+    this.#lent = lent;
+    this.tier = tier;
+    this.#evicted = evicted;
+    this.#counter = counter;
+    this.#heartbeatMs = heartbeatMs;
+    this.#server = new RpcServer({ host: lent.host });
+    this.#server.handle(CLIENT_METHODS.batchGetOffloadObject, async ({ keys, sizes }) => {
+      const batch = await counter.stage(keys, sizes.map(Number));
+      if (!batch) return failure(INVALID_KEY);
+      return success({
+        batch: BigInt(batch.number),
+        addresses: batch.objects.map(({ address }) => address),
+        engine: lent.engine.name,
+        ttlMs: BigInt(BATCH_TTL_MS),
+      });
+    });
+    this.#server.handle(CLIENT_METHODS.releaseOffloadBuffer, ({ batch }) => counter.release(Number(batch)));
+  }
+
+  /** Resolves when the disk is served, and the master was told once. Throws what DiskTier.open throws, ERR_NOT_SUPPORTED. */
+  static async open(lent: Lent, options: DiskLenderOptions): Promise<DiskLender> {
+    const { heartbeatMs = HEARTBEAT_MS, bufferBytes = BUFFER_BYTES, ...tierOptions } = options;
+    const { engine } = lent;
+    const evicted: Uint8Array[] = [];
+    const onEvicted = (keys: Uint8Array[]) => {
+      for (const key of keys) evicted.push(key);
+    };
+    const tier = await DiskTier.open({ ...tierOptions, engine, onEvicted });
+    try {
+      const counter = await Counter.open(tier, engine, bufferBytes);
+      const lender = new DiskLender(lent, tier, counter, evicted, heartbeatMs);
+      await lender.#begin();
+      return lender;
+    } catch (error) {
+      await tier.close();
+      throw error;
+    }
+  }
+
+  async #begin(): Promise<void> {
+    try {
+      this.#endpoint = formatName({ host: this.#lent.advertise, port: await this.#server.listen() });
+      await this.#mount();
+      this.#schedule();
+    } catch (error) {
+      await this.#server.close();
+      throw error;
+    }
+  }
+
+  /** Bytes that were laid out for a reader, who is this very process; undefined where there are none. */
+  bytesAt(address: number, size: number): Uint8Array | undefined {
+    return this.#counter.bytesAt(address, size);
+  }
+
+  /** Nothing is written any more; what is on the disk stays there, and is offered again when it is opened. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    await this.#beating;
+    await this.#lent.call(METHODS.UnmountLocalDiskSegment, { client: this.#lent.client }).catch(() => {});
+    await this.#server.close();
+    await this.tier.close();
+  }
+
+  #schedule(): void {
+    if (this.#closed) return;
+    this.#timer = setTimeout(() => {
+      // A master that is away is asked again with the next one.
+      this.#beating = this.#beat()
+        .catch(() => {})
+        .then(() => this.#schedule());
+    }, this.#heartbeatMs).unref();
+  }
+
+  async #beat(): Promise<void> {
+    const { client, call } = this.#lent;
+    const answer = await call(METHODS.OffloadObjectHeartbeat, { client, offload: true });
+    if (!answer.ok) {
+      if (answer.error === STATUS.segmentNotFound) await this.#mount();
+      return;
+    }
+    const wipe = await call(METHODS.PollRemoveAll, { client });
+    if (wipe.ok && wipe.value) await this.tier.clear();
+    await this.#offload(answer.value);
+    await this.#sayEvicted();
+    const promotions = await call(METHODS.PromotionObjectHeartbeat, { client });
+    if (promotions.ok) for (const task of promotions.value) await this.#promote(task);
+  }
+
+  /** Tells the master of the disk, and of all that is on it. */
+  async #mount(): Promise<void> {
+    const { client, call } = this.#lent;
+    const mounted = await call(METHODS.MountLocalDiskSegment, { client, offload: true });
+    if (!mounted.ok) {
+      if (mounted.error === STATUS.offloadDisabled) {
+        throw errors.notSupported('a disk', 'the master runs without --enable_offload');
+      }
+      throw errors.peer('the master', `it refused the disk: status ${mounted.error}`);
+    }
+    await call(METHODS.ReportSsdCapacity, { client, bytes: BigInt(this.tier.stats().capacityBytes) });
+    const batch: Task[] = [];
+    for (const { key, size } of this.tier.entries()) {
+      const { tenant, key: name } = splitKey(key);
+      batch.push({ tenant, key: name, size: BigInt(size) });
+      if (batch.length === BATCH_KEYS) await this.#note(batch.splice(0), true);
+    }
+    await this.#note(batch, true);
+  }
+
+  async #note(objects: readonly Task[], written: boolean): Promise<void> {
+    if (objects.length === 0) return;
+    const entries = objects.map(({ key, size }) => ({
+      bucket: 0n,
+      offset: 0n,
+      keySize: BigInt(key.length),
+      dataSize: written ? size : -1n,
+      endpoint: this.#endpoint,
+    }));
+    await this.#lent.call(METHODS.NotifyOffloadSuccess, { client: this.#lent.client, objects, entries });
+  }
+
+  async #offload(tasks: readonly Task[]): Promise<void> {
+    for (let first = 0; first < tasks.length; ) {
+      let [count, bytes] = [0, 0];
+      while (first + count < tasks.length && count < BATCH_KEYS && (count === 0 || bytes < BATCH_BYTES)) {
+        bytes += Number(tasks[first + count++].size);
+      }
+      await this.#offloadBatch(tasks.slice(first, first + count));
+      first += count;
+    }
+  }
+
+  async #offloadBatch(tasks: readonly Task[]): Promise<void> {
+    const values = await Promise.all(tasks.map((task) => this.#valueOf(task).catch(() => undefined)));
+    const there = tasks.filter((_, i) => values[i] !== undefined);
+    const written = await this.tier.put(
+      there.map(({ tenant, key }) => diskKey(tenant, key)),
+      values.filter((value) => value !== undefined),
+    );
+    await this.#sayEvicted();
+    const done = there.filter((_, i) => written[i]);
+    await this.#note(done, true);
+    await this.#note(
+      tasks.filter((task) => !done.includes(task)),
+      false,
+    );
+  }
+
+  /** A copy of an object's bytes in our own memory, as its writer summed them; undefined where it cannot be had. */
+  async #valueOf({ tenant, key, size }: Task): Promise<Uint8Array | undefined> {
+    if (diskKey(tenant, key).length > MAX_KEY_BYTES) return undefined;
+    const asked = performance.now();
+    const found = await this.#lent.call(METHODS.GetReplicaList, { key, tenant });
+    if (!found.ok) return undefined;
+    const { replicas, leaseMs, checksum } = found.value;
+    for (const { descriptor } of replicas) {
+      if (descriptor.kind !== 'memory') continue;
+      const { buffer } = descriptor.value;
+      if (buffer.endpoint !== this.#lent.engine.name || buffer.size !== size) continue;
+      const value = this.#lent.bytesAt(Number(buffer.address), Number(size))?.slice();
+      const inTime = performance.now() - asked < Number(leaseMs);
+      if (value && inTime && (checksum === undefined || crc64(value) === checksum)) return value;
+    }
+    return undefined;
+  }
+
+  /** What the tier has evicted is gone from the files: the master is told before it sends anybody there. */
+  async #sayEvicted(): Promise<void> {
+    const byTenant = new Map<string, Uint8Array[]>();
+    for (const evicted of this.#evicted.splice(0)) {
+      const { tenant, key } = splitKey(evicted);
+      byTenant.set(tenant, [...(byTenant.get(tenant) ?? []), key]);
+    }
+    const { client, call } = this.#lent;
+    for (const [tenant, keys] of byTenant) {
+      const args = { client, keys: Keys.from(keys), tenant, replicaType: MEMORY_OF_CLIENT_DISK };
+      await call(METHODS.BatchEvictDiskReplica, args);
+    }
+  }
+
+  async #promote({ tenant, key, size }: Task): Promise<void> {
+    const { client, call } = this.#lent;
+    const args = { client, key, tenant };
+    const started = await call(METHODS.PromotionAllocStart, { ...args, size, preferredSegments: [] });
+    const isDone = started.ok && (await this.#bringBack(tenant, key, Number(size), started.value.target));
+    await call(isDone ? METHODS.NotifyPromotionSuccess : METHODS.NotifyPromotionFailure, args);
+  }
+
+  async #bringBack(
+    tenant: string,
+    key: Uint8Array,
+    size: number,
+    { descriptor }: { descriptor: { kind: string; value: unknown } },
+  ): Promise<boolean> {
+    if (descriptor.kind !== 'memory') return false;
+    const { buffer } = descriptor.value as { buffer: { address: bigint; endpoint: string } };
+    const batch = await this.#counter.stage([diskKey(tenant, key)], [size]);
+    if (!batch) return false;
+    try {
+      await this.#lent.write(buffer.endpoint, buffer.address, batch.objects[0]);
+      return true;
+    } catch {
+      return false;
+    } finally {
+      this.#counter.release(batch.number);
+    }
+  }
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** A key of the tier, and of the requests of readers: tenant, 0, key. */
+export function diskKey(tenant: string, key: Uint8Array): Uint8Array {
+  const name = encoder.encode(tenant);
+  const joined = new Uint8Array(name.length + 1 + key.length);
+  joined.set(name);
+  joined.set(key, name.length + 1);
+  return joined;
+}
+
+function splitKey(joined: Uint8Array): { tenant: string; key: Uint8Array } {
+  const at = joined.indexOf(0);
+  return { tenant: decoder.decode(joined.subarray(0, at)), key: joined.slice(at + 1) };
+}

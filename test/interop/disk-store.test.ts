@@ -1,0 +1,146 @@
+/**
+ * A store of ours that lends a disk, on the stock master and on ours: more is put than its memory holds, a stock client reads
+ * all of it, objects come back to memory, and after a restart of the store what is on its disk is there again.
+ */
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { MooncakeStore } from 'mooncake-ts';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { freePort, type Kind, Master } from './masters.js';
+
+const reader = fileURLToPath(new URL('./disk_reader.py', import.meta.url));
+const MIB = 2 ** 20;
+const OBJECTS = 40;
+const WAIT_MS = 60_000;
+
+interface Found {
+  code: number;
+  known: number;
+  alone: number;
+  wrong: number[];
+  wrongInBatch: number[];
+}
+
+function contentOf(n: number): Uint8Array {
+  const value = new Uint8Array(MIB);
+  for (let at = 0; at < MIB; at++) value[at] = at < 251 ? n * 31 + at * 7 : value[at - 251];
+  return value;
+}
+
+async function within(done: () => Promise<boolean>): Promise<boolean> {
+  const end = Date.now() + WAIT_MS;
+  while (!(await done())) {
+    if (Date.now() > end) return false;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return true;
+}
+
+async function readByStock(master: Master): Promise<Found> {
+  const args = [reader, `127.0.0.1:${master.port}`, `127.0.0.1:${await freePort()}`, `${OBJECTS}`];
+  const printed = await new Promise<string>((resolve, reject) => {
+    execFile(
+      process.env.MOONCAKE_PYTHON!,
+      args,
+      { timeout: 120_000, killSignal: 'SIGKILL' },
+      (error, stdout, stderr) =>
+        error ? reject(new Error(`${error.message}\n${stderr.slice(-3000)}`)) : resolve(stdout),
+    );
+  });
+  return JSON.parse(printed);
+}
+
+/** By the store itself, and by another that lends nothing. */
+async function readByOurs(master: Master, owner: MooncakeStore) {
+  const other = await MooncakeStore.connect({ master: `127.0.0.1:${master.port}` });
+  try {
+    const wrong: number[] = [];
+    let missing = 0;
+    for (let n = 0; n < OBJECTS; n++) {
+      const values = [await owner.get(`object-${n}`), await other.get(`object-${n}`)];
+      if (values.every((value) => value === undefined)) missing++;
+      else if (!values.every((value) => value && Buffer.compare(value, contentOf(n)) === 0)) wrong.push(n);
+    }
+    return { wrong, missing };
+  } finally {
+    await other.close();
+  }
+}
+
+async function scenario(kind: Kind): Promise<void> {
+  const flags = ['--default_kv_lease_ttl=500', '--enable_offload=true', '--promotion_on_hit=true', '--client_ttl=3'];
+  const master = await Master.start(kind, flags);
+  const folder = mkdtempSync(join(tmpdir(), 'mooncake-disk-'));
+  const connect = (segments: number) =>
+    MooncakeStore.connect({
+      master: `127.0.0.1:${master.port}`,
+      segments,
+      disk: { folder, capacityBytes: 256 * MIB, bucketBytes: 8 * MIB, heartbeatMs: 100 },
+    });
+  let store: MooncakeStore | undefined;
+  try {
+    store = await connect(16 * MIB);
+    for (let n = 0; n < OBJECTS; n++) {
+      const value = contentOf(n);
+      const put = () =>
+        store!.put(`object-${n}`, value).then(
+          () => true,
+          () => false,
+        );
+      assert.ok(await within(put), `object ${n} is put`);
+    }
+    const first = await readByStock(master);
+    assert.equal([first.code, first.wrong, first.wrongInBatch], [0, [], []]);
+    if (kind === 'ours') assert.is(first.known, OBJECTS);
+    assert.equal(await readByOurs(master, store), { wrong: [], missing: OBJECTS - first.known });
+    assert.ok(first.alone >= 16, `${first.alone} on the disk alone`);
+
+    // Another process of the same folder: nothing is in memory, all is offered from the disk.
+    await store.close();
+    store = undefined;
+    assert.ok(await within(async () => (await readByStock(master)).known === 0));
+    store = await connect(64 * MIB);
+    const again = await readByStock(master);
+    assert.ok(again.known >= first.alone && again.alone === again.known, JSON.stringify(again));
+    assert.equal([again.wrong, again.wrongInBatch], [[], []]);
+    // It was read once and once more in a batch: some are promoted.
+    assert.ok(await within(async () => (await readByStock(master)).alone < again.alone));
+    const last = await readByStock(master);
+    assert.equal([last.known, last.wrong, last.wrongInBatch], [again.known, [], []]);
+
+    // A master that was restarted knows nothing until it is told again.
+    await master.end();
+    await master.restart();
+    assert.ok(await within(async () => (await readByStock(master)).known === again.known));
+  } finally {
+    await store?.close();
+    await master.end();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+for (const kind of ['stock', 'ours'] as const) {
+  test(`a store of ours with a disk on the ${kind} master, read by a stock client`, () => scenario(kind));
+}
+
+test('a master without --enable_offload refuses a disk, and says why', async () => {
+  const master = await Master.start('ours');
+  const folder = mkdtempSync(join(tmpdir(), 'mooncake-disk-'));
+  try {
+    const disk = { folder, capacityBytes: 256 * MIB };
+    const error = await MooncakeStore.connect({ master: `127.0.0.1:${master.port}`, disk }).then(
+      () => undefined,
+      (reason) => reason,
+    );
+    assert.is(error?.code, 'ERR_NOT_SUPPORTED');
+  } finally {
+    await master.end();
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test.run();
