@@ -63,6 +63,25 @@ function describe(event: MasterEvent): string {
       return `segment ${event.segment}: ${event.bytes} bytes of client ${event.client}`;
     case 'segment-fenced':
       return `segment ${event.segment} of client ${event.client} was lent before this master began: used, empty, after one lease`;
+    case 'segment-restored':
+      return `segment ${event.segment} of client ${event.client} is back, with what it held before the restart`;
+    case 'data-restored':
+      return (
+        `restored ${event.objects} objects in ${event.segments} segments from ${event.bytes} bytes in ` +
+        `${(event.ms / 1000).toFixed(1)} s; they are offered when their clients are back` +
+        (event.dropped > 0 ? `; ${event.dropped} found no place` : '')
+      );
+    case 'data-damaged':
+      return (
+        `damaged data: ${event.why}. ${event.lost ? 'Nothing of it can be used: the cache begins empty' : 'An older snapshot was used'}; ` +
+        `the files are in ${event.aside}`
+      );
+    case 'log-failing':
+      return `nothing can be made durable, and writes are refused until it can: ${event.why}`;
+    case 'log-recovered':
+      return 'state is durable again, and writes are taken';
+    case 'snapshot-failed':
+      return `a snapshot could not be written, the log goes on: ${event.why}`;
     case 'segment-refused':
       return `segment ${event.segment} of client ${event.client} is refused (${event.status}): ${event.bytes} bytes`;
     case 'segment-replaced':

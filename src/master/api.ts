@@ -83,6 +83,8 @@ export interface SegmentFigures extends SegmentInfo {
   client: Uuid;
   /** Nothing new is placed in it. */
   isLeaving: boolean;
+  /** Known from before a restart: nothing in it is offered before its client mounts it again. */
+  isAbsent: boolean;
   usedBytes: number;
   capacityBytes: number;
   /** Copies of objects, those being written included. */

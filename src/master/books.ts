@@ -11,13 +11,14 @@ import { errors } from '../core/errors.js';
 import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
 import { type Claim, DepartedSegments } from './departed.js';
 import { Groups } from './groups.js';
+import type { Journal } from './journal.js';
 import { KeptBack } from './kept-back.js';
 import { type LossReason, RecentLosses } from './losses.js';
 import type { ResolvedOptions } from './options.js';
 import { EvictionOrder } from './order.js';
-import { Segments } from './segments.js';
+import { type Segment, Segments } from './segments.js';
 import { STATUS } from './status.js';
-import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, UNREAD } from './table.js';
+import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, READ, UNREAD } from './table.js';
 import { type Tenant, Tenants } from './tenants.js';
 
 /** A put or an upsert under way. Its record is PROCESSING, or has the content that is going to be replaced. */
@@ -79,12 +80,17 @@ export class Books {
     incomplete: 0,
     'unknown-tenant': 0,
   };
+  /** Told of what must outlive the process; undefined: nothing has to. */
+  journal: Journal | undefined;
   /** Readable objects. */
   objects = 0;
   /** Handles of the further copies of objects that have them, by the number in the record; 0 is none. */
   readonly #more: (number[] | undefined)[] = [undefined];
   readonly #freeMore: number[] = [];
   #now = Number.NEGATIVE_INFINITY;
+  /** Nothing new is placed in segments from before a restart until then; those of them that are there again. */
+  #fencedUntil = Number.NEGATIVE_INFINITY;
+  #revived: Segment[] = [];
 
   constructor(options: ResolvedOptions) {
     this.options = options;
@@ -103,6 +109,9 @@ export class Books {
     // A clock that is set back must not bring protections back.
     const now = (this.#now = Math.max(this.#now, time));
     this.keptBack.release(now);
+    if (this.#revived.length > 0 && this.#fencedUntil <= now) {
+      for (const segment of this.#revived.splice(0)) this.segments.open(segment);
+    }
     for (const [id, put] of this.puts) {
       if (now - put.startedAt < this.options.putReleaseMs) break;
       this.discardPut(id, put, now);
@@ -127,6 +136,17 @@ export class Books {
     return this.table.state(id) === COMPLETE;
   }
 
+  /** Handles of the copies that may be read now. */
+  offered(id: number): number[] {
+    const handles = this.handles(id);
+    return this.segments.absent === 0 ? handles : handles.filter((handle) => !this.segments.of(handle).isAbsent);
+  }
+
+  /** Whether all copies of a readable object lie in segments that are absent. */
+  isAbsent(id: number): boolean {
+    return this.segments.absent > 0 && this.handles(id).every((handle) => this.segments.of(handle).isAbsent);
+  }
+
   isLeased(id: number, now: number): boolean {
     return this.table.leaseUntil(id) > now || this.table.lookupUntil(id) > now;
   }
@@ -144,10 +164,12 @@ export class Books {
   startPut(id: number, tenant: Tenant, put: Put): void {
     this.puts.set(id, put);
     tenant.usedBytes += put.size * put.handles.length;
+    this.journal?.reserved(put.handles, put.startedAt + this.options.putReleaseMs);
   }
 
   /** An upsert that writes over the content itself, which nobody may read from now on. */
   startInPlace(id: number, tenant: Tenant, put: Put): void {
+    this.journal?.lost(id);
     this.#closeContent(id, 'removed');
     this.startPut(id, tenant, put);
   }
@@ -172,6 +194,34 @@ export class Books {
     tenant.objects++;
     table.link(id, UNREAD);
     if (!pinned) tenant.order?.add(id, now);
+    this.journal?.kept(id);
+  }
+
+  /**
+   * An object from before a restart, whose record says all but when it may be read: whoever reads it since then has at
+   * most one lease. In the list of what is read, eviction stops at such objects instead of walking over them.
+   */
+  restore(id: number, handles: readonly number[], now: number): void {
+    const { table, options } = this;
+    if (handles.length === 0) {
+      this.#strike(id);
+      return;
+    }
+    const tenant = this.#tenantOf(id);
+    table.setState(id, COMPLETE);
+    table.setLeaseUntil(id, now + options.leaseTtlMs);
+    table.setHandle(id, handles[0]);
+    table.setExtra(id, this.#keepMore(handles.slice(1)));
+    this.objects++;
+    tenant.objects++;
+    tenant.usedBytes += table.size(id) * handles.length;
+    table.link(id, READ);
+    if ((table.flags(id) & HARD_PINNED) === 0) tenant.order?.add(id, now);
+  }
+
+  /** Nothing new is placed in restored segments before then: what was freed last may still be read. */
+  fence(until: number): void {
+    this.#fencedUntil = until;
   }
 
   /** Whether the last put of a readable object was this client's, and ended. */
@@ -184,6 +234,7 @@ export class Books {
     this.puts.delete(id);
     const tenant = this.#tenantOf(id);
     tenant.usedBytes -= put.size * put.handles.length;
+    if (safeAt <= now) this.journal?.released(put.handles);
     this.keptBack.free(put.handles, safeAt, now);
     this.#lose(id, put);
   }
@@ -202,41 +253,66 @@ export class Books {
 
   /** Takes away the copies that lie in segments of that name; whether there were any. */
   dropCopies(id: number, segmentName: string, now: number): boolean {
-    let dropped = false;
+    const lies = (handle: number) => this.segments.of(handle).info.name === segmentName;
+    const handles = this.handles(id);
+    if (!handles.some(lies)) return false;
+    if (handles.every(lies)) {
+      this.drop(id, 'removed', now);
+      return true;
+    }
     this.#loseCopies(id, (handle, until) => {
-      if (this.segments.of(handle).info.name !== segmentName) return false;
+      if (!lies(handle)) return false;
       this.keptBack.free([handle], until, now);
-      dropped = true;
       return true;
     });
-    return dropped;
+    this.journal?.kept(id);
+    return true;
   }
 
   /** Mounts a segment; what somebody may still be using of memory that comes back is kept back. */
   mount(info: SegmentInfo, client: Uuid, now: number): Status {
     const { segments, keptBack } = this;
+    if (segments.absent > 0 && this.#returns(info, client, now)) return STATUS.ok;
     const again = segments.byId(info.id) !== undefined;
     const status = segments.mount(info, client);
     const segment = segments.byId(info.id);
     if (status !== STATUS.ok || again || !segment) return status;
+    this.journal?.mounted(segment);
     for (const { offset, size, until } of this.departed.claims(info, client, this.options.alignment, now)) {
       const handle = segments.placeAt(segment, offset, size);
       if (handle !== undefined) {
+        this.journal?.reserved([handle], until);
         keptBack.free([handle], until, now);
         continue;
       }
       // The allocator's memory is full: without this piece the segment is of no use.
       keptBack.forget(segment.number);
+      this.journal?.unmounted(segment);
       segments.unmount(segment);
       return STATUS.noSpace;
     }
     return status;
   }
 
+  /** Whether it is an absent segment that is mounted again. An absent one that differs is not going to come back. */
+  #returns(info: SegmentInfo, client: Uuid, now: number): boolean {
+    const { segments } = this;
+    const known = segments.byId(info.id);
+    if (known?.isAbsent && segments.mount(info, client) === STATUS.ok) {
+      segments.revive(known);
+      this.#revived.push(known);
+      return true;
+    }
+    for (const segment of segments.inTheWay(info, client)) this.unmount(segment.number, now);
+    return false;
+  }
+
   /** Strikes out every copy that lies in a segment, and the segment. Objects without another copy are gone. */
   unmount(number: number, now: number): void {
     const { segments, table, options } = this;
     const segment = segments.at(number);
+    // In one record, not in one for each copy.
+    this.journal?.unmounted(segment);
     const claims: Claim[] = [];
     let left = segment.replicas;
     const loses: Loses = (handle, until) => {
@@ -304,6 +380,7 @@ export class Books {
   #freeContent(id: number, reason: LossReason, now: number): void {
     const handles = this.handles(id);
     const until = this.table.leaseUntil(id);
+    this.journal?.lost(id);
     this.#closeContent(id, reason);
     this.keptBack.free(handles, until, now);
   }

@@ -5,6 +5,12 @@ export { type Key, Keys } from '../core/keys.js';
 export { MetadataServer, type MetadataServerOptions, MetadataTable } from '../transfer/metadata/server.js';
 export type * from './api.js';
 export type { AllocationStrategy, MetadataOptions, TenantPolicy } from './options.js';
+export {
+  Persistence,
+  type PersistenceEvent,
+  type PersistenceFigures,
+  type PersistenceOptions,
+} from './persist/persistence.js';
 export { type MasterEvent, MooncakeMaster, type MooncakeMasterOptions } from './server/master.js';
 export { MetadataService } from './service.js';
 export { STATUS } from './status.js';

@@ -37,6 +37,12 @@ export class KeptBack {
     }
   }
 
+  /** What is kept back now, and until when; some of it may be free by the time that it is reached. */
+  *all(): Generator<{ handle: number; until: number }> {
+    const [times, handles] = [this.#byTime.keys.slice(), this.#byTime.values.slice()];
+    for (const [at, handle] of handles.entries()) yield { handle, until: times[at] };
+  }
+
   /** Frees what nobody can be reading or writing any more. */
   release(now: number): void {
     for (let until = this.#byTime.key; until !== undefined && until <= now; until = this.#byTime.key) {

@@ -47,9 +47,9 @@ export class Scans {
     const found = new Map<string, readonly Replica[]>();
     const { table } = this.#books;
     await this.#visit(tenantName, (id) => {
-      if (!this.#books.isReadable(id)) return;
+      if (!this.#books.isReadable(id) || this.#books.isAbsent(id)) return;
       const key = table.keyText(id);
-      if (matches(key)) found.set(key, this.#books.replicas(this.#books.handles(id), table.size(id), 'complete'));
+      if (matches(key)) found.set(key, this.#books.replicas(this.#books.offered(id), table.size(id), 'complete'));
     });
     return found;
   }
@@ -57,7 +57,7 @@ export class Scans {
   async keys(tenantName: string): Promise<string[]> {
     const found: string[] = [];
     await this.#visit(tenantName, (id) => {
-      if (this.#books.isReadable(id)) found.push(this.#books.table.keyText(id));
+      if (this.#books.isReadable(id) && !this.#books.isAbsent(id)) found.push(this.#books.table.keyText(id));
     });
     return found;
   }

@@ -43,8 +43,8 @@ export class MetadataService implements Metadata, LongMetadata {
   readonly #scans: Scans;
 
   /** @throws ERR_INVALID_ARGUMENT naming the option */
-  constructor(options?: MetadataOptions) {
-    this.#books = new Books(resolveOptions(options));
+  constructor(options?: MetadataOptions, books = new Books(resolveOptions(options))) {
+    this.#books = books;
     this.#eviction = new Eviction(this.#books);
     this.#puts = new Puts(this.#books, this.#eviction);
     this.#reads = new Reads(this.#books);
@@ -157,10 +157,11 @@ export class MetadataService implements Metadata, LongMetadata {
 
   segments(): SegmentFigures[] {
     this.#books.begin();
-    return this.#books.segments.all.map(({ info, client, isLeaving, used, capacity, replicas }) => ({
+    return this.#books.segments.all.map(({ info, client, isLeaving, isAbsent, used, capacity, replicas }) => ({
       ...info,
       client,
       isLeaving,
+      isAbsent,
       usedBytes: used,
       capacityBytes: capacity,
       objects: replicas,

@@ -40,6 +40,15 @@ export interface RpcServerOptions {
   /** Requests of a connection under way from which its others wait. Default 64. */
   maxCallsPerConnection?: number;
   onRefused?: (refusal: Refusal) => void;
+  /** Asked before and after each call, by the method's name. */
+  gate?: RpcGate;
+}
+
+export interface RpcGate {
+  /** What it throws is the answer, and the handler is not called. */
+  enter(method: string): void;
+  /** What it returns is waited for before the answer leaves; where that rejects, the reason is the answer. */
+  settled(method: string): Promise<void> | undefined;
 }
 
 export interface RequestInfo {
@@ -142,15 +151,19 @@ export class RpcServer {
 
   #call(connection: Connection, sequence: number, served: Served, args: unknown): void {
     try {
+      const { gate } = this.#options;
+      const { name } = served.method;
+      gate?.enter(name);
       const result = served.handler(args, connection);
-      if (result instanceof Promise) {
-        result.then(
-          (value) => this.#answer(connection, sequence, served, value),
-          (error) => this.#throw(connection, sequence, error),
-        );
-      } else {
+      const settled = result instanceof Promise ? result.then(() => gate?.settled(name)) : gate?.settled(name);
+      if (settled === undefined) {
         this.#answer(connection, sequence, served, result);
+        return;
       }
+      Promise.all([result, settled]).then(
+        ([value]) => this.#answer(connection, sequence, served, value),
+        (error) => this.#throw(connection, sequence, error),
+      );
     } catch (error) {
       this.#throw(connection, sequence, error);
     }

@@ -12,6 +12,7 @@ import { errors } from '../../core/errors.js';
 import { type Refusal, RpcServer } from '../../rpc/server.js';
 import { MetadataServer } from '../../transfer/metadata/server.js';
 import type { MetadataOptions } from '../options.js';
+import { Persistence, type PersistenceEvent } from '../persist/persistence.js';
 import { MetadataService } from '../service.js';
 import { admin, send } from './admin.js';
 import { Lending, type LendingEvent } from './lending.js';
@@ -20,7 +21,7 @@ import { serveObjects } from './object-calls.js';
 import { serveOthers } from './other-calls.js';
 import { serveSegments } from './segment-calls.js';
 
-export type MasterEvent = LendingEvent | ({ what: 'request-refused' } & Refusal);
+export type MasterEvent = LendingEvent | PersistenceEvent | ({ what: 'request-refused' } & Refusal);
 
 export interface MooncakeMasterOptions extends MetadataOptions {
   /** Address of the RPC port. Default 127.0.0.1. */
@@ -39,25 +40,52 @@ export interface MooncakeMasterOptions extends MetadataOptions {
   metadataHost?: string;
   /** Silence after which a client, and all that it lends, is gone. Default 10,000 ms. */
   clientTtlMs?: number;
+  /** A folder in which state outlives this process (docs/persistence.md). Default: none does. */
+  dataDir?: string;
+  /** Longest time between two snapshots, ms. Default 600,000. */
+  snapshotIntervalMs?: number;
+  /** Snapshots that are kept. Default 2. */
+  snapshotRetention?: number;
   /** Told what a person should know. */
   onEvent?: (event: MasterEvent) => void;
 }
 
 const SWEEP_MS = 1000;
 
+/** Calls that change nothing that must outlive the process: they wait for no disk. All others do. */
+const READS: ReadonlySet<string> = new Set([
+  'BatchExistKey',
+  'BatchGetReplicaList',
+  'BatchQueryIp',
+  'ExistKey',
+  'GetAllNoFSegments',
+  'GetFsdir',
+  'GetNoFSegmentsByName',
+  'GetReplicaList',
+  'GetReplicaListByRegex',
+  'GetStorageConfig',
+  'Ping',
+  'QuerySegmentStatus',
+  'QuerySegmentStatusById',
+  'QueryTask',
+  'ServiceReady',
+]);
+
 export class MooncakeMaster {
   readonly service: MetadataService;
   readonly #rpc: RpcServer;
   readonly #lending: Lending;
   readonly #options: MooncakeMasterOptions;
+  readonly #persistence?: Persistence;
   #admin?: Server;
   #metadata?: MetadataServer;
   #sweeping?: NodeJS.Timeout;
   #ports = { rpc: 0, admin: 0, metadata: 0 };
 
-  private constructor(options: MooncakeMasterOptions) {
+  private constructor(options: MooncakeMasterOptions, persistence?: Persistence) {
     this.#options = options;
-    this.service = new MetadataService(options);
+    this.#persistence = persistence;
+    this.service = persistence?.service ?? new MetadataService(options);
     const leaseTtlMs = options.leaseTtlMs ?? 10_000;
     const onEvent = options.onEvent ?? (() => {});
     this.#lending = new Lending(this.service, {
@@ -70,19 +98,29 @@ export class MooncakeMaster {
       host: string('options.host', options.host ?? '127.0.0.1'),
       port: integer('options.port', options.port ?? 50051, 0, 65535),
       onRefused: (refusal) => onEvent({ what: 'request-refused', ...refusal }),
+      gate: persistence && {
+        enter: (method) => (READS.has(method) ? undefined : persistence.enter()),
+        settled: (method) => (READS.has(method) ? undefined : persistence.settled()),
+      },
     });
     serveObjects(this.#rpc, this.service, this.#lending.bases);
     serveSegments(this.#rpc, this.#lending);
     serveOthers(this.#rpc, this.service, this.#lending);
   }
 
-  /** Serves until `close`. Throws ERR_PEER where a port cannot be had, ERR_INVALID_ARGUMENT. */
+  /** Serves until `close`. Throws ERR_PEER where a port cannot be had, ERR_DATA_DIR, ERR_INVALID_ARGUMENT. */
   static async listen(options: MooncakeMasterOptions = {}): Promise<MooncakeMaster> {
-    const master = new MooncakeMaster(optionsOf('options', options));
+    const { dataDir, snapshotIntervalMs, snapshotRetention, onEvent } = optionsOf('options', options);
+    const persistence =
+      dataDir === undefined
+        ? undefined
+        : await Persistence.open({ dataDir, snapshotIntervalMs, snapshotRetention, onEvent }, options);
+    let master: MooncakeMaster | undefined;
     try {
+      master = new MooncakeMaster(options, persistence);
       await master.#listen();
     } catch (error) {
-      await master.close();
+      await (master ?? persistence)?.close();
       throw error;
     }
     return master;
@@ -99,10 +137,11 @@ export class MooncakeMaster {
       requests: this.#rpc.stats,
       clients: this.#lending.clients,
       segments: this.service.segments().length,
+      persistence: this.#persistence?.figures(),
     };
   }
 
-  /** Closes ports and connections. Idempotent. */
+  /** Closes ports and connections, and writes a last snapshot where state is kept. Idempotent. */
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
     const http = this.#admin;
@@ -113,6 +152,7 @@ export class MooncakeMaster {
       this.#metadata?.close(),
       http?.listening ? new Promise<void>((resolve) => http.close(() => resolve())) : undefined,
     ]);
+    await this.#persistence?.close();
   }
 
   async #listen(): Promise<void> {

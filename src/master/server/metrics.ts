@@ -1,15 +1,18 @@
 /** The master's figures as Prometheus text: stock names where the meaning is the same, ours where stock has none. */
 import type { RpcServerStats } from '../../rpc/server.js';
 import type { MetadataStats } from '../api.js';
+import type { PersistenceFigures } from '../persist/persistence.js';
 
 export interface MasterFigures {
   stats: MetadataStats;
   requests: Readonly<RpcServerStats>;
   clients: number;
   segments: number;
+  /** Undefined: no state is kept. */
+  persistence?: PersistenceFigures;
 }
 
-export function metrics({ stats, requests, clients, segments }: MasterFigures): string {
+export function metrics({ stats, requests, clients, segments, persistence }: MasterFigures): string {
   const out: string[] = [];
   const metric = (name: string, type: 'gauge' | 'counter', help: string, value: number | Record<string, number>) => {
     out.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`);
@@ -36,6 +39,15 @@ export function metrics({ stats, requests, clients, segments }: MasterFigures): 
   metric('mooncake_rpc_requests_total', 'counter', 'Requests', requests.requests);
   metric('mooncake_rpc_refused_total', 'counter', 'Requests of an unknown method or shape', requests.refused);
   metric('mooncake_rpc_failed_total', 'counter', 'Requests that ended in an exception', requests.failed);
+  if (persistence) {
+    const { logBytes, snapshotBytes, snapshotAgeMs, snapshots, replayMs, isFailing } = persistence;
+    metric('mooncake_log_bytes', 'gauge', 'Bytes of log that a restart would read', logBytes);
+    metric('mooncake_log_failing', 'gauge', '1: nothing can be made durable, writes are refused', isFailing ? 1 : 0);
+    metric('mooncake_snapshot_bytes', 'gauge', 'Bytes of the last snapshot', snapshotBytes);
+    metric('mooncake_snapshot_age_seconds', 'gauge', 'Time since the last snapshot or the start', snapshotAgeMs / 1000);
+    metric('mooncake_snapshots_total', 'counter', 'Snapshots written', snapshots);
+    metric('mooncake_replay_seconds', 'gauge', 'Time that reading the data directory took', replayMs / 1000);
+  }
   return `${out.join('\n')}\n`;
 }
 
