@@ -2,6 +2,7 @@
  * The stock master's flags, each with what it means here: an option of ours, nothing (threads of a thread pool that we do not
  * have), or a refusal where it asks for what this version has not. Names and defaults: Mooncake's master 0.3.13.
  */
+import { join } from 'node:path';
 import { errors } from '../core/errors.js';
 import { STRATEGIES } from '../master/options.js';
 import type { MooncakeMasterOptions } from '../master/server/master.js';
@@ -55,6 +56,16 @@ const without = (name: string, what: string): Flag => ({
   hidden: true,
   apply: (value, _, flag) => {
     if (truth(flag, value)) throw errors.notSupported(`--${flag}`, `${what}: this version does not have it`);
+  },
+});
+
+/** Where snapshots are kept, of which only the local file system is one here. */
+const localOnly = (name: string, known: readonly string[]): Flag => ({
+  name,
+  help: 'where snapshots are kept: local',
+  hidden: true,
+  apply: (value, _, flag) => {
+    if (!known.includes(value)) throw errors.notSupported(`--${flag}=${value}`, 'snapshots are kept in a local folder');
   },
 });
 
@@ -164,10 +175,31 @@ export const FLAGS: readonly Flag[] = [
       if (wholes(flag, value) > 0) throw errors.notSupported(`--${flag}`, 'only per-tenant quotas are kept here');
     },
   },
+  {
+    name: 'data-dir',
+    help: 'folder in which objects outlive the master (none: it begins empty)',
+    apply: (value, to) => void (to.dataDir = value),
+  },
+  {
+    name: 'snapshot_interval_seconds',
+    help: 'longest time between two snapshots in it (600)',
+    apply: (value, to, flag) => void (to.snapshotIntervalMs = 1000 * Math.max(1, whole(flag, value, 2_000_000))),
+  },
+  {
+    name: 'snapshot_retention_count',
+    help: 'snapshots that are kept (2)',
+    apply: (value, to, flag) => void (to.snapshotRetention = Math.max(1, whole(flag, value, 1000))),
+  },
+  {
+    name: 'enable_snapshot',
+    help: 'stock\'s: a data directory below MOONCAKE_SNAPSHOT_LOCAL_PATH or --snapshot_backup_dir (false)',
+    apply: (value, _, flag) => void truth(flag, value),
+  },
+  { name: 'enable_snapshot_restore', help: 'the same', apply: (value, _, flag) => void truth(flag, value) },
+  localOnly('snapshot_object_store_type', ['', 'local']),
+  localOnly('snapshot_catalog_store_type', ['', 'embedded', 'payload']),
   without('enable_offload', 'offload of objects to disks'),
   without('enable_ha', 'several masters of which one leads'),
-  without('enable_snapshot', 'snapshots'),
-  without('enable_snapshot_restore', 'snapshots'),
   without('enable_kv_events', 'events of the master'),
   without('enable_multi_tenants', 'tenants from a policy file'),
   without('promotion_on_hit', 'promotion from disks'),
@@ -195,8 +227,9 @@ export const FLAGS: readonly Flag[] = [
     'ha_backend_connstring',
     'etcd_endpoints',
     'cluster_id',
-    'snapshot_interval_seconds',
-    'snapshot_retention_count',
+    'snapshot_backup_dir',
+    'snapshot_catalog_store_connstring',
+    'snapshot_child_timeout_seconds',
     'kv_events_bind_endpoint',
     'kv_events_backend_id',
     'kv_events_queue_capacity',
@@ -208,10 +241,26 @@ export const FLAGS: readonly Flag[] = [
 /** Options from what was typed, by flag name. Throws ERR_INVALID_ARGUMENT, ERR_NOT_SUPPORTED naming the flag. */
 export function optionsOfFlags(typed: Readonly<Record<string, string | true>>): MooncakeMasterOptions {
   const options: MooncakeMasterOptions = {};
+  const given = (name: string) => {
+    const value = typed[attribute(name)];
+    return value === true ? 'true' : value;
+  };
   // In the order of the list: a port of the metadata server counts where the server is wanted.
   for (const { name, apply } of FLAGS) {
-    const value = typed[name];
-    if (value !== undefined) apply(value === true ? 'true' : value, options, name);
+    const value = given(name);
+    if (value !== undefined) apply(value, options, name);
   }
+  const wanted = ['enable_snapshot', 'enable_snapshot_restore'].find((name) => truth(name, given(name) ?? 'false'));
+  if (wanted) options.dataDir ??= stockFolder(wanted, given('snapshot_backup_dir'));
   return options;
 }
+
+/** Beside what a stock master keeps there, which is its own. */
+function stockFolder(flag: string, backup: string | undefined): string {
+  const folder = process.env.MOONCAKE_SNAPSHOT_LOCAL_PATH || backup;
+  if (folder) return join(folder, 'mooncake-ts');
+  throw errors.invalidArgument(`--${flag}`, 'true', 'given with --data-dir (or MOONCAKE_SNAPSHOT_LOCAL_PATH)');
+}
+
+/** A flag as the parser of the command line names it. */
+const attribute = (name: string) => name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());

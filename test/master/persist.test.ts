@@ -129,6 +129,23 @@ test('for one lease nothing is placed where somebody may still read', () =>
     return [two];
   }));
 
+test('what was read before is not given away under its readers', () =>
+  withService(async (one) => {
+    one.put('a', 600);
+    await one.persistence.settled();
+    one.read('a');
+    one.clock.now += 60;
+    const two = await again(one);
+    two.service.mountSegment(segment(1, LENGTH), ALICE);
+    assert.is(two.remove('a'), -706);
+    assert.is(two.remove('a', true), 0);
+    two.clock.now += 30;
+    assert.is(two.service.stats().keptBackBytes, 600);
+    two.clock.now += 70;
+    assert.is(two.put('b', 600), 0);
+    return [two];
+  }));
+
 test('what may still be written to is kept back until it may not', () =>
   withService(
     async (one) => {
@@ -190,6 +207,8 @@ test('an unmounted segment takes its copies along, and those on others stay', ()
       two.service.mountSegment(segment(number, LENGTH), client);
     assert.equal(await contents(two), before);
     assert.is(two.place('both').length, 1);
+    assert.is(two.service.segments().length, 2);
+    assert.is(two.service.stats().usedBytes, one.service.stats().usedBytes);
     return [two];
   }));
 
