@@ -107,9 +107,11 @@ export class Log implements Journal {
     this.#recovering = false;
   }
 
-  /** Resolves when all that was told is durable, or nothing can be. */
+  /** Resolves when all that was told so far is durable, or nothing can be. */
   async flush(): Promise<void> {
-    while (this.#writing) await this.#writing;
+    const after = this.#written;
+    if (after === this.#durable || !this.#takes) return;
+    await new Promise<void>((resolve) => this.#waiters.push({ after, resolve, reject: () => resolve() }));
   }
 
   /** Ends the file, which takes nothing more. */
@@ -118,7 +120,7 @@ export class Log implements Journal {
       this.#records.end();
       this.#told();
     }
-    await this.flush();
+    await this.#writing;
     await Promise.all([this.#open.close(), this.#file.close()]);
   }
 
