@@ -70,7 +70,10 @@ export { type Trace, TraceBuilder, type TraceRequest } from './replay/trace.js';
 export { generateTrace, type WorkloadOptions } from './replay/workload.js';
 export * from './store/api.js';
 export type { AttachOptions } from './store/attached.js';
-export type { StoreStats } from './store/counters.js';
+export type { StoreCounters, StoreFigures, StoreStats } from './store/counters.js';
+export type { HotCacheFigures } from './store/hot-cache.js';
+export type { ConnectOptions } from './store/joined/options.js';
+export type { PeerFigures } from './store/joined/peers.js';
 export type {
   GetValueOptions,
   IntegrityOptions,

@@ -192,7 +192,7 @@ export const FLAGS: readonly Flag[] = [
   },
   {
     name: 'enable_snapshot',
-    help: 'stock\'s: a data directory below MOONCAKE_SNAPSHOT_LOCAL_PATH or --snapshot_backup_dir (false)',
+    help: "stock's: a data directory below MOONCAKE_SNAPSHOT_LOCAL_PATH or --snapshot_backup_dir (false)",
     apply: (value, _, flag) => void truth(flag, value),
   },
   { name: 'enable_snapshot_restore', help: 'the same', apply: (value, _, flag) => void truth(flag, value) },

@@ -85,10 +85,14 @@ export interface SegmentFigures extends SegmentInfo {
   isLeaving: boolean;
   /** Known from before a restart: nothing in it is offered before its client mounts it again. */
   isAbsent: boolean;
+  /** Whether its objects are being moved away, or have been. */
+  drain: 'none' | 'draining' | 'drained';
   usedBytes: number;
   capacityBytes: number;
   /** Copies of objects, those being written included. */
   objects: number;
+  /** Pieces of space that no object owns any more and that somebody may still be reading or writing. */
+  keptBack: number;
 }
 
 export interface MetadataStats {

@@ -4,12 +4,14 @@
  *
  *   key ─► record (table)   state, size, checksum, protections, handle of the first copy, number of further ones
  *            ├ Put          while a put or an upsert is under way: who, since when, and the space it writes to
+ *            ├ Copying      while it is copied or moved
  *            ├ more copies  handles
  *            └ group        members that are protected and evicted together
  */
 import { errors } from '../core/errors.js';
 import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
-import { type Claim, DepartedSegments } from './departed.js';
+import { CopiesUnderWay } from './copying.js';
+import { DepartedSegments } from './departed.js';
 import { Groups } from './groups.js';
 import type { Journal } from './journal.js';
 import { KeptBack } from './kept-back.js';
@@ -20,6 +22,7 @@ import { type Segment, Segments } from './segments.js';
 import { STATUS } from './status.js';
 import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, READ, UNREAD } from './table.js';
 import { type Tenant, Tenants } from './tenants.js';
+import { Unmounts } from './unmount.js';
 
 /** A put or an upsert under way. Its record is PROCESSING, or has the content that is going to be replaced. */
 export interface Put {
@@ -35,7 +38,10 @@ export interface Put {
   readonly hardPin: boolean;
 }
 
-/** Whether a copy goes with a segment; it may be read or written until then. */
+/** Pieces of space kept back, and puts, that one call clears away: what is left over is for the next. */
+const MOST_RELEASED = 2048;
+
+/** Whether a copy is lost; it may be read or written until then. */
 type Loses = (handle: number, until: number) => boolean;
 
 export interface Counters {
@@ -59,6 +65,8 @@ export class Books {
   readonly segments: Segments;
   readonly keptBack: KeptBack;
   readonly departed = new DepartedSegments();
+  readonly copying = new CopiesUnderWay(this);
+  readonly unmounts = new Unmounts(this);
   readonly tenants: Tenants;
   readonly groups = new Groups();
   readonly losses: RecentLosses;
@@ -108,15 +116,33 @@ export class Books {
     if (!Number.isFinite(time)) throw errors.invalidArgument('now()', time, 'a time in milliseconds');
     // A clock that is set back must not bring protections back.
     const now = (this.#now = Math.max(this.#now, time));
-    this.keptBack.release(now);
+    this.release(now);
     if (this.#revived.length > 0 && this.#fencedUntil <= now) {
       for (const segment of this.#revived.splice(0)) this.segments.open(segment);
     }
+    let left = MOST_RELEASED;
     for (const [id, put] of this.puts) {
-      if (now - put.startedAt < this.options.putReleaseMs) break;
+      if (now - put.startedAt < this.options.putReleaseMs || left-- === 0) break;
       this.discardPut(id, put, now);
     }
+    this.copying.expire(now);
     return now;
+  }
+
+  /** The time of the last call. */
+  get now(): number {
+    return this.#now;
+  }
+
+  /** Frees space that was kept back until now; how many pieces. */
+  release(now: number): number {
+    return this.keptBack.release(now, MOST_RELEASED);
+  }
+
+  /** Id of the object with this key, rid of copies in segments that are gone; 0 when there is none. */
+  find(tenant: number, key: Uint8Array): number {
+    const id = this.table.find(tenant, key);
+    return id === 0 ? 0 : this.unmounts.settle(id);
   }
 
   /** Handles of an object's readable copies. */
@@ -177,7 +203,7 @@ export class Books {
   /** What was written becomes readable; what it replaces is gone. */
   completePut(id: number, put: Put, checksum: bigint | undefined, now: number): void {
     const { table } = this;
-    const tenant = this.#tenantOf(id);
+    const tenant = this.tenantOf(id);
     if (this.isReadable(id)) this.#freeContent(id, 'removed', now);
     this.puts.delete(id);
     const pinned = put.hardPin || (table.flags(id) & HARD_PINNED) !== 0;
@@ -207,7 +233,7 @@ export class Books {
       this.#strike(id);
       return;
     }
-    const tenant = this.#tenantOf(id);
+    const tenant = this.tenantOf(id);
     table.setState(id, COMPLETE);
     table.setLeaseUntil(id, now + options.leaseTtlMs);
     table.setHandle(id, handles[0]);
@@ -232,7 +258,7 @@ export class Books {
   /** Takes a put back; its space is free when nobody can be writing to it, at `safeAt`. */
   revokePut(id: number, put: Put, safeAt: number, now: number): void {
     this.puts.delete(id);
-    const tenant = this.#tenantOf(id);
+    const tenant = this.tenantOf(id);
     tenant.usedBytes -= put.size * put.handles.length;
     if (safeAt <= now) this.journal?.released(put.handles);
     this.keptBack.free(put.handles, safeAt, now);
@@ -247,33 +273,56 @@ export class Books {
 
   /** Takes readable content away. An upsert that is under way becomes a put. */
   drop(id: number, reason: LossReason, now: number): void {
+    this.copying.discard(id, now);
     this.#freeContent(id, reason, now);
     if (!this.puts.has(id)) this.#strike(id);
   }
 
   /** Takes away the copies that lie in segments of that name; whether there were any. */
   dropCopies(id: number, segmentName: string, now: number): boolean {
-    const lies = (handle: number) => this.segments.of(handle).info.name === segmentName;
+    return this.#dropThose(id, (handle) => this.segments.of(handle).info.name === segmentName, now);
+  }
+
+  /** Takes one copy of a readable object away. */
+  dropCopy(id: number, copy: number, now: number): void {
+    this.#dropThose(id, (handle) => handle === copy, now);
+  }
+
+  #dropThose(id: number, goes: (handle: number) => boolean, now: number): boolean {
     const handles = this.handles(id);
-    if (!handles.some(lies)) return false;
-    if (handles.every(lies)) {
+    if (!handles.some(goes)) return false;
+    if (handles.every(goes)) {
       this.drop(id, 'removed', now);
       return true;
     }
-    this.#loseCopies(id, (handle, until) => {
-      if (!lies(handle)) return false;
-      this.keptBack.free([handle], until, now);
-      return true;
+    this.#loseContentCopies(id, (handle, until) => {
+      if (goes(handle)) this.keptBack.free([handle], until, now);
+      return goes(handle);
     });
     this.journal?.kept(id);
     return true;
   }
 
+  /** A readable object gets more copies, which its tenant is charged for already. */
+  addCopies(id: number, copies: readonly number[]): void {
+    if (copies.length === 0) return;
+    this.#setHandles(id, [...this.handles(id), ...copies]);
+    this.journal?.kept(id);
+  }
+
+  /** An object that was held for a while, and that eviction may have passed over, may go again. */
+  released(id: number, now: number): void {
+    if (!this.isReadable(id)) return;
+    if (this.table.list(id) < 0) this.order.add(id, now);
+    this.tenantOf(id).order?.add(id, now);
+  }
+
   /** Mounts a segment; what somebody may still be using of memory that comes back is kept back. */
   mount(info: SegmentInfo, client: Uuid, now: number): Status {
     const { segments, keptBack } = this;
-    if (segments.absent > 0 && this.#returns(info, client, now)) return STATUS.ok;
+    if (segments.absent > 0 && this.#returns(info, client)) return STATUS.ok;
     const again = segments.byId(info.id) !== undefined;
+    if (this.unmounts.mayBe(info, client)) return STATUS.unavailable;
     const status = segments.mount(info, client);
     const segment = segments.byId(info.id);
     if (status !== STATUS.ok || again || !segment) return status;
@@ -286,16 +335,14 @@ export class Books {
         continue;
       }
       // The allocator's memory is full: without this piece the segment is of no use.
-      keptBack.forget(segment.number);
-      this.journal?.unmounted(segment);
-      segments.unmount(segment);
+      this.unmounts.begin(segment, false);
       return STATUS.noSpace;
     }
     return status;
   }
 
   /** Whether it is an absent segment that is mounted again. An absent one that differs is not going to come back. */
-  #returns(info: SegmentInfo, client: Uuid, now: number): boolean {
+  #returns(info: SegmentInfo, client: Uuid): boolean {
     const { segments } = this;
     const known = segments.byId(info.id);
     if (known?.isAbsent && segments.mount(info, client) === STATUS.ok) {
@@ -303,41 +350,24 @@ export class Books {
       this.#revived.push(known);
       return true;
     }
-    for (const segment of segments.inTheWay(info, client)) this.unmount(segment.number, now);
+    for (const segment of segments.inTheWay(info, client)) this.unmounts.begin(segment);
     return false;
   }
 
-  /** Strikes out every copy that lies in a segment, and the segment. Objects without another copy are gone. */
-  unmount(number: number, now: number): void {
-    const { segments, table, options } = this;
-    const segment = segments.at(number);
-    // In one record, not in one for each copy.
-    this.journal?.unmounted(segment);
-    const claims: Claim[] = [];
-    let left = segment.replicas;
-    const loses: Loses = (handle, until) => {
-      const { segment: place, offset, size } = segments.locate(handle);
-      if (place !== number) return false;
-      left--;
-      if (until > now) claims.push({ offset, size, until });
-      return true;
-    };
-    for (const [id, put] of this.puts) this.#losePutCopies(id, put, loses, put.startedAt + options.putReleaseMs);
-    for (let cursor = 0; left > 0; ) {
-      const slice = table.scan(cursor);
-      for (const id of slice.ids) if (this.isReadable(id)) this.#loseCopies(id, loses);
-      cursor = slice.cursor;
-      if (cursor === 0) break;
-    }
-    this.departed.note(segment.info, segment.client, [...claims, ...this.keptBack.forget(number)], now);
-    segments.unmount(segment);
+  /** Strikes out the copies of an object that are lost, those that are being written too. */
+  loseCopies(id: number, loses: Loses): void {
+    const put = this.puts.get(id);
+    if (put) this.#losePutCopies(id, put, loses, put.startedAt + this.options.putReleaseMs);
+    if (!this.table.has(id) || !this.isReadable(id)) return;
+    this.copying.lose(id, loses);
+    this.#loseContentCopies(id, loses);
   }
 
   #losePutCopies(id: number, put: Put, loses: Loses, until: number): void {
     const staying = put.handles.filter((handle) => !loses(handle, until));
     const lost = put.handles.length - staying.length;
     if (lost === 0) return;
-    this.#tenantOf(id).usedBytes -= lost * put.size;
+    this.tenantOf(id).usedBytes -= lost * put.size;
     put.handles = staying;
     if (staying.length > 0) return;
     this.puts.delete(id);
@@ -350,7 +380,7 @@ export class Books {
     else if (this.isOwner(id, put.client)) this.table.setOwner(id, NOBODY);
   }
 
-  #loseCopies(id: number, loses: Loses): void {
+  #loseContentCopies(id: number, loses: Loses): void {
     const until = this.table.leaseUntil(id);
     // Most objects have one copy: no array for them.
     if (this.table.extra(id) === 0) {
@@ -365,13 +395,19 @@ export class Books {
       this.#loseContent(id);
       return;
     }
-    this.#tenantOf(id).usedBytes -= lost * this.table.size(id);
+    this.tenantOf(id).usedBytes -= lost * this.table.size(id);
+    this.#setHandles(id, staying);
+    this.copying.noteLoss(id, staying);
+  }
+
+  #setHandles(id: number, handles: readonly number[]): void {
     this.#forgetMore(id);
-    this.table.setHandle(id, staying[0]);
-    this.table.setExtra(id, this.#keepMore(staying.slice(1)));
+    this.table.setHandle(id, handles[0]);
+    this.table.setExtra(id, this.#keepMore(handles.slice(1)));
   }
 
   #loseContent(id: number): void {
+    this.copying.discard(id, this.#now);
     this.#closeContent(id, 'removed');
     if (!this.puts.has(id)) this.#strike(id);
   }
@@ -387,7 +423,7 @@ export class Books {
 
   #closeContent(id: number, reason: LossReason): void {
     this.losses.note(this.table.tenant(id), this.table.key(id), reason);
-    const tenant = this.#tenantOf(id);
+    const tenant = this.tenantOf(id);
     tenant.usedBytes -= this.table.size(id) * this.handles(id).length;
     tenant.objects--;
     this.objects--;
@@ -403,7 +439,7 @@ export class Books {
     this.table.remove(id);
   }
 
-  #tenantOf(id: number): Tenant {
+  tenantOf(id: number): Tenant {
     return this.tenants.at(this.table.tenant(id));
   }
 

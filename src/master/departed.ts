@@ -72,3 +72,15 @@ function shifts({ info: old, client: owner }: Departed, info: Readonly<SegmentIn
   if (old.id === info.id || (old.name === info.name && old.endpoint === info.endpoint)) ways.add(0);
   return ways;
 }
+
+/** Whether two segments of these clients may name the same bytes. */
+export function mayShareBytes(
+  old: Readonly<SegmentInfo>,
+  owner: Uuid,
+  info: Readonly<SegmentInfo>,
+  client: Uuid,
+): boolean {
+  const isSame = old.id === info.id || (old.name === info.name && old.endpoint === info.endpoint);
+  const overlaps = info.base < old.base + old.length && old.base < info.base + info.length;
+  return isSame || (owner === client && overlaps);
+}

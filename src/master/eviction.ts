@@ -28,7 +28,9 @@ export class Eviction {
     if (this.isPastWatermark(size * preferences.copies)) this.run(now);
     for (;;) {
       const handles = segments.place(size, preferences);
-      if (handles.length > 0 || this.run(now) === 0) return handles;
+      if (handles.length > 0) return handles;
+      // Space may be free already that no call has had the time to release.
+      if (this.#books.release(now) === 0 && this.run(now) === 0) return handles;
     }
   }
 

@@ -2,13 +2,14 @@
  * Space that no object owns any more and that must not be handed out yet: a reader may still be reading it under its
  * lease, or a writer whose put was discarded may still write to it.
  */
-import type { Claim } from './departed.js';
 import { Heap } from './heap.js';
 import type { Segments } from './segments.js';
 
 export class KeptBack {
   readonly #segments: Segments;
-  readonly #byTime = new Heap();
+  #byTime = new Heap();
+  /** What has not been looked at since sifting began. */
+  #unsifted = new Heap();
   #bytes = 0;
 
   constructor(segments: Segments) {
@@ -21,7 +22,7 @@ export class KeptBack {
   }
 
   get byteLength(): number {
-    return this.#byTime.byteLength;
+    return this.#byTime.byteLength + this.#unsifted.byteLength;
   }
 
   /** Frees allocations at once where `until` has come, or keeps them back until then. */
@@ -39,39 +40,44 @@ export class KeptBack {
 
   /** What is kept back now, and until when; some of it may be free by the time that it is reached. */
   *all(): Generator<{ handle: number; until: number }> {
-    const [times, handles] = [this.#byTime.keys.slice(), this.#byTime.values.slice()];
-    for (const [at, handle] of handles.entries()) yield { handle, until: times[at] };
-  }
-
-  /** Frees what nobody can be reading or writing any more. */
-  release(now: number): void {
-    for (let until = this.#byTime.key; until !== undefined && until <= now; until = this.#byTime.key) {
-      this.#free(this.#byTime.pop());
+    for (const heap of [this.#byTime, this.#unsifted]) {
+      const [times, handles] = [heap.keys.slice(), heap.values.slice()];
+      for (const [at, handle] of handles.entries()) yield { handle, until: times[at] };
     }
   }
 
-  /** Forgets what lies in a segment that is about to go; what it was. */
-  forget(segment: number): Claim[] {
-    const claims: Claim[] = [];
-    const staying: [number, number][] = [];
-    while (this.#byTime.key !== undefined) {
-      const until = this.#byTime.key;
-      const handle = this.#byTime.pop();
-      const place = this.#segments.locate(handle);
-      if (place.segment === segment) {
-        this.#bytes -= place.size;
-        claims.push({ offset: place.offset, size: place.size, until });
-      } else {
-        staying.push([until, handle]);
+  /** Frees what nobody can be reading or writing any more, at most so many pieces; how many. */
+  release(now: number, most: number): number {
+    let freed = 0;
+    for (const heap of [this.#byTime, this.#unsifted]) {
+      for (; freed < most && (heap.key ?? now + 1) <= now; freed++) {
+        const handle = heap.pop();
+        this.#forget(handle);
+        this.#segments.free(handle);
       }
     }
-    for (const [until, handle] of staying) this.#byTime.push(until, handle);
-    return claims;
+    return freed;
   }
 
-  #free(handle: number): void {
+  /** From now on `sift` looks at every piece that there is. */
+  startSifting(): void {
+    [this.#byTime, this.#unsifted] = [this.#unsifted, this.#byTime];
+  }
+
+  /** Looks at so many pieces more, and forgets those that are lost; whether that was all. */
+  sift(most: number, loses: (handle: number, until: number) => boolean): boolean {
+    for (let left = most; left > 0; left--) {
+      const until = this.#unsifted.key;
+      if (until === undefined) return true;
+      const handle = this.#unsifted.pop();
+      this.#forget(handle);
+      if (!loses(handle, until)) this.free([handle], until, Number.NEGATIVE_INFINITY);
+    }
+    return false;
+  }
+
+  #forget(handle: number): void {
     this.#bytes -= this.#segments.locate(handle).size;
     this.#segments.keep(handle, -1);
-    this.#segments.free(handle);
   }
 }

@@ -5,7 +5,7 @@
  *   FREE          nothing protects it
  *   LOOKED_UP     a lookup does: it goes when no object is free, or probes alone could fill the store for good
  *   SOFT_PINNED   a soft pin does: it goes when nothing else may
- *   HELD          it is being read or written, or is hard-pinned: it stays
+ *   HELD          it is being read, written or copied, or is hard-pinned: it stays
  *
  * Grades fall with time alone and rise by calls that know nothing of this order. So an entry is put in place once, by
  * the grade and the use that the object has then, and looked at again when it comes to the front or when its protection
@@ -14,7 +14,7 @@
  *   by use, a heap a grade:  stamp of the last use ─► id        waiting: end of the protection ─► id
  */
 import { Heap } from './heap.js';
-import { HARD_PINNED, type ObjectTable, PROCESSING } from './table.js';
+import { HOLDING, type ObjectTable, PROCESSING } from './table.js';
 
 export const FREE = 0;
 export const LOOKED_UP = 1;
@@ -26,7 +26,7 @@ const SWEEP_FROM = 4096;
 
 /** The grade of an object that exists. */
 export function gradeOf(table: ObjectTable, id: number, now: number): number {
-  if (table.state(id) === PROCESSING || (table.flags(id) & HARD_PINNED) !== 0) return HELD;
+  if (table.state(id) === PROCESSING || (table.flags(id) & HOLDING) !== 0) return HELD;
   if (table.leaseUntil(id) > now) return HELD;
   if (table.pinUntil(id) > now) return SOFT_PINNED;
   return table.lookupUntil(id) > now ? LOOKED_UP : FREE;

@@ -11,7 +11,7 @@ import { checkKeys, checkUuid } from './check.js';
 import type { Eviction } from './eviction.js';
 import type { Preferences } from './segments.js';
 import { STATUS } from './status.js';
-import { HARD_PINNED } from './table.js';
+import { BUSY, HARD_PINNED } from './table.js';
 import type { Tenant } from './tenants.js';
 
 const MAX_COPIES = 1024;
@@ -100,18 +100,18 @@ export class Puts {
   }
 
   #each(keys: Keys, tenantName: string, action: (id: number, i: number) => Status): Status[] {
-    const { tenants, table } = this.#books;
+    const { tenants } = this.#books;
     const tenant = tenants.find(tenantName);
     if (!tenant) return Array(keys.length).fill(tenants.closed ? STATUS.unknownTenant : STATUS.notFound);
     return Array.from({ length: keys.length }, (_, i) => {
-      const id = table.find(tenant.number, keys.at(i));
+      const id = this.#books.find(tenant.number, keys.at(i));
       return id === 0 ? STATUS.notFound : action(id, i);
     });
   }
 
   #startPut(start: Start): Outcome<Replica[]> {
-    const { table, puts, options } = this.#books;
-    const id = table.find(start.tenant.number, start.key);
+    const { puts, options } = this.#books;
+    const id = this.#books.find(start.tenant.number, start.key);
     if (id !== 0) {
       const put = puts.get(id);
       if (!put && this.#books.isAbsent(id)) {
@@ -132,8 +132,9 @@ export class Puts {
   #startUpsert(start: Start): Outcome<Replica[]> {
     const { table, puts, groups, options } = this.#books;
     const { tenant, group, now, wanted } = start;
-    let id = table.find(tenant.number, start.key);
+    let id = this.#books.find(tenant.number, start.key);
     if (id === 0) return this.#startNew(start);
+    if ((table.flags(id) & BUSY) !== 0) return refuse(STATUS.hasTask, 'the object is being copied or moved');
     if (group !== undefined && !groups.is(table.group(id), tenant.number, group)) {
       return refuse(STATUS.invalidParams, 'an object keeps its group as long as it exists');
     }
@@ -164,7 +165,7 @@ export class Puts {
     if (!Array.isArray(handles)) return handles;
     const replacing = describe(start, handles, pinUntil, hardPin);
     // Making room may have cost the very object.
-    id = table.find(tenant.number, start.key);
+    id = this.#books.find(tenant.number, start.key);
     if (id === 0) return this.#enter(start, replacing);
     this.#books.startPut(id, tenant, replacing);
     return this.#started(replacing);

@@ -26,6 +26,7 @@ export class Reads {
     const { table, options } = this.#books;
     const ids = new Float64Array(keys.length);
     table.lookupMany(tenant.number, keys, 'read', now + options.leaseTtlMs, ids);
+    this.#settle(ids);
     this.#passOverAbsent(ids);
     this.#keepInOrder(ids);
     this.#protectGroups(ids, now, true);
@@ -48,6 +49,7 @@ export class Reads {
     }
     const ids = new Float64Array(keys.length);
     table.lookupMany(tenant.number, keys, 'lookup', now + options.leaseTtlMs, ids, now);
+    this.#settle(ids);
     this.#passOverAbsent(ids);
     this.#protectGroups(ids, now, false);
     for (let i = 0; i < ids.length; i++) {
@@ -64,15 +66,25 @@ export class Reads {
   peek(keys: Keys, tenantName: string): Outcome<ObjectInfo>[] {
     checkKeys(keys);
     this.#books.begin();
-    const { table, tenants } = this.#books;
+    const { tenants } = this.#books;
     const tenant = tenants.find(tenantName);
     return Array.from({ length: keys.length }, (_, i) => {
       if (!tenant) return tenants.closed ? UNKNOWN_TENANT : missed('absent');
-      const id = table.find(tenant.number, keys.at(i));
+      const id = this.#books.find(tenant.number, keys.at(i));
       if (id > 0 && this.#books.isReadable(id) && !this.#books.isAbsent(id))
         return { ok: true, value: { ...this.#info(id), leaseMs: 0 } };
       return missed(this.#reason(tenant, keys, i, -id));
     });
+  }
+
+  /** What was found, rid of copies in segments that are gone. */
+  #settle(ids: Float64Array): void {
+    const { unmounts } = this.#books;
+    if (!unmounts.any) return;
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i] === 0 ? 0 : unmounts.settle(Math.abs(ids[i]));
+      ids[i] = id === 0 || this.#books.isReadable(id) ? id : -id;
+    }
   }
 
   #answers<T>(ids: Float64Array, hit: (id: number) => T, miss: (i: number, id: number) => Outcome<T>): Outcome<T>[] {

@@ -5,6 +5,7 @@ import type { Status, Uuid } from './api.js';
 import type { Books } from './books.js';
 import { checkKeys, checkUuid } from './check.js';
 import { STATUS } from './status.js';
+import { BUSY } from './table.js';
 
 export class Removal {
   readonly #books: Books;
@@ -16,11 +17,11 @@ export class Removal {
   remove(keys: Keys, force: boolean, tenantName: string): Status[] {
     checkKeys(keys);
     const now = this.#books.begin();
-    const { tenants, table } = this.#books;
+    const { tenants } = this.#books;
     const tenant = tenants.find(tenantName);
     return Array.from({ length: keys.length }, (_, i) => {
       if (!tenant) return tenants.closed ? STATUS.unknownTenant : STATUS.notFound;
-      const id = table.find(tenant.number, keys.at(i));
+      const id = this.#books.find(tenant.number, keys.at(i));
       return id === 0 ? STATUS.notFound : this.removeObject(id, force, now);
     });
   }
@@ -38,11 +39,12 @@ export class Removal {
     const tenant = tenants.find(tenantName);
     return Array.from({ length: keys.length }, (_, i) => {
       if (!tenant) return tenants.closed ? STATUS.unknownTenant : STATUS.notFound;
-      const id = table.find(tenant.number, keys.at(i));
+      const id = this.#books.find(tenant.number, keys.at(i));
       if (id === 0) return STATUS.notFound;
       if (puts.has(id)) return STATUS.notReady;
       if (!this.#books.isOwner(id, client)) return STATUS.notOwner;
       if (this.#books.isLeased(id, now)) return STATUS.leased;
+      if ((table.flags(id) & BUSY) !== 0) return STATUS.notReady;
       if (segmentName !== '') {
         return this.#books.dropCopies(id, segmentName, now) ? STATUS.ok : STATUS.segmentNotFound;
       }
@@ -51,12 +53,13 @@ export class Removal {
     });
   }
 
-  /** Removes an object that exists. Unless forced, not while it is written (-703) or protected by a lease (-706). */
+  /** Removes an object that exists. Unless forced, not while it is written or copied (-703) or under a lease (-706). */
   removeObject(id: number, force: boolean, now: number): Status {
     const put = this.#books.puts.get(id);
     if (!force) {
       if (put) return STATUS.notReady;
       if (this.#books.isLeased(id, now)) return STATUS.leased;
+      if ((this.#books.table.flags(id) & BUSY) !== 0) return STATUS.notReady;
     }
     if (this.#books.isReadable(id)) this.#books.drop(id, 'removed', now);
     if (put) this.#books.discardPut(id, put, now);

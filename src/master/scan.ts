@@ -94,7 +94,8 @@ export class Scans {
           now = this.#books.begin();
         }
         const id = part.ids[at] ?? 0;
-        if (table.has(id) && table.tenant(id) === tenant.number) visit(id, now);
+        if (!table.has(id) || table.tenant(id) !== tenant.number) continue;
+        if (this.#books.unmounts.settle(id) !== 0) visit(id, now);
       }
     } while (cursor !== 0);
   }

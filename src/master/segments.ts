@@ -13,6 +13,9 @@ const FIELDS = ['name', 'base', 'length', 'endpoint', 'protocol', 'hostId'] as c
 /** How many segments `free_ratio_first` compares. */
 const SAMPLE = 6;
 
+/** Its objects are being moved away, or have been. */
+export type Drain = 'none' | 'draining' | 'drained';
+
 export interface Segment {
   /** The allocator's number. */
   readonly number: number;
@@ -22,10 +25,13 @@ export interface Segment {
   readonly client: Uuid;
   readonly capacity: number;
   used: number;
-  /** Nothing new is placed in it: it is about to go. */
+  /** Nothing new is placed in it: it is about to go, or drained (drain.ts). */
   isLeaving: boolean;
   /** Known from before a restart, and its client has not said yet that it still lends it: nothing in it is offered. */
   isAbsent: boolean;
+  drain: Drain;
+  /** It is gone for everybody; what was in it is being struck out (unmount.ts). */
+  isWithdrawn: boolean;
   /** Allocations of objects, and of space that is kept back. */
   replicas: number;
   kept: number;
@@ -49,6 +55,8 @@ export class Segments {
   readonly #strategy: AllocationStrategy;
   readonly #alignment: number;
   readonly #random: () => number;
+  /** Segments that the allocator knows, withdrawn ones too. */
+  #mounted = 0;
   /** Bytes over all segments. */
   capacity = 0;
   used = 0;
@@ -119,14 +127,14 @@ export class Segments {
         return STATUS.segmentExists;
       }
     }
-    if (this.#list.length === this.#allocator.maxSegments) return STATUS.noSpace;
+    if (this.#mounted === this.#allocator.maxSegments) return STATUS.noSpace;
     this.#open.push(this.#enter(info, client, this.#serial + 1));
     return STATUS.ok;
   }
 
   /** Enters a segment from before a restart, as absent; undefined where as many as may be are mounted. */
   restore(info: SegmentInfo, client: Uuid, serial: number): Segment | undefined {
-    if (this.#list.length === this.#allocator.maxSegments) return undefined;
+    if (this.#mounted === this.#allocator.maxSegments) return undefined;
     const segment = this.#enter(info, client, serial);
     segment.isAbsent = true;
     this.absent++;
@@ -157,10 +165,13 @@ export class Segments {
       used: 0,
       isLeaving: false,
       isAbsent: false,
+      drain: 'none',
+      isWithdrawn: false,
       replicas: 0,
       kept: 0,
     };
     this.#serial = Math.max(this.#serial, serial);
+    this.#mounted++;
     this.#byNumber[number] = segment;
     this.#byId.set(info.id, segment);
     this.#list.push(segment);
@@ -174,16 +185,37 @@ export class Segments {
     this.#open = this.#open.filter((other) => other !== segment);
   }
 
-  /** Takes a segment away; every allocation in it is gone. */
-  unmount(segment: Segment): void {
+  /** Its objects are to be moved away, or have been; `none`: it takes objects again. */
+  setDrain(segment: Segment, drain: Drain): void {
+    if (drain === 'none') {
+      segment.isLeaving = false;
+      this.#open.push(segment);
+    } else {
+      this.leave(segment);
+    }
+    segment.drain = drain;
+  }
+
+  /** Takes a segment from everybody's sight; its allocations stay until they are freed. */
+  withdraw(segment: Segment): void {
     this.leave(segment);
     if (segment.isAbsent) this.absent--;
-    this.#allocator.removeSegment(segment.number);
-    this.#byNumber[segment.number] = undefined;
+    segment.isWithdrawn = true;
     this.#byId.delete(segment.info.id);
     this.#list = this.#list.filter((other) => other !== segment);
     this.capacity -= segment.capacity;
     this.used -= segment.used;
+  }
+
+  /** Forgets a segment that was withdrawn, and every allocation in it. */
+  forget(segment: Segment): void {
+    this.#allocator.removeSegment(segment.number);
+    this.#byNumber[segment.number] = undefined;
+    this.#mounted--;
+  }
+
+  named(name: string): Segment[] {
+    return this.#list.filter(({ info }) => info.name === name);
   }
 
   /** Whether an allocation is live. */
@@ -244,13 +276,20 @@ export class Segments {
     return allocation.handle;
   }
 
+  /** Handle of space in a segment of that name; undefined where there is none. */
+  placeNamed(size: number, name: string): number | undefined {
+    const handles: number[] = [];
+    this.#placePreferred(size, [name], [], handles);
+    return handles[0];
+  }
+
   free(handle: number): void {
     const { segment, size } = this.locate(handle);
     this.#allocator.free(handle);
     const owner = this.at(segment);
     owner.used -= size;
     owner.replicas--;
-    this.used -= size;
+    if (!owner.isWithdrawn) this.used -= size;
   }
 
   /** An allocation changes from an object's into one that is kept back (1), or goes the other way (-1). */

@@ -25,12 +25,14 @@ import type {
 } from './api.js';
 import { Books } from './books.js';
 import { checkUuid } from './check.js';
+import { Copies } from './copies.js';
 import { Eviction } from './eviction.js';
 import { type MetadataOptions, resolveOptions } from './options.js';
 import { Puts } from './puts.js';
 import { Reads } from './reads.js';
 import { Removal } from './removal.js';
 import { Scans } from './scan.js';
+import type { Drain, Segment } from './segments.js';
 import { STATUS } from './status.js';
 import { DEFAULT_TENANT } from './tenants.js';
 
@@ -41,6 +43,8 @@ export class MetadataService implements Metadata, LongMetadata {
   readonly #reads: Reads;
   readonly #removal: Removal;
   readonly #scans: Scans;
+  /** Copies and moves of readable objects. */
+  readonly copies: Copies;
 
   /** @throws ERR_INVALID_ARGUMENT naming the option */
   constructor(options?: MetadataOptions, books = new Books(resolveOptions(options))) {
@@ -50,6 +54,7 @@ export class MetadataService implements Metadata, LongMetadata {
     this.#reads = new Reads(this.#books);
     this.#removal = new Removal(this.#books);
     this.#scans = new Scans(this.#books, this.#removal);
+    this.copies = new Copies(this.#books);
   }
 
   putStart(
@@ -136,12 +141,20 @@ export class MetadataService implements Metadata, LongMetadata {
   unmountSegment(segment: Uuid, client: Uuid): Status {
     checkUuid('segment', segment);
     checkUuid('client', client);
-    const now = this.#books.begin();
+    this.#books.begin();
     const mounted = this.#books.segments.byId(segment);
     if (!mounted) return STATUS.ok;
     if (mounted.client !== client) return STATUS.notOwner;
-    this.#books.unmount(mounted.number, now);
+    this.#books.unmounts.begin(mounted);
     return STATUS.ok;
+  }
+
+  /**
+   * Resolves when everything of the segments that were unmounted is struck out. Nothing of them is offered any more as soon
+   * as `unmountSegment` returns; until this resolves their memory cannot be mounted again (-1010).
+   */
+  unmounted(): Promise<void> {
+    return this.#books.unmounts.ended;
   }
 
   /** Nothing new is placed in a segment from now on; what is there stays readable until it is unmounted. */
@@ -151,21 +164,37 @@ export class MetadataService implements Metadata, LongMetadata {
     const mounted = this.#books.segments.byId(segment);
     if (!mounted) return STATUS.segmentNotFound;
     if (mounted.client !== client) return STATUS.notOwner;
+    if (mounted.drain !== 'none') return STATUS.unavailable;
     this.#books.segments.leave(mounted);
     return STATUS.ok;
   }
 
+  /**
+   * Every segment of that name, whose objects are to be moved away or have been: nothing new is placed there; `none`: they take
+   * objects again, but for one that leaves.
+   */
+  setDrain(name: string, drain: Drain): void {
+    const { segments } = this.#books;
+    for (const segment of segments.named(name)) {
+      if (segment.isLeaving === (segment.drain !== 'none') && segment.drain !== drain)
+        segments.setDrain(segment, drain);
+    }
+  }
+
   segments(): SegmentFigures[] {
     this.#books.begin();
-    return this.#books.segments.all.map(({ info, client, isLeaving, isAbsent, used, capacity, replicas }) => ({
+    const figures = ({ info, client, isLeaving, isAbsent, drain, used, capacity, replicas, kept }: Segment) => ({
       ...info,
       client,
       isLeaving,
       isAbsent,
+      drain,
       usedBytes: used,
       capacityBytes: capacity,
       objects: replicas,
-    }));
+      keptBack: kept,
+    });
+    return this.#books.segments.all.map(figures);
   }
 
   /** Clears away what has run out, and evicts where the watermark is passed. */

@@ -10,6 +10,12 @@ export const COMPLETE = 'complete';
 /** Flags. */
 export const HAS_CHECKSUM = 1;
 export const HARD_PINNED = 2;
+/** A client is copying or moving it: its copies stay until that has ended. */
+export const COPYING = 16;
+
+/** Flags of objects that eviction passes over, and of those that are not to be copied, moved or replaced now. */
+export const HOLDING = HARD_PINNED | COPYING;
+export const BUSY = COPYING;
 
 /**
  * The lists of readable objects, each in order of use: those not read since their put, and those that were read. Leases

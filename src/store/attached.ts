@@ -68,6 +68,10 @@ class RemoteSession implements Session {
     return this.metadata(limits).suspect(keys, tenant);
   }
 
+  rank(replicas: readonly Replica[]): readonly Replica[] {
+    return replicas;
+  }
+
   place(replica: Replica): Place | Promise<Place> {
     let reached = this.#segments.get(replica.segment);
     if (reached === undefined) this.#segments.set(replica.segment, (reached = this.#reach(replica)));

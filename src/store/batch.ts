@@ -20,8 +20,9 @@ export function checkKeys(keys: unknown): Keys {
   return keys;
 }
 
-export function checkTenant(tenant: unknown): string {
-  return tenant === undefined ? 'default' : string('tenant', tenant);
+/** The name space of a call: its own, or the store's. */
+export function checkTenant(tenant: unknown, context: StoreContext): string {
+  return tenant === undefined ? context.tenant : string('tenant', tenant);
 }
 
 /** A batch's options, with its stride checked. */

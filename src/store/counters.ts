@@ -2,6 +2,8 @@
 import type { MetadataStats, MissReason } from '../master/api.js';
 import { STATUS } from '../master/status.js';
 import type { StoreMissReason } from './api.js';
+import type { HotCacheFigures } from './hot-cache.js';
+import type { PeerFigures } from './joined/peers.js';
 
 export const MISS_REASONS: readonly StoreMissReason[] = [
   'absent',
@@ -49,7 +51,8 @@ export function missReason(status: number, why: string): StoreMissReason {
   return status === STATUS.notReady ? 'incomplete' : 'absent';
 }
 
-export interface StoreStats {
+/** What a store counts of itself. */
+export interface StoreFigures {
   /** Objects stored by this client, and their bytes. */
   puts: number;
   bytesPut: number;
@@ -65,6 +68,15 @@ export interface StoreStats {
   verifiedBytes: number;
   unverifiedHits: number;
   misses: Readonly<Record<StoreMissReason, number>>;
+}
+
+export interface StoreCounters extends StoreFigures {
+  /** The engines that a store of a cluster has met. */
+  peers: readonly PeerFigures[] | undefined;
+  hotCache: HotCacheFigures | undefined;
+}
+
+export interface StoreStats extends StoreFigures {
   /** Of the service, over all its clients. */
   metadata: MetadataStats;
 }
@@ -80,8 +92,8 @@ export class Counters {
   unverifiedHits = 0;
   readonly misses = Object.fromEntries(MISS_REASONS.map((reason) => [reason, 0])) as Record<StoreMissReason, number>;
 
-  with(metadata: MetadataStats): StoreStats {
+  figures(): StoreFigures {
     const misses = Object.values(this.misses).reduce((sum, count) => sum + count, 0);
-    return { ...this, gets: this.hits + misses, misses: { ...this.misses }, metadata };
+    return { ...this, gets: this.hits + misses, misses: { ...this.misses } };
   }
 }

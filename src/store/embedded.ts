@@ -85,6 +85,10 @@ export class EmbeddedCluster implements Session {
     this.#service.remove(pick(keys, corrupt), true, tenant);
   }
 
+  rank(replicas: readonly Replica[]): readonly Replica[] {
+    return replicas;
+  }
+
   place(replica: Replica): Place {
     const mounted = this.#segments.get(replica.segmentName);
     if (mounted?.id !== replica.segment) {
@@ -97,8 +101,9 @@ export class EmbeddedCluster implements Session {
     return this.#mount(parseSegment('segment', spec));
   }
 
-  async unmount(name: string): Promise<void> {
-    const mounted = this.#segments.get(string('name', name));
+  async unmount(name: string, graceMs: number): Promise<void> {
+    if (graceMs > 0) throw errors.notSupported('graceMs of an embedded store', 'its readers are in its own hands');
+    const mounted = this.#segments.get(name);
     if (mounted === undefined) throw errors.segment('name', name, 'no such segment is mounted');
     this.#segments.delete(name);
     mounted.memory.retired = true;

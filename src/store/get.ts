@@ -6,74 +6,25 @@
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
-import type { ObjectInfo, Replica } from '../master/api.js';
+import type { ObjectInfo } from '../master/api.js';
 import type { CallLimits } from '../transfer/transfer.js';
 import type { BatchOptions, GetBatch, StoreMissReason } from './api.js';
 import { checkTenant, Limits, pick, STEP_BYTES, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import { MISS_STATUS, missReason } from './counters.js';
 import { Coverage, type Run } from './coverage.js';
-import { sumOf } from './memory.js';
-import { Moves } from './moves.js';
+import { FarReads, type ValueMemory } from './far-reads.js';
+import { type FoundObject, failure, type Located, locate } from './found.js';
+import { CACHED } from './hot-cache.js';
 import { Pieces } from './pieces.js';
-import type { Place, Session } from './session.js';
-
-export interface FoundObject {
-  readonly size: number;
-  readonly checksum: bigint | undefined;
-  readonly place: Place;
-  /** When its lease ends, by the session's clock. */
-  readonly expires: number;
-  readonly coverage: Coverage;
-  /** Bytes that reads have asked for. */
-  wanted: number;
-  miss: StoreMissReason | undefined;
-}
-
-/** What went wrong between us and the owner, as a reason; undefined for what is the caller's own doing. */
-function failure(error: unknown): StoreMissReason | undefined {
-  if (!(error instanceof MooncakeError)) return undefined;
-  switch (error.code) {
-    case 'ERR_INVALID_ARGUMENT':
-    case 'ERR_ABORTED':
-      return undefined;
-    case 'ERR_TIMEOUT':
-      return 'timeout';
-    case 'ERR_CORRUPT':
-      return 'corrupt';
-    case 'ERR_SEGMENT':
-      return 'removed';
-    default:
-      return 'peer-lost';
-  }
-}
-
-/** The nearest replica: one in this process before one of a peer. A reason where none can be reached. */
-function locate(
-  session: Session,
-  replicas: readonly Replica[],
-): Place | StoreMissReason | Promise<Place | StoreMissReason> {
-  const later: Promise<Place>[] = [];
-  let reason: StoreMissReason = 'incomplete';
-  for (const replica of replicas) {
-    if (replica.state !== 'complete') continue;
-    try {
-      const place = session.place(replica);
-      if (!(place instanceof Promise)) return place;
-      later.push(place);
-    } catch (error) {
-      reason = failure(error) ?? 'removed';
-    }
-  }
-  if (later.length === 0) return reason;
-  return Promise.any(later).catch(({ errors: [error] }: AggregateError) => failure(error) ?? 'peer-lost');
-}
+import { keyName, type Session } from './session.js';
 
 export class ObjectGets implements GetBatch {
   readonly statuses: Int32Array;
   readonly sizes: Float64Array;
   readonly #context: StoreContext;
   #session: Session | undefined;
+  #far: FarReads | undefined;
   readonly #keys: Keys;
   readonly #tenant: string;
   readonly #stride: number;
@@ -83,7 +34,7 @@ export class ObjectGets implements GetBatch {
   private constructor(context: StoreContext, keys: Keys, options: BatchOptions) {
     this.#context = context;
     this.#keys = keys;
-    this.#tenant = checkTenant(options.tenant);
+    this.#tenant = checkTenant(options.tenant, context);
     this.#stride = options.stride;
     this.statuses = new Int32Array(keys.length);
     this.sizes = new Float64Array(keys.length);
@@ -93,6 +44,7 @@ export class ObjectGets implements GetBatch {
     const gets = new ObjectGets(context, keys, options);
     try {
       const session = (gets.#session = await limits.within(context.session()));
+      gets.#far = new FarReads(context, session, gets.#underWay.signal, (rest) => gets.#pause(rest));
       // The lease is counted from before the call: the service grants it later, so it never ends before we think.
       const asked = session.now();
       const outcomes = await session.metadata(limits.rest()).getReplicas(keys, gets.#tenant);
@@ -101,8 +53,8 @@ export class ObjectGets implements GetBatch {
           gets.#missed(i, missReason(outcome.status, outcome.why));
           continue;
         }
-        const place = locate(session, outcome.value.replicas);
-        gets.#found(i, outcome.value, place instanceof Promise ? await limits.within(place) : place, asked);
+        const located = gets.#cached(i, outcome.value) ?? locate(session, outcome.value.replicas, limits);
+        gets.#found(i, outcome.value, located instanceof Promise ? await located : located, asked);
       }
       limits.check();
     } catch (error) {
@@ -131,12 +83,29 @@ export class ObjectGets implements GetBatch {
     return found && this.#session ? found.expires - this.#session.now() : 0;
   }
 
+  /** The object is read in this process. */
+  isNear(object: number): boolean {
+    return this.#objects[object]?.place.memory !== undefined;
+  }
+
   /**
-   * Reads the first `target.length` bytes of an object into memory that need not be registered. `fresh`: nobody has touched
-   * that memory lately.
+   * Reads the first `target.length` bytes of an object of this process into memory that need not be registered. `fresh`:
+   * nobody has touched that memory lately.
    */
   fill(object: number, target: Uint8Array, limits: Limits, fresh = false): Promise<void> {
     return this.#underWay.track(this.#guard([object], () => this.#fill(object, target, limits, fresh)));
+  }
+
+  /** Reads the first bytes of objects that lie with peers, as many as the targets have. */
+  fillFar(targets: ReadonlyMap<number, ValueMemory>, limits: Limits, fresh: boolean): Promise<void> {
+    const work = async () => {
+      const reads = [...targets].flatMap(([i, target]) => {
+        const object = this.#objects[i];
+        return object && object.miss === undefined ? { object, target, fresh } : [];
+      });
+      await this.#far?.fill(reads, limits);
+    };
+    return this.#underWay.track(this.#guard(targets.keys(), work));
   }
 
   /** Sums a whole object where it lies, without a copy; for memory of this process alone. */
@@ -153,20 +122,28 @@ export class ObjectGets implements GetBatch {
 
   /** `limits` of the call that reads and finishes in one. */
   async finish(limits?: Limits): Promise<Int32Array> {
+    const statuses = await this.judge();
+    const corrupt = [...this.#objects.entries()]
+      .filter(([i, found]) => found && statuses[i] === MISS_STATUS.corrupt && found.place.replica !== CACHED)
+      .map(([i]) => i);
+    // That it cannot be looked into now changes nothing for this reader.
+    if (corrupt.length > 0) await this.#suspect(corrupt, limits).catch(() => {});
+    return statuses;
+  }
+
+  /** As `finish`, but nobody is told of what is corrupt. */
+  async judge(): Promise<Int32Array> {
     if (!(await this.#underWay.finish())) throw errors.closed('the batch');
     const statuses = this.statuses.slice();
-    const corrupt: number[] = [];
     const now = this.#session?.now() ?? 0;
     for (const [i, found] of this.#objects.entries()) {
       if (found === undefined) continue;
       const miss = this.#judge(found, now);
+      this.#remember(i, found, miss);
       if (miss === undefined) continue;
       statuses[i] = MISS_STATUS[miss];
       this.#context.counters.misses[miss]++;
-      if (miss === 'corrupt') corrupt.push(i);
     }
-    // That it cannot be looked into now changes nothing for this reader.
-    if (corrupt.length > 0) await this.#suspect(corrupt, limits).catch(() => {});
     return statuses;
   }
 
@@ -180,14 +157,32 @@ export class ObjectGets implements GetBatch {
     await this.#underWay.abort();
   }
 
-  #found(i: number, { size, checksum, leaseMs }: ObjectInfo, place: Place | StoreMissReason, asked: number): void {
-    if (typeof place === 'string') {
-      this.#missed(i, place);
+  /** The object as it was read lately: what has its size and its checksum has its bytes. */
+  #cached(i: number, { size, checksum }: ObjectInfo): Located | undefined {
+    const { hotCache } = this.#context;
+    if (!hotCache || checksum === undefined) return undefined;
+    const place = hotCache.find(keyName(this.#keys.at(i), this.#tenant), size, checksum);
+    return place && { place, others: [] };
+  }
+
+  #found(i: number, { size, checksum, leaseMs }: ObjectInfo, located: Located | StoreMissReason, asked: number): void {
+    if (typeof located === 'string') {
+      this.#missed(i, located);
       return;
     }
     this.sizes[i] = size;
-    const [expires, coverage] = [asked + leaseMs, new Coverage()];
-    this.#objects[i] = { size, checksum, place, expires, coverage, wanted: 0, miss: undefined };
+    this.#objects[i] = {
+      size,
+      checksum,
+      place: located.place,
+      others: located.others,
+      turning: undefined,
+      expires: asked + leaseMs,
+      coverage: new Coverage(),
+      wanted: 0,
+      miss: undefined,
+      copy: undefined,
+    };
   }
 
   #missed(i: number, reason: StoreMissReason): void {
@@ -211,6 +206,18 @@ export class ObjectGets implements GetBatch {
     if (comparable) counters.verifiedBytes += size;
     else counters.unverifiedHits++;
     return undefined;
+  }
+
+  /** For the hot cache: what was verified is kept, what is corrupt there goes. */
+  #remember(i: number, { checksum, copy, place }: FoundObject, miss: StoreMissReason | undefined): void {
+    const { hotCache, verify } = this.#context;
+    if (!hotCache || checksum === undefined) return;
+    const isVerified = miss === undefined && verify && copy !== undefined;
+    const isSpoilt = miss === 'corrupt' && place.replica === CACHED;
+    if (!isVerified && !isSpoilt) return;
+    const name = keyName(this.#keys.at(i), this.#tenant);
+    if (isVerified) hotCache.add(name, checksum, copy);
+    else hotCache.drop(name);
   }
 
   /** Objects of a read that did not come to its end are misses; so is what came too late, and nothing is thrown for it. */
@@ -241,40 +248,18 @@ export class ObjectGets implements GetBatch {
   async #fill(index: number, target: Uint8Array, limits: Limits, fresh: boolean): Promise<void> {
     const object = this.#objects[index];
     if (object === undefined || object.miss !== undefined || target.length === 0) return;
-    const { memory, peer, offset: base } = object.place;
     const { length } = target;
-    const whole = () => {
-      if (target.length !== length) throw errors.segment('into', length, 'its memory was detached or resized');
-    };
-    if (memory !== undefined) {
-      for (let at = 0; at < length; at += STEP_BYTES) {
-        if (this.#context.pacer.full) await this.#pause(limits);
-        whole();
-        this.#take(object, at, length <= STEP_BYTES ? target : target.subarray(at, at + STEP_BYTES), fresh);
-      }
-      return;
-    }
-    const { transfer } = this.#context;
-    const segment = transfer.register(target);
-    try {
-      object.wanted += length;
-      const moves = new Moves();
-      moves.of(peer).push(object.place.segment, base, segment, 0, length);
-      await this.#receive(moves, [object], limits);
-    } finally {
-      await transfer.unregister(segment);
-    }
-    for (let at = 0; at < length && object.miss === undefined; at += STEP_BYTES) {
+    for (let at = 0; at < length; at += STEP_BYTES) {
       if (this.#context.pacer.full) await this.#pause(limits);
-      whole();
-      this.#arrived(object, at, target.subarray(at, at + STEP_BYTES));
+      if (target.length !== length) throw errors.segment('into', length, 'its memory was detached or resized');
+      this.#take(object, at, length <= STEP_BYTES ? target : target.subarray(at, at + STEP_BYTES), fresh);
     }
   }
 
   async #read(descriptors: Descriptors, limits: Limits, touched: Set<number>): Promise<void> {
     const { transfer, pacer } = this.#context;
     const cursor = () => new Pieces(descriptors, 'source', this.#stride, this.#keys.length, STEP_BYTES);
-    const moves = new Moves();
+    const far = new Set<FoundObject>();
     for (const pieces = cursor(); pieces.next(); ) {
       const object = this.#objects[pieces.object];
       if (object === undefined || object.miss !== undefined) continue;
@@ -291,42 +276,28 @@ export class ObjectGets implements GetBatch {
       if (object.miss !== undefined) continue;
       touched.add(pieces.object);
       object.wanted += length;
-      const { place } = object;
-      if (place.peer !== undefined) {
-        moves.of(place.peer).push(place.segment, place.offset + offset, segment, at, length);
+      if (object.place.peer !== undefined) {
+        far.add(object);
         continue;
       }
       if (pacer.full) await this.#pause(limits);
       this.#take(object, offset, memory.subarray(at, at + length));
     }
-    if (moves.empty) return;
-    const objects = [...touched].map((i) => this.#objects[i] as FoundObject);
-    await this.#receive(moves, objects, limits);
+    if (far.size === 0) return;
+    await this.#far?.receive(far, limits, (moves, isWanted) => {
+      for (const pieces = cursor(); pieces.next(); ) {
+        const object = this.#objects[pieces.object];
+        if (object?.place.peer === undefined || object.miss !== undefined || !isWanted(object)) continue;
+        const { offset, segment, at, length } = pieces;
+        moves.of(object.place.peer).push(object.place.segment, object.place.offset + offset, segment, at, length);
+      }
+    });
     for (const pieces = cursor(); pieces.next(); ) {
       const object = this.#objects[pieces.object];
-      if (object?.place.peer === undefined || object.miss !== undefined) continue;
+      if (object === undefined || !far.has(object) || object.miss !== undefined) continue;
       if (pacer.full) await this.#pause(limits);
       const { offset, segment, at, length } = pieces;
-      this.#arrived(object, offset, transfer.memory(segment).subarray(at, at + length));
-    }
-  }
-
-  /**
-   * Reads from peers; what the cluster does to it makes misses. The transport need not sum what will be compared with the
-   * objects' own checksums.
-   */
-  async #receive(moves: Moves, touched: readonly FoundObject[], limits: Limits): Promise<void> {
-    const objects = touched.filter(({ place }) => place.peer !== undefined);
-    const whole = ({ checksum, wanted, size }: FoundObject) => checksum !== undefined && wanted === size;
-    const verify = this.#context.verify && objects.every(whole) ? 'off' : undefined;
-    try {
-      await limits.move(this.#underWay.signal, (rest) =>
-        moves.run((peer, descriptors) => peer.read(descriptors, { ...rest, verify })),
-      );
-    } catch (error) {
-      const reason = failure(error);
-      if (reason === undefined) throw error;
-      for (const object of objects) object.miss ??= reason;
+      this.#far?.arrived(object, offset, transfer.memory(segment).subarray(at, at + length));
     }
   }
 
@@ -345,13 +316,6 @@ export class ObjectGets implements GetBatch {
     const from = base + offset;
     if (this.#context.verify) run.crc = memory.copyOut(from, target, run.crc, fresh);
     else memory.read(from, target, fresh);
-    this.#context.pacer.spend(target.length);
-  }
-
-  /** A piece that a peer sent: it is summed where it is now, in the caller's memory. */
-  #arrived(object: FoundObject, offset: number, target: Uint8Array): void {
-    const run = this.#cover(object, offset, target.length);
-    if (this.#context.verify) run.crc = sumOf(target, run.crc);
     this.#context.pacer.spend(target.length);
   }
 

@@ -49,9 +49,20 @@ export class Moves {
     return list;
   }
 
-  /** Runs `move` for every batch. Waits for all, also when one fails, so that none writes on afterwards. */
-  async run(move: (peer: Peer, descriptors: Descriptors) => Promise<unknown>): Promise<void> {
-    const results = await Promise.allSettled([...this.#lists].map(([peer, list]) => move(peer, list.descriptors())));
-    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  /**
+   * Runs `move` for every batch; what went wrong, by peer. Waits for all, also when one fails, so that none writes on
+   * afterwards.
+   */
+  async run(move: (peer: Peer, descriptors: Descriptors) => Promise<unknown>): Promise<Map<Peer, unknown>> {
+    const failures = new Map<Peer, unknown>();
+    const one = async (peer: Peer, list: DescriptorList) => {
+      try {
+        await move(peer, list.descriptors());
+      } catch (error) {
+        failures.set(peer, error);
+      }
+    };
+    await Promise.all([...this.#lists].map(([peer, list]) => one(peer, list)));
+    return failures;
   }
 }

@@ -13,23 +13,14 @@ import type { PutBatch, PutBatchOptions } from './api.js';
 import { checkTenant, Limits, pick, STEP_BYTES, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import { Coverage } from './coverage.js';
-import { sumOf } from './memory.js';
+import type { ValueMemory } from './far-reads.js';
 import { Moves } from './moves.js';
 import { Pieces } from './pieces.js';
-import { keyName, type Place, type Session } from './session.js';
+import { keyName, type Session } from './session.js';
+import { type OpenObject, Writes } from './writes.js';
 
 /** What an owner answers that has taken the puts back itself, or has lost everything. */
 const GONE: readonly string[] = ['ERR_PEER', 'ERR_CLOSED', 'ERR_NOT_OWNER', 'ERR_NOT_SUPPORTED'];
-
-interface OpenObject {
-  /** Its key in the client's claims. */
-  readonly name: string;
-  readonly size: number;
-  readonly places: Place[];
-  readonly coverage: Coverage;
-  /** A write to it failed: its bytes are unknown. */
-  broken: boolean;
-}
 
 export interface PutOptions extends Omit<PutBatchOptions, 'stride'> {
   stride: number;
@@ -49,8 +40,7 @@ export class ObjectPuts implements PutBatch {
   readonly #upsert: boolean;
   readonly #objects: (OpenObject | undefined)[] = [];
   readonly #underWay = new UnderWay('the batch');
-  /** When its writes must have ended, by the session's clock: late ones must not land in room of somebody else. */
-  readonly #latest: number;
+  readonly #writes: Writes;
 
   private constructor(
     context: StoreContext,
@@ -62,9 +52,10 @@ export class ObjectPuts implements PutBatch {
   ) {
     this.#context = context;
     this.#session = session;
-    this.#latest = asked + session.putWindowMs;
+    const latest = asked + session.putWindowMs;
+    this.#writes = new Writes(context, session, latest, this.#underWay.signal, (limits) => this.#pause(limits));
     this.#keys = keys;
-    this.#tenant = checkTenant(options.tenant);
+    this.#tenant = checkTenant(options.tenant, context);
     this.#stride = options.stride;
     this.#upsert = options.upsert ?? false;
     this.statuses = Int32Array.from(outcomes, (outcome) => (outcome.ok ? 0 : outcome.status));
@@ -80,7 +71,7 @@ export class ObjectPuts implements PutBatch {
   ): Promise<ObjectPuts> {
     const session = await limits.within(context.session());
     const metadata = session.metadata(limits.rest());
-    const tenant = checkTenant(options.tenant);
+    const tenant = checkTenant(options.tenant, context);
     const names = Array.from(sizes, (_, i) => keyName(keys.at(i), tenant));
     const { claims } = session;
     claims.check();
@@ -96,7 +87,8 @@ export class ObjectPuts implements PutBatch {
       for (const [i, outcome] of outcomes.entries()) {
         if (!outcome.ok) continue;
         claims.take(names[i], puts);
-        puts.#objects[i] = { name: names[i], size: sizes[i], places: [], coverage: new Coverage(), broken: false };
+        const [name, size] = [names[i], sizes[i]];
+        puts.#objects[i] = { index: i, name, size, places: [], coverage: new Coverage(), failure: undefined };
       }
     } catch (error) {
       // Refused arguments have started nothing; after any other error nobody knows.
@@ -107,10 +99,8 @@ export class ObjectPuts implements PutBatch {
     }
     try {
       for (const [i, outcome] of outcomes.entries()) {
-        for (const replica of outcome.ok ? outcome.value : []) {
-          const place = session.place(replica);
-          puts.#objects[i]?.places.push(place instanceof Promise ? await limits.within(place) : place);
-        }
+        const object = puts.#objects[i];
+        if (object && outcome.ok) await puts.#locate(object, outcome.value, limits);
       }
       limits.check();
     } catch (error) {
@@ -120,21 +110,50 @@ export class ObjectPuts implements PutBatch {
     return puts;
   }
 
+  /** An object of which one copy cannot be reached fails; those beside it may still be written. */
+  async #locate(object: OpenObject, replicas: readonly Replica[], limits: Limits): Promise<void> {
+    try {
+      for (const replica of replicas) {
+        const place = this.#session.place(replica);
+        object.places.push(place instanceof Promise ? await limits.within(place) : place);
+      }
+    } catch (error) {
+      limits.check();
+      object.failure = error;
+    }
+  }
+
   /** Every copy of an open object lies in this process. */
   isNear(object: number): boolean {
     return this.#objects[object]?.places.every(({ memory }) => memory !== undefined) ?? true;
   }
 
-  /** Writes a whole object from memory that need not be registered: the parts in order. */
-  fill(object: number, parts: readonly Uint8Array[], limits: Limits): Promise<void> {
-    return this.#underWay.track(this.#guard([object], () => this.#fill(object, parts, limits)));
+  /** What the writes of an object failed with. */
+  failure(object: number): unknown {
+    return this.#objects[object]?.failure;
+  }
+
+  /** Writes a whole object of this process from memory that need not be registered: the parts in order. */
+  fill(object: number, parts: readonly ValueMemory[], limits: Limits): Promise<void> {
+    return this.#underWay.track(this.#noted([object], () => this.#fill(object, parts, limits)));
+  }
+
+  /** Writes whole objects that have copies with peers. */
+  fillFar(values: ReadonlyMap<number, readonly ValueMemory[]>, limits: Limits): Promise<void> {
+    const work = () => {
+      this.#underWay.check();
+      const writes = [...values].flatMap(([i, parts]) => {
+        const object = this.#objects[i];
+        return object && object.failure === undefined ? { object, parts } : [];
+      });
+      return this.#writes.fill(writes, limits);
+    };
+    return this.#underWay.track(this.#noted(values.keys(), work));
   }
 
   write(descriptors: Descriptors, options: CallLimits = {}): Promise<void> {
     const touched = new Set<number>();
-    return this.#underWay.track(
-      this.#guard(touched, () => this.#write(descriptors, new Limits(options, this.#context), touched)),
-    );
+    return this.#underWay.track(this.#write(descriptors, options, touched));
   }
 
   /** `limits` of the call that writes and commits in one. */
@@ -147,7 +166,7 @@ export class ObjectPuts implements PutBatch {
     for (const [i, object] of this.#objects.entries()) {
       if (object === undefined) continue;
       if (!this.#ours(object)) statuses[i] = STATUS.notFound;
-      else if (!object.broken && object.coverage.bytes === object.size) whole.push(i);
+      else if (object.failure === undefined && object.coverage.bytes === object.size) whole.push(i);
       else {
         broken.push(i);
         statuses[i] = STATUS.invalidWrite;
@@ -217,49 +236,55 @@ export class ObjectPuts implements PutBatch {
     }
   }
 
-  /** The objects that a failed write touched are broken. */
-  async #guard(touched: Iterable<number>, work: () => Promise<void>): Promise<void> {
+  /** What the work fails with is the failure of the objects that it touched. */
+  async #noted(touched: Iterable<number>, work: () => Promise<void>): Promise<void> {
     try {
       await work();
     } catch (error) {
       for (const i of touched) {
         const object = this.#objects[i];
-        if (object) object.broken = true;
+        if (object) object.failure ??= error;
       }
-      throw error;
     }
   }
 
-  async #fill(index: number, parts: readonly Uint8Array[], limits: Limits): Promise<void> {
+  async #fill(index: number, parts: readonly ValueMemory[], limits: Limits): Promise<void> {
     this.#underWay.check();
     const object = this.#objects[index];
-    if (object === undefined) return;
-    const { transfer } = this.#context;
-    const registered: number[] = [];
-    try {
-      const moves = new Moves();
-      let offset = 0;
-      for (const part of parts) {
-        const remote = object.places.some((place) => place.peer !== undefined);
-        const segment = remote && part.length > 0 ? transfer.register(part, { access: 'read' }) : -1;
-        if (segment >= 0) registered.push(segment);
-        for (let at = 0; at < part.length; at += STEP_BYTES) {
-          const piece = part.length <= STEP_BYTES ? part : part.subarray(at, at + STEP_BYTES);
-          if (this.#context.pacer.full) await this.#pause(limits);
-          const end = offset + piece.length;
-          // Memory that can be resized may have grown since; what lies behind the object is another's.
-          if (end > object.size) throw errors.invalidArgument('value', end, `the ${object.size} bytes that it had`);
-          this.#take(object, index, offset, piece, segment, at, moves);
-          offset = end;
-        }
+    if (object === undefined || object.failure !== undefined) return;
+    const nowhere = { segment: -1, at: 0 };
+    const moves = new Moves();
+    let offset = 0;
+    for (const { bytes } of parts) {
+      for (let at = 0; at < bytes.length; at += STEP_BYTES) {
+        const piece = bytes.length <= STEP_BYTES ? bytes : bytes.subarray(at, at + STEP_BYTES);
+        if (this.#context.pacer.full) await this.#pause(limits);
+        const end = offset + piece.length;
+        // Memory that can be resized may have grown since; what lies behind the object is another's.
+        if (end > object.size) throw errors.invalidArgument('value', end, `the ${object.size} bytes that it had`);
+        this.#writes.take(object, offset, piece, nowhere, moves);
+        offset = end;
       }
-      await this.#send(moves, limits);
-    } finally {
-      for (const segment of registered) await transfer.unregister(segment);
     }
   }
 
-  async #write(descriptors: Descriptors, limits: Limits, touched: Set<number>): Promise<void> {
+  /** Rejects with what went wrong where no object that it touched can be whole any more. */
+  async #write(descriptors: Descriptors, options: CallLimits, touched: Set<number>): Promise<void> {
+    const wrong: { error?: unknown } = {};
+    await this.#noted(touched, async () => {
+      try {
+        await this.#writePieces(descriptors, new Limits(options, this.#context), touched);
+      } catch (error) {
+        wrong.error = error;
+        throw error;
+      }
+    });
+    if (wrong.error !== undefined) throw wrong.error;
+    const failures = [...touched].map((i) => this.#objects[i]?.failure);
+    if (failures.length > 0 && failures.every((failure) => failure !== undefined)) throw failures[0];
+  }
+
+  async #writePieces(descriptors: Descriptors, limits: Limits, touched: Set<number>): Promise<void> {
     this.#underWay.check();
     const { transfer, pacer } = this.#context;
     const pieces = new Pieces(descriptors, 'destination', this.#stride, this.#keys.length, STEP_BYTES);
@@ -280,11 +305,13 @@ export class ObjectPuts implements PutBatch {
         const range = `${offset} to ${offset + length}`;
         throw errors.invalidArgument('descriptors', range, `within the ${object.size} bytes of object ${index}`);
       }
-      if (pacer.full) await this.#pause(limits);
       touched.add(index);
-      this.#take(object, index, offset, memory.subarray(at, at + length), segment, at, moves);
+      if (object.failure !== undefined) continue;
+      if (pacer.full) await this.#pause(limits);
+      this.#writes.take(object, offset, memory.subarray(at, at + length), { segment, at }, moves);
     }
-    await this.#send(moves, limits);
+    const objects = [...touched].flatMap((i) => this.#objects[i] ?? []);
+    await this.#writes.send(moves, objects, limits);
   }
 
   /** Lets others have their turn; the batch may have ended when it is ours again. */
@@ -293,53 +320,5 @@ export class ObjectPuts implements PutBatch {
     while (pacer.full) await pacer.turn();
     limits.check();
     this.#underWay.check();
-  }
-
-  /** One piece: summed, copied to places in this process, noted for those elsewhere. */
-  #take(
-    object: OpenObject,
-    index: number,
-    offset: number,
-    piece: Uint8Array,
-    segment: number,
-    at: number,
-    moves: Moves,
-  ): void {
-    this.#left();
-    const run = object.coverage.add(offset, piece.length);
-    if (run === undefined) {
-      const range = `bytes ${offset} to ${offset + piece.length} of object ${index}`;
-      throw errors.invalidArgument('descriptors', range, 'written once');
-    }
-    let summed = !this.#context.checksum;
-    for (const place of object.places) {
-      if (place.memory?.retired) throw errors.segment('segment', index, 'was taken away during the put');
-      if (place.memory === undefined) {
-        moves.of(place.peer).push(segment, at, place.segment, place.offset + offset, piece.length);
-      } else if (summed) {
-        place.memory.write(place.offset + offset, piece);
-      } else {
-        run.crc = place.memory.copyIn(place.offset + offset, piece, run.crc);
-        summed = true;
-      }
-    }
-    if (!summed) run.crc = sumOf(piece, run.crc);
-    this.#context.pacer.spend(piece.length);
-  }
-
-  async #send(moves: Moves, limits: Limits): Promise<void> {
-    if (moves.empty) return;
-    const left = this.#left();
-    await limits.move(this.#underWay.signal, ({ signal, timeoutMs = left }) => {
-      const rest = { signal, timeoutMs: Math.min(timeoutMs, Math.ceil(left)) };
-      return moves.run((peer, descriptors) => peer.write(descriptors, rest));
-    });
-  }
-
-  /** Milliseconds in which writes must have ended. Throws ERR_TIMEOUT where there are none. */
-  #left(): number {
-    const left = this.#latest - this.#session.now();
-    if (left <= 0) throw errors.timeout('a put', this.#session.putWindowMs);
-    return left;
   }
 }

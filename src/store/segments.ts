@@ -16,6 +16,8 @@ export interface SegmentOptions {
 export interface OwnSegment {
   readonly name: string | undefined;
   readonly length: number;
+  /** Of the caller, where he brought it. */
+  readonly given?: Uint8Array;
   /** Makes the memory. */
   memory(): SegmentMemory;
 }
@@ -44,7 +46,7 @@ export function parseSegment(argument: string, spec: SegmentOptions): OwnSegment
     if (resizable || memory.length === 0) {
       throw errors.invalidArgument(`${argument}.memory`, memory, 'at least one byte, over a buffer of fixed size');
     }
-    return { name, length: memory.length, memory: () => callersMemory(memory) };
+    return { name, length: memory.length, given: memory, memory: () => callersMemory(memory) };
   }
   const length = parseSize(`${argument}.length`, spec.length);
   if (length > MAX_OWN_BYTES) {

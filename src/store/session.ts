@@ -28,6 +28,8 @@ export interface Session {
   readonly putWindowMs: number;
   /** The metadata service; calls of one in another process end by these limits. */
   metadata(limits?: CallLimits): MetadataClient;
+  /** In the order in which they are best tried. */
+  rank(replicas: readonly Replica[]): readonly Replica[];
   /** Throws ERR_SEGMENT where the segment is gone, ERR_PEER where its owner is. */
   place(replica: Replica): Place | Promise<Place>;
   /**

@@ -17,9 +17,14 @@ import type { BatchOptions, ObjectStore, PutBatchOptions, StoreMissReason } from
 import { AttachedCluster, type AttachOptions } from './attached.js';
 import { checkBatch, checkKeys, checkTenant, Limits } from './batch.js';
 import type { StoreContext } from './context.js';
-import { Counters, MISS_REASONS, type StoreStats } from './counters.js';
+import { Counters, MISS_REASONS, type StoreCounters, type StoreStats } from './counters.js';
 import { EmbeddedCluster } from './embedded.js';
+import type { ValueMemory } from './far-reads.js';
 import { ObjectGets } from './get.js';
+import type { HotCache } from './hot-cache.js';
+import { JoinedCluster } from './joined/cluster.js';
+import { type ConnectOptions, resolveJoin, withConfiguration } from './joined/options.js';
+import type { PeerFigures } from './joined/peers.js';
 import {
   type GetValueOptions,
   integrity,
@@ -32,6 +37,7 @@ import { Pacer } from './pacer.js';
 import { ObjectPuts } from './put.js';
 import type { SegmentOptions } from './segments.js';
 import type { Session } from './session.js';
+import type { Staging } from './staging.js';
 import { statusError } from './status.js';
 import {
   type Bytes,
@@ -41,7 +47,7 @@ import {
   examine,
   getValues,
   putValues,
-  rangeBytes,
+  rangeMemory,
   type SegmentRange,
   uncleared,
   viewValue,
@@ -51,6 +57,9 @@ import type { ObjectView } from './view.js';
 /** Where a store's metadata and segments are. */
 interface Cluster {
   readonly transfer: Transfer;
+  readonly staging?: Staging;
+  readonly hotCache?: HotCache;
+  readonly peers?: { readonly figures: readonly PeerFigures[] };
   session(): Session | Promise<Session>;
   close(): Promise<void>;
 }
@@ -67,15 +76,18 @@ export class MooncakeStore implements ObjectStore {
    * @throws ERR_INVALID_ARGUMENT naming the option, ERR_OUT_OF_MEMORY where the segments cannot be had
    */
   constructor(options?: StoreOptions, cluster?: Cluster) {
-    const checked = object('options', options);
+    const checked: StoreOptions & { tenant?: string } = object('options', options);
     const timeoutMs = integer('timeoutMs', checked.timeoutMs ?? 30_000, 1, MAX_TIMEOUT_MS);
     const policy = integrity(checked);
     this.#cluster = cluster ?? new EmbeddedCluster(checked);
     this.transfer = this.#cluster.transfer;
     this.#context = {
       transfer: this.transfer,
+      staging: this.#cluster.staging,
+      hotCache: this.#cluster.hotCache,
       counters: this.#counters,
       pacer: new Pacer(),
+      tenant: string('tenant', cluster ? (checked.tenant ?? 'default') : 'default'),
       timeoutMs,
       session: () => this.#cluster.session(),
       ...policy,
@@ -96,9 +108,16 @@ export class MooncakeStore implements ObjectStore {
     return store;
   }
 
-  /** Joins a cluster through Mooncake's master: not in this version, ERR_NOT_SUPPORTED. Use `attach`. */
-  static connect(): never {
-    throw errors.notSupported('MooncakeStore.connect', 'embed a store, or attach to one with MooncakeStore.attach');
+  /**
+   * Joins a cluster by Mooncake's own wire: a stock master or ours, peers of both kinds. Resolves when the master knows this
+   * store and the memory that it lends. Without a `master`, options that are not given come from the stock configuration.
+   * @throws ERR_INVALID_ARGUMENT naming the option, ERR_PEER where no master answers, ERR_NOT_SUPPORTED where it is of
+   * another version
+   */
+  static async connect(options?: ConnectOptions): Promise<MooncakeStore> {
+    const given = await withConfiguration(options);
+    integrity(given);
+    return new MooncakeStore(given, await JoinedCluster.join(resolveJoin(given)));
   }
 
   /** Stores a value; false when the key exists already, whatever its value: objects never change. */
@@ -113,7 +132,7 @@ export class MooncakeStore implements ObjectStore {
 
   /** Stores a range of registered memory. */
   async putFrom(key: Key, range: SegmentRange, options: PutValueOptions = {}): Promise<boolean> {
-    return this.#putOne(key, [rangeBytes(this.transfer, 'range', range)], options, false);
+    return this.#putOne(key, [rangeMemory(this.transfer, 'range', range)], options, false);
   }
 
   /** Stores a value in place of the one there is; until it is whole, readers get the old one. */
@@ -126,7 +145,7 @@ export class MooncakeStore implements ObjectStore {
   }
 
   async upsertFrom(key: Key, range: SegmentRange, options: PutValueOptions = {}): Promise<void> {
-    await this.#putOne(key, [rangeBytes(this.transfer, 'range', range)], options, true);
+    await this.#putOne(key, [rangeMemory(this.transfer, 'range', range)], options, true);
   }
 
   /** Statuses per key: 0 stored, -705 there already (also for a key named twice), otherwise why not. */
@@ -147,7 +166,7 @@ export class MooncakeStore implements ObjectStore {
     ranges: readonly SegmentRange[],
     options: PutValueOptions = {},
   ): Promise<Int32Array> {
-    const bytes = (name: string, range: SegmentRange) => [rangeBytes(this.transfer, name, range)];
+    const bytes = (name: string, range: SegmentRange) => [rangeMemory(this.transfer, name, range)];
     return this.#putMany(keys, 'ranges', ranges, bytes, options, false);
   }
 
@@ -168,7 +187,7 @@ export class MooncakeStore implements ObjectStore {
     ranges: readonly SegmentRange[],
     options: PutValueOptions = {},
   ): Promise<Int32Array> {
-    const bytes = (name: string, range: SegmentRange) => [rangeBytes(this.transfer, name, range)];
+    const bytes = (name: string, range: SegmentRange) => [rangeMemory(this.transfer, name, range)];
     return this.#putMany(keys, 'ranges', ranges, bytes, options, true);
   }
 
@@ -180,7 +199,7 @@ export class MooncakeStore implements ObjectStore {
   async batchGet(keys: KeyList, options: GetValueOptions = {}): Promise<(Uint8Array | undefined)[]> {
     const packed = checkKeys(Keys.from(keys));
     const values: (Uint8Array | undefined)[] = new Array(packed.length).fill(undefined);
-    const target = (i: number, size: number) => (values[i] = uncleared(size));
+    const target = (i: number, size: number) => ({ bytes: (values[i] = uncleared(size)) });
     const statuses = await getValues(this.#open(), packed, target, options, true);
     for (const [i, status] of statuses.entries()) if (status !== 0) values[i] = undefined;
     return values;
@@ -203,12 +222,15 @@ export class MooncakeStore implements ObjectStore {
   ): Promise<Float64Array> {
     const packed = checkKeys(Keys.from(keys));
     const targets = checkList('into', into, packed).map((target, i) =>
-      target instanceof Uint8Array ? checkValue(`into[${i}]`, target) : rangeBytes(this.transfer, `into[${i}]`, target),
+      target instanceof Uint8Array
+        ? checkValue(`into[${i}]`, target)
+        : rangeMemory(this.transfer, `into[${i}]`, target),
     );
     const sizes = new Float64Array(packed.length);
     const fit = (i: number, size: number) => {
       sizes[i] = size;
-      return size <= targets[i].length ? targets[i].subarray(0, size) : undefined;
+      const { bytes, ...place } = targets[i];
+      return size <= bytes.length ? { bytes: bytes.subarray(0, size), ...place } : undefined;
     };
     const statuses = await getValues(this.#open(), packed, fit, options, false);
     for (const [i, status] of statuses.entries()) if (status !== 0) sizes[i] = status;
@@ -230,7 +252,7 @@ export class MooncakeStore implements ObjectStore {
   async batchIsExist(keys: KeyList, options: TenantOptions = {}): Promise<Int32Array> {
     const packed = checkKeys(Keys.from(keys));
     const metadata = await this.#metadata(options);
-    return metadata.exist(packed, checkTenant(options.tenant));
+    return metadata.exist(packed, checkTenant(options.tenant, this.#context));
   }
 
   /** Bytes of the value, or undefined. Grants no lease. */
@@ -243,7 +265,7 @@ export class MooncakeStore implements ObjectStore {
   async batchGetSize(keys: KeyList, options: TenantOptions = {}): Promise<Float64Array> {
     const packed = checkKeys(Keys.from(keys));
     const metadata = await this.#metadata(options);
-    const found = await metadata.peek(packed, checkTenant(options.tenant));
+    const found = await metadata.peek(packed, checkTenant(options.tenant, this.#context));
     return Float64Array.from(found, (outcome) => (outcome.ok ? outcome.value.size : outcome.status));
   }
 
@@ -255,7 +277,7 @@ export class MooncakeStore implements ObjectStore {
   async batchGetReplicas(keys: KeyList, options: TenantOptions = {}): Promise<(ObjectInfo | undefined)[]> {
     const packed = checkKeys(Keys.from(keys));
     const metadata = await this.#metadata(options);
-    const found = await metadata.getReplicas(packed, checkTenant(options.tenant));
+    const found = await metadata.getReplicas(packed, checkTenant(options.tenant, this.#context));
     return found.map((outcome) => (outcome.ok ? outcome.value : undefined));
   }
 
@@ -271,7 +293,7 @@ export class MooncakeStore implements ObjectStore {
   async batchRemove(keys: KeyList, options: RemoveOptions = {}): Promise<Int32Array> {
     const packed = checkKeys(Keys.from(keys));
     const metadata = await this.#metadata(options);
-    const statuses = await metadata.remove(packed, checkForce(options), checkTenant(options.tenant));
+    const statuses = await metadata.remove(packed, checkForce(options), checkTenant(options.tenant, this.#context));
     return Int32Array.from(statuses);
   }
 
@@ -282,13 +304,13 @@ export class MooncakeStore implements ObjectStore {
   async removeByRegex(pattern: string, options: RemoveOptions = {}): Promise<number> {
     string('pattern', pattern);
     const metadata = await this.#metadata(options);
-    return metadata.removeByRegex(pattern, checkForce(options), checkTenant(options.tenant));
+    return metadata.removeByRegex(pattern, checkForce(options), checkTenant(options.tenant, this.#context));
   }
 
   /** Removes every object of the tenant that no lease protects; how many. */
   async removeAll(options: RemoveOptions = {}): Promise<number> {
     const metadata = await this.#metadata(options);
-    return metadata.removeAll(checkForce(options), checkTenant(options.tenant));
+    return metadata.removeAll(checkForce(options), checkTenant(options.tenant, this.#context));
   }
 
   async openPut(keys: Keys, sizes: number | Float64Array, options: PutBatchOptions): Promise<ObjectPuts> {
@@ -315,10 +337,20 @@ export class MooncakeStore implements ObjectStore {
     this.#counters.misses[reason] += integer('keys', keys, 0, Number.MAX_SAFE_INTEGER);
   }
 
-  /** What this store has done, and the service's figures over all its clients. */
+  /** What this store has done, and where it joined a cluster, its peers and its hot cache. */
+  counters(): StoreCounters {
+    const { peers, hotCache } = this.#cluster;
+    return { ...this.#counters.figures(), peers: peers?.figures, hotCache: hotCache?.figures };
+  }
+
+  /**
+   * What this store has done, and the service's figures over all its clients: of a cluster with `options.admin`, otherwise
+   * ERR_NOT_SUPPORTED; `counters` needs nobody.
+   */
   async stats(limits: CallLimits = {}): Promise<StoreStats> {
     const metadata = await this.#metadata(limits);
-    return this.#counters.with(await metadata.stats());
+    const of = await metadata.stats();
+    return { ...this.#counters.figures(), metadata: of };
   }
 
   /** The segments of the cluster and how full they are. */
@@ -326,14 +358,18 @@ export class MooncakeStore implements ObjectStore {
     return (await this.#metadata(limits)).segments();
   }
 
-  /** Adds memory to an embedded store; the segment's name. */
-  mountSegment(segment: SegmentOptions): string {
-    return this.#embedded('mountSegment').mount(segment);
+  /** Lends more memory; what `unmountSegment` takes: the segment's name, in a cluster its id. */
+  async mountSegment(segment: SegmentOptions): Promise<string> {
+    return this.#lender('mountSegment').mount(segment);
   }
 
-  /** Takes a segment away, and the objects in it; resolves when nobody copies from it any more. */
-  async unmountSegment(name: string): Promise<void> {
-    await this.#embedded('unmountSegment').unmount(name);
+  /**
+   * Takes a segment away, and the objects in it; resolves when nobody copies from it any more. In a cluster by its id, or all
+   * of one name; with `graceMs` nothing new is placed there, and it can be read so long.
+   */
+  async unmountSegment(segment: string, { graceMs = 0 }: { graceMs?: number } = {}): Promise<void> {
+    integer('graceMs', graceMs, 0, MAX_TIMEOUT_MS);
+    await this.#lender('unmountSegment').unmount(string('segment', segment), graceMs);
   }
 
   /** Lets others attach, through the store's transfer or another; the function returned ends that. */
@@ -363,12 +399,19 @@ export class MooncakeStore implements ObjectStore {
   #embedded(call: string): EmbeddedCluster {
     this.#open();
     if (this.#cluster instanceof EmbeddedCluster) return this.#cluster;
+    throw errors.notSupported(`${call} of this store`, 'an embedded store does it');
+  }
+
+  #lender(call: string): EmbeddedCluster | JoinedCluster {
+    this.#open();
+    if (this.#cluster instanceof EmbeddedCluster || this.#cluster instanceof JoinedCluster) return this.#cluster;
     throw errors.notSupported(`${call} of an attached store`, 'the process that owns the segments does it');
   }
 
-  async #putOne(key: Key, parts: readonly Uint8Array[], options: PutValueOptions, upsert: boolean): Promise<boolean> {
+  async #putOne(key: Key, parts: readonly ValueMemory[], options: PutValueOptions, upsert: boolean): Promise<boolean> {
     const keys = Keys.from([key]);
-    if (parts.every(({ length }) => length === 0)) throw errors.invalidArgument('value', parts, 'at least one byte');
+    if (parts.every(({ bytes }) => bytes.length === 0))
+      throw errors.invalidArgument('value', parts, 'at least one byte');
     const { statuses, reasons } = await putValues(this.#open(), keys, [parts], options, upsert);
     if (statuses[0] === STATUS.exists) return false;
     if (statuses[0] !== STATUS.ok) throw statusError(statuses[0], keys.text(0), reasons[0]);
@@ -379,7 +422,7 @@ export class MooncakeStore implements ObjectStore {
     keys: KeyList,
     argument: string,
     list: readonly T[],
-    parts: (argument: string, value: T) => Uint8Array[],
+    parts: (argument: string, value: T) => ValueMemory[],
     options: PutValueOptions,
     upsert: boolean,
   ): Promise<Int32Array> {

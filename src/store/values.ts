@@ -6,6 +6,7 @@ import type { Transfer } from '../transfer/transfer.js';
 import { Limits } from './batch.js';
 import type { StoreContext } from './context.js';
 import { Counters } from './counters.js';
+import type { ValueMemory } from './far-reads.js';
 import { ObjectGets } from './get.js';
 import { addon, keepFreedValues } from './native-memory.js';
 import type { GetValueOptions, PutValueOptions } from './options.js';
@@ -21,23 +22,23 @@ export interface SegmentRange {
   readonly length: number;
 }
 
-/** The bytes of a range. @throws ERR_SEGMENT, ERR_INVALID_ARGUMENT */
-export function rangeBytes(transfer: Transfer, argument: string, range: SegmentRange): Uint8Array {
+/** The memory of a range. @throws ERR_SEGMENT, ERR_INVALID_ARGUMENT */
+export function rangeMemory(transfer: Transfer, argument: string, range: SegmentRange): ValueMemory {
   if (range === undefined) throw errors.invalidArgument(argument, range, 'an object');
   const { segment, offset, length } = object(argument, range);
   const memory = transfer.memory(segment);
   integer(`${argument}.offset`, offset, 0, memory.length);
   integer(`${argument}.length`, length, 0, memory.length - offset);
-  return memory.subarray(offset, offset + length);
+  return { bytes: memory.subarray(offset, offset + length), segment, at: offset };
 }
 
-export function checkValue(argument: string, value: unknown): Uint8Array {
-  return checkBytes(argument, value);
+export function checkValue(argument: string, value: unknown): ValueMemory {
+  return { bytes: checkBytes(argument, value) };
 }
 
-export function checkParts(argument: string, parts: unknown): Uint8Array[] {
+export function checkParts(argument: string, parts: unknown): ValueMemory[] {
   if (!Array.isArray(parts)) throw errors.invalidArgument(argument, parts, 'an array of Uint8Arrays');
-  return parts.map((part, i) => checkBytes(`${argument}[${i}]`, part));
+  return parts.map((part, i) => checkValue(`${argument}[${i}]`, part));
 }
 
 /** A list with one entry for each key. */
@@ -58,19 +59,21 @@ export interface PutResult {
 export async function putValues(
   context: StoreContext,
   keys: Keys,
-  values: readonly (readonly Uint8Array[])[],
+  values: readonly (readonly ValueMemory[])[],
   options: PutValueOptions,
   upsert: boolean,
 ): Promise<PutResult> {
   const limits = new Limits(object('options', options), context);
-  const sizes = Float64Array.from(values, (parts) => parts.reduce((sum, part) => sum + part.length, 0));
+  const sizes = Float64Array.from(values, (parts) => parts.reduce((sum, { bytes }) => sum + bytes.length, 0));
   const puts = await ObjectPuts.open(context, keys, sizes, { ...options, stride: 1, upsert }, limits);
-  const write = (i: number) => (puts.statuses[i] === 0 ? puts.fill(i, values[i], limits) : undefined);
-  const failed = await moveAll(keys.length, (i) => puts.isNear(i), write);
-  if (failed !== undefined && keys.length === 1) {
+  const open = Array.from(values.keys()).filter((i) => puts.statuses[i] === 0);
+  for (const i of open) if (puts.isNear(i)) await puts.fill(i, values[i], limits);
+  await puts.fillFar(new Map(open.filter((i) => !puts.isNear(i)).map((i) => [i, values[i]])), limits);
+  const failure = keys.length === 1 ? puts.failure(0) : undefined;
+  if (failure !== undefined) {
     // What went wrong with the write is the news, not what went wrong with taking it back.
     await puts.abort(limits).catch(() => {});
-    throw failed.reason;
+    throw failure;
   }
   return { statuses: await puts.commit(limits), reasons: puts.reasons };
 }
@@ -116,20 +119,27 @@ export function uncleared(size: number): Uint8Array {
 export async function getValues(
   context: StoreContext,
   keys: Keys,
-  target: (key: number, size: number) => Uint8Array | undefined,
+  target: (key: number, size: number) => ValueMemory | undefined,
   options: GetValueOptions,
   fresh: boolean,
 ): Promise<Int32Array> {
   const limits = new Limits(checkGet(options), context);
   const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
-  const read = (i: number) => {
-    if (gets.statuses[i] !== 0) return undefined;
-    const fits = options.size === undefined || options.size === gets.sizes[i];
-    const into = fits ? target(i, gets.sizes[i]) : undefined;
-    if (into !== undefined) return gets.fill(i, into, limits, fresh);
-    return gets.refuse(i, 'size');
-  };
-  await readAll(gets, keys.length, read);
+  const far = new Map<number, ValueMemory>();
+  try {
+    for (let i = 0; i < keys.length; i++) {
+      if (gets.statuses[i] !== 0) continue;
+      const fits = options.size === undefined || options.size === gets.sizes[i];
+      const into = fits ? target(i, gets.sizes[i]) : undefined;
+      if (into === undefined) gets.refuse(i, 'size');
+      else if (gets.isNear(i)) await gets.fill(i, into.bytes, limits, fresh);
+      else far.set(i, into);
+    }
+    if (far.size > 0) await gets.fillFar(far, limits, fresh);
+  } catch (error) {
+    await gets.abort();
+    throw error;
+  }
   return gets.finish(limits);
 }
 
@@ -147,7 +157,13 @@ export async function viewValue(
   const { memory, offset } = place;
   if (options.size !== undefined && options.size !== size) gets.refuse(0, 'size');
   const bytes = memory ? memory.bytes.subarray(offset, offset + size) : uncleared(size);
-  await readAll(gets, 1, () => (memory ? gets.check(0, limits) : gets.fill(0, bytes, limits)));
+  try {
+    if (memory) await gets.check(0, limits);
+    else await gets.fillFar(new Map([[0, { bytes }]]), limits, true);
+  } catch (error) {
+    await gets.abort();
+    throw error;
+  }
   const [status] = await gets.finish(limits);
   if (status !== 0) return undefined;
   const verified = context.verify && checksum !== undefined;
@@ -165,40 +181,4 @@ export async function examine(context: StoreContext, keys: Keys, tenant: string)
   );
   for (let i = 0; i < keys.length; i++) await gets.check(i, limits);
   await gets.finish(limits);
-}
-
-/**
- * Moves objects: those in this process one after the other, as they share its one thread, those of peers all at once.
- * Resolves when no move is under way any more, with what the first failed with.
- */
-async function moveAll(
-  objects: number,
-  isNear: (i: number) => boolean,
-  move: (i: number) => Promise<void> | void,
-): Promise<{ reason: unknown } | undefined> {
-  let failed: { reason: unknown } | undefined;
-  const fail = (reason: unknown) => {
-    failed ??= { reason };
-  };
-  const far: Promise<void>[] = [];
-  for (let i = 0; i < objects; i++) {
-    try {
-      const moving = move(i);
-      if (!moving) continue;
-      if (isNear(i)) await moving;
-      else far.push(moving.catch(fail));
-    } catch (error) {
-      fail(error);
-    }
-  }
-  await Promise.all(far);
-  return failed;
-}
-
-/** Waits for all reads, so that none writes into the caller's memory afterwards; throws what the first failed with. */
-async function readAll(gets: ObjectGets, objects: number, read: (i: number) => Promise<void> | void): Promise<void> {
-  const failed = await moveAll(objects, (i) => gets.found(i)?.place.memory !== undefined, read);
-  if (failed === undefined) return;
-  await gets.abort();
-  throw failed.reason;
 }

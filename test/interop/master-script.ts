@@ -3,18 +3,19 @@
  * addresses, which segment). A step's answer is a value, or the number of an error.
  */
 import { METHODS, type MethodName, type RpcClient } from 'mooncake-ts/rpc';
+import { copySteps, taskSteps } from './master-task-steps.js';
 
 export type Answers = Record<string, unknown>;
-type Arguments = Record<string, unknown>;
+export type Arguments = Record<string, unknown>;
 
 const MiB = 2 ** 20;
-const TENANT = 'default';
-const id = (n: number) => n.toString(16).padStart(32, '0');
-const [A, B, STRANGER] = [id(0xa), id(0xb), id(0xc)];
-const [SEGMENT_A, SEGMENT_B, NO_SEGMENT] = [id(0x51), id(0x52), id(0x5f)];
+export const TENANT = 'default';
+export const id = (n: number) => n.toString(16).padStart(32, '0');
+export const [A, B, STRANGER] = [id(0xa), id(0xb), id(0xc)];
+export const [SEGMENT_A, SEGMENT_B, NO_SEGMENT] = [id(0x51), id(0x52), id(0x5f)];
 const ODD = 'host/é\u0000 "\n%';
-const bytes = (key: string | Uint8Array) => (typeof key === 'string' ? Buffer.from(key) : key);
-const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+export const bytes = (key: string | Uint8Array) => (typeof key === 'string' ? Buffer.from(key) : key);
+export const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export function pack(keys: readonly (string | Uint8Array)[]) {
   const parts = keys.map(bytes);
@@ -74,6 +75,19 @@ function plain(value: unknown): unknown {
   return Object.fromEntries(Object.entries(one).map(([k, v]) => [k, plain(v)]));
 }
 
+/** What steps are made of: a call, and the calls about objects; `step` names it in the answers. */
+export interface Steps {
+  readonly answers: Answers;
+  readonly leaseMs: number;
+  call(step: string, name: MethodName, args?: Arguments): Promise<unknown>;
+  put(key: string, size?: bigint, more?: Arguments): Promise<void>;
+  putStart(step: string, key: string, size: bigint, more?: Arguments, name?: string, client?: string): Promise<unknown>;
+  revoke(step: string, key: string, client?: string, name?: string): Promise<unknown>;
+  get(step: string, key: string): Promise<unknown>;
+  exist(step: string, key: string): Promise<unknown>;
+  remove(step: string, key: string, force?: boolean): Promise<unknown>;
+}
+
 /** Runs the script; answers by step. `leaseMs`: the master's. */
 export async function script(client: RpcClient, leaseMs: number): Promise<Answers> {
   const answers: Answers = {};
@@ -124,6 +138,9 @@ export async function script(client: RpcClient, leaseMs: number): Promise<Answer
   await batches();
   await removing();
   await groupsAndPins();
+  const steps: Steps = { answers, leaseMs, call, put, putStart, revoke, get, exist, remove };
+  await copySteps(steps);
+  await taskSteps(steps);
   await unmounting();
   await absentFeatures();
   return answers;
@@ -505,7 +522,7 @@ export async function script(client: RpcClient, leaseMs: number): Promise<Answer
     await call('plain', 'DynamicReplicaCopyEnd', dynamic);
     await call('plain', 'DynamicReplicaCopyRevoke', dynamic);
     await call('unknown key', 'CreateCopyTask', { key, tenant: TENANT, targets: ['t'] });
-    await call('no targets', 'CreateCopyTask', { key, tenant: TENANT, targets: [] });
+    await call('unknown key, no targets', 'CreateCopyTask', { key, tenant: TENANT, targets: [] });
     await call('unknown key', 'CreateMoveTask', { key, tenant: TENANT, source: 's', target: 't' });
     await call('unknown', 'QueryTask', { task: id(9) });
     await call('none', 'FetchTasks', { client: A, count: 16n });

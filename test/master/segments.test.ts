@@ -291,6 +291,8 @@ test('figures of segments', () => {
     client: ALICE,
     usedBytes: 128 + 128 + 64,
     isLeaving: false,
+    drain: 'none',
+    keptBack: 1,
     capacityBytes: 960,
     objects: 2,
   });

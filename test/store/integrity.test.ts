@@ -115,7 +115,7 @@ test('a segment that is taken away takes its objects along, reads under way are 
     assert.is(view?.release(), false);
     assert.is(await store.get('a'), undefined);
     assert.is(await code(() => store.put('c', content(1, 1))), 'ERR_NO_SPACE');
-    assert.is(store.mountSegment({ length: '2MB', name: 'two' }), 'two');
+    assert.is(await store.mountSegment({ length: '2MB', name: 'two' }), 'two');
     assert.is(await store.put('c', content(1, 1)), true);
     assert.is(await code(() => store.unmountSegment('one')), 'ERR_SEGMENT');
   }));

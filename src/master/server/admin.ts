@@ -1,17 +1,20 @@
 /**
- * HTTP of the master, under the stock master's paths: health, keys, segments, and where an object is. Read-only: nothing here
- * grants a lease or counts as use.
+ * HTTP of the master, under the stock master's paths: health, keys, segments, and where an object is. It is read-only, drain
+ * jobs excepted (drain-http.ts): nothing here grants a lease or counts as use.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Keys } from '../../core/keys.js';
 import type { ObjectInfo, Outcome, SegmentFigures } from '../api.js';
+import type { Drains } from '../drain.js';
 import type { MetadataService } from '../service.js';
+import { drainHttp } from './drain-http.js';
 import type { MasterFigures } from './metrics.js';
 import { metrics } from './metrics.js';
 import type { Bases } from './replicas.js';
 import { toWire } from './replicas.js';
+import { standing } from './segment-calls.js';
 
-type Answer = { status: number; type: 'text/plain; charset=utf-8' | 'application/json'; body: string };
+type Answer = { status: number; type: string; body: string };
 
 const text = (body: string, status = 200): Answer => ({ status, type: 'text/plain; charset=utf-8', body });
 const json = (value: unknown, status = 200): Answer => ({
@@ -25,6 +28,7 @@ const DEFAULT_TENANT = 'default';
 export interface AdminSources {
   service: MetadataService;
   bases: Bases;
+  drains: Drains;
   figures(): MasterFigures;
 }
 
@@ -32,6 +36,8 @@ export interface AdminSources {
 export async function admin(request: IncomingMessage, sources: AdminSources): Promise<Answer | undefined> {
   const url = URL.canParse(request.url ?? '', 'http://master') ? new URL(request.url!, 'http://master') : undefined;
   if (!url) return undefined;
+  const drain = await drainHttp(request, url, { drains: sources.drains, segments: () => sources.service.segments() });
+  if (drain) return { ...json(drain.value, drain.status), type: 'application/json; charset=utf-8' };
   const known = ROUTES[url.pathname];
   if (!known) return undefined;
   if (request.method !== 'GET' && request.method !== 'HEAD') return text('only GET is served here\n', 405);
@@ -113,7 +119,7 @@ function detail(one: SegmentFigures) {
     size_human: human(one.length),
     te_endpoint: one.endpoint,
     protocol: one.protocol,
-    status: one.isLeaving ? 'GRACEFULLY_UNMOUNTING' : 'OK',
+    status: standing(one)[1],
     allocator_used_bytes: one.usedBytes,
     allocator_capacity_bytes: one.capacityBytes,
     allocator_usage_percent: Number(usage.toFixed(2)),

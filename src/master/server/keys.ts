@@ -12,7 +12,8 @@ export interface GoodKeys {
   readonly places?: Uint32Array;
 }
 
-const isKey = (size: number) => size > 0 && size <= MAX_KEY_BYTES;
+/** Whether a key of so many bytes is one. */
+export const isKey = (size: number) => size > 0 && size <= MAX_KEY_BYTES;
 
 export function oneKey(key: Uint8Array): GoodKeys {
   return goodKeys({ bytes: key, offsets: Uint32Array.of(0, key.length) });

@@ -12,6 +12,8 @@ export interface LendingOptions {
   /** How long a remounted segment that is not known is fenced: one lease of the master before this one. */
   fenceMs: number;
   now: () => number;
+  /** A client is gone, and what it lent with it. */
+  onLost: (client: Uuid) => void;
   /** Told what a person should know: a client that is gone, a fenced segment. */
   onEvent: (event: LendingEvent) => void;
 }
@@ -39,6 +41,8 @@ interface Fenced {
   readonly until: number;
 }
 
+/** How many unmounts, one after another, a mount waits for. */
+const UNMOUNTS = 8;
 /** Longest grace of an unmount: a day. */
 const MAX_GRACE_MS = 24 * 60 * 60_000;
 /** Clients find a master that was restarted within so long beyond their time to live. */
@@ -80,12 +84,20 @@ export class Lending {
     return this.#clients.seen(client);
   }
 
-  /** -600 for what is no range of memory, -102 where another has the id or the client the range, -1010 while it leaves. */
-  mount(info: SegmentInfo, client: Uuid): Status {
+  /**
+   * -600 for what is no range of memory, -102 where another has the id or the client the range, -1010 while it leaves. Where
+   * the memory was part of a segment that is still being unmounted, it waits for the end of that.
+   */
+  async mount(info: SegmentInfo, client: Uuid): Promise<Status> {
     this.#clients.lends(client);
-    // To be mounted when its fence falls.
-    if (this.#fenced.get(info.id)?.client === client) return STATUS.ok;
-    return this.#mount(info, client);
+    for (let patience = UNMOUNTS; ; patience--) {
+      // To be mounted when its fence falls.
+      if (this.#fenced.get(info.id)?.client === client) return STATUS.ok;
+      const isKnown = this.bases.has(info.id);
+      const status = this.#mount(info, client);
+      if (status !== STATUS.unavailable || isKnown || patience === 0) return status;
+      await this.#service.unmounted();
+    }
   }
 
   /**
@@ -128,9 +140,10 @@ export class Lending {
     if (this.#fenced.get(segment)?.client === client) return this.unmount(segment, client);
     const info = this.#find(segment);
     if (info?.client !== client || !(graceMs <= MAX_GRACE_MS)) return STATUS.invalidParams;
-    if (graceMs === 0) return this.unmount(segment, client);
+    if (graceMs === 0 && info.drain === 'none') return this.unmount(segment, client);
     if (this.#leaving.has(segment)) return STATUS.ok;
-    this.#service.leaveSegment(segment, client);
+    const status = this.#service.leaveSegment(segment, client);
+    if (status !== STATUS.ok) return status;
     this.#leaving.set(segment, this.#options.now() + graceMs);
     this.#tell('segment-leaving', client, info);
     return STATUS.ok;
@@ -148,11 +161,12 @@ export class Lending {
     if (lost.size > 0) {
       for (const [id, { client }] of this.#fenced) if (lost.has(client)) this.#fenced.delete(id);
       for (const { id, client } of this.segments()) if (lost.has(client)) this.unmount(id, client);
+      for (const client of lost) this.#options.onLost(client);
     }
     for (const [id, { info, client, until }] of this.#fenced) {
       if (until > now) continue;
-      this.#fenced.delete(id);
-      this.#mount(info, client);
+      // One whose memory is still being unmounted waits on.
+      if (this.#mount(info, client) !== STATUS.unavailable) this.#fenced.delete(id);
     }
     this.#service.tick();
   }
@@ -179,6 +193,7 @@ export class Lending {
     if (status === STATUS.segmentExists && this.#takeOver(info, client)) {
       status = this.#service.mountSegment(info, client);
     }
+    if (status === STATUS.unavailable) return status;
     if (status !== STATUS.ok) {
       this.#options.onEvent({ what: 'segment-refused', client, segment: info.name, bytes: info.length, status });
     } else if (!again) {

@@ -2,7 +2,7 @@
  * The networked master: the metadata service behind Mooncake's RPC, the HTTP endpoints of the stock master, and the HTTP metadata
  * server where it is wanted. Stock clients join it unchanged.
  *
- *   RpcServer ─► object-calls, segment-calls, other-calls ─► Lending ─► MetadataService
+ *   RpcServer ─► object-calls, segment-calls, task-calls, other-calls ─► Lending ─► MetadataService
  *   HTTP      ─► admin (metrics port) · MetadataServer (metadata port)
  */
 import { createServer, type Server } from 'node:http';
@@ -11,19 +11,23 @@ import { integer, options as optionsOf, string } from '../../core/check.js';
 import { errors } from '../../core/errors.js';
 import { type Refusal, RpcServer } from '../../rpc/server.js';
 import { MetadataServer } from '../../transfer/metadata/server.js';
+import { Drains } from '../drain.js';
 import type { MetadataOptions } from '../options.js';
 import { Persistence, type PersistenceEvent } from '../persist/persistence.js';
 import { MetadataService } from '../service.js';
+import { TaskRequests } from '../task-requests.js';
+import { type TaskOptions, TaskQueue } from '../tasks.js';
 import { admin, send } from './admin.js';
 import { Lending, type LendingEvent } from './lending.js';
 import type { MasterFigures } from './metrics.js';
 import { serveObjects } from './object-calls.js';
 import { serveOthers } from './other-calls.js';
 import { serveSegments } from './segment-calls.js';
+import { serveTasks } from './task-calls.js';
 
 export type MasterEvent = LendingEvent | PersistenceEvent | ({ what: 'request-refused' } & Refusal);
 
-export interface MooncakeMasterOptions extends MetadataOptions {
+export interface MooncakeMasterOptions extends MetadataOptions, TaskOptions {
   /** Address of the RPC port. Default 127.0.0.1. */
   host?: string;
   /** RPC. Default 50051; 0: one that is free. */
@@ -51,6 +55,7 @@ export interface MooncakeMasterOptions extends MetadataOptions {
 }
 
 const SWEEP_MS = 1000;
+const DRAIN_MS = 500;
 
 /** Calls that change nothing that must outlive the process: they wait for no disk. All others do. */
 const READS: ReadonlySet<string> = new Set([
@@ -75,11 +80,14 @@ export class MooncakeMaster {
   readonly service: MetadataService;
   readonly #rpc: RpcServer;
   readonly #lending: Lending;
+  readonly #tasks: TaskQueue;
+  readonly #drains: Drains;
   readonly #options: MooncakeMasterOptions;
   readonly #persistence?: Persistence;
   #admin?: Server;
   #metadata?: MetadataServer;
   #sweeping?: NodeJS.Timeout;
+  #draining?: NodeJS.Timeout;
   #ports = { rpc: 0, admin: 0, metadata: 0 };
 
   private constructor(options: MooncakeMasterOptions, persistence?: Persistence) {
@@ -88,10 +96,18 @@ export class MooncakeMaster {
     this.service = persistence?.service ?? new MetadataService(options);
     const leaseTtlMs = options.leaseTtlMs ?? 10_000;
     const onEvent = options.onEvent ?? (() => {});
+    const now = options.now ?? (() => performance.now());
+    this.#tasks = new TaskQueue(now, options);
+    const requests = new TaskRequests(this.service, this.#tasks, options.random ?? Math.random);
+    this.#drains = new Drains(this.service, this.#tasks, requests);
     this.#lending = new Lending(this.service, {
       clientTtlMs: integer('options.clientTtlMs', options.clientTtlMs ?? 10_000, 1, 2 ** 31 - 1),
       fenceMs: leaseTtlMs,
-      now: options.now ?? (() => performance.now()),
+      now,
+      onLost: (client) => {
+        this.service.copies.forget(client);
+        this.#tasks.forget(client);
+      },
       onEvent,
     });
     this.#rpc = new RpcServer({
@@ -105,7 +121,9 @@ export class MooncakeMaster {
     });
     serveObjects(this.#rpc, this.service, this.#lending.bases);
     serveSegments(this.#rpc, this.#lending);
-    serveOthers(this.#rpc, this.service, this.#lending);
+    serveOthers(this.#rpc);
+    const { service } = this;
+    serveTasks(this.#rpc, { service, bases: this.#lending.bases, tasks: this.#tasks, requests });
   }
 
   /** Serves until `close`. Throws ERR_PEER where a port cannot be had, ERR_DATA_DIR, ERR_INVALID_ARGUMENT. */
@@ -144,6 +162,7 @@ export class MooncakeMaster {
   /** Closes ports and connections, and writes a last snapshot where state is kept. Idempotent. */
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
+    clearInterval(this.#draining);
     const http = this.#admin;
     this.#admin = undefined;
     http?.closeAllConnections();
@@ -168,11 +187,16 @@ export class MooncakeMaster {
       this.#metadata = await MetadataServer.listen({ host: metadataHost, port: metadataPort });
       this.#ports.metadata = Number(new URL(this.#metadata.url).port);
     }
-    this.#sweeping = setInterval(() => this.#lending.sweep(), SWEEP_MS);
+    this.#sweeping = setInterval(() => {
+      this.#lending.sweep();
+      this.#tasks.expire();
+    }, SWEEP_MS);
+    this.#draining = setInterval(() => this.#drains.tick(), DRAIN_MS);
   }
 
   #serveAdmin(host: string, port: number): Promise<number> {
-    const sources = { service: this.service, bases: this.#lending.bases, figures: () => this.figures() };
+    const { service } = this;
+    const sources = { service, bases: this.#lending.bases, drains: this.#drains, figures: () => this.figures() };
     const server = createServer({ requestTimeout: 10_000 }, (request, response) => {
       admin(request, sources).then(
         (answer) => send(response, answer),

@@ -16,7 +16,14 @@ import { segmentFromWire } from './replicas.js';
 export const STORE_VERSION = '2.0.0';
 
 /** Numbers of Mooncake's SegmentStatus. */
-const SEGMENT = { ok: 1, leaving: 4 } as const;
+const SEGMENT = { ok: 1, draining: 2, drained: 3, leaving: 4 } as const;
+
+/** How a segment stands, as Mooncake numbers and names it. */
+export function standing({ drain, isLeaving }: Pick<SegmentFigures, 'drain' | 'isLeaving'>): [number, string] {
+  if (drain === 'draining') return [SEGMENT.draining, 'DRAINING'];
+  if (drain === 'drained') return [SEGMENT.drained, 'DRAINED'];
+  return isLeaving ? [SEGMENT.leaving, 'GRACEFULLY_UNMOUNTING'] : [SEGMENT.ok, 'OK'];
+}
 
 export function serveSegments(server: RpcServer, lending: Lending): void {
   server.handle(METHODS.ServiceReady, () => success(STORE_VERSION));
@@ -24,8 +31,8 @@ export function serveSegments(server: RpcServer, lending: Lending): void {
   server.handle(METHODS.GetStorageConfig, () => success({ fsdir: '', diskEviction: true, quota: 0n }));
   server.handle(METHODS.Ping, ({ client }) => success({ view: 0n, clientState: lending.ping(client) }));
 
-  server.handle(METHODS.MountSegment, ({ segment, client }) =>
-    verdict(lending.mount(segmentFromWire(segment), client)),
+  server.handle(METHODS.MountSegment, async ({ segment, client }) =>
+    verdict(await lending.mount(segmentFromWire(segment), client)),
   );
   server.handle(METHODS.ReMountSegment, ({ segments, client }) =>
     verdict(lending.remount(segments.map(segmentFromWire), client)),
@@ -36,8 +43,7 @@ export function serveSegments(server: RpcServer, lending: Lending): void {
   );
 
   const state = (known: SegmentFigures | undefined) => {
-    if (!known) return failure(STATUS.segmentNotFound);
-    return success(known.isLeaving ? SEGMENT.leaving : SEGMENT.ok);
+    return known ? success(standing(known)[0]) : failure(STATUS.segmentNotFound);
   };
   server.handle(METHODS.QuerySegmentStatus, ({ name }) => state(lending.segments().find((one) => one.name === name)));
   server.handle(METHODS.QuerySegmentStatusById, ({ segment }) =>

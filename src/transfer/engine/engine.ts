@@ -140,6 +140,18 @@ export class TransferEngine implements TransferEngineApi {
     return this.#announced(this.#segments.add(this.#plane.register(checked, writable), checked.length, name));
   }
 
+  /**
+   * Registers memory for the moves that this engine begins: at once, since nobody is told of it. Those who guess its address
+   * may read it. `movable`: the caller sees to it that its buffer stays where it is, which is not marked then. For transfers
+   * built on an engine, which have checked the memory.
+   */
+  registerUnannounced(memory: Uint8Array, movable: boolean): number {
+    this.#checkOpen();
+    const { id } = this.#plane.register(memory, false, movable);
+    this.#segments.addUnannounced(id, memory.length);
+    return id;
+  }
+
   /** A segment that nobody can learn of is taken back. */
   async #announced(segment: MemorySegment): Promise<MemorySegment> {
     try {
@@ -157,7 +169,7 @@ export class TransferEngine implements TransferEngineApi {
     const { length, access = 'read-write' } = optionsOf('options', options);
     if (length !== undefined) integer('options.length', length, 1, Number.MAX_SAFE_INTEGER);
     const file = await this.#plane.openFile(path, length, oneOf('options.access', access, ACCESS) === 'read-write');
-    this.#segments.addFile(file.id, file.length);
+    this.#segments.addUnannounced(file.id, file.length);
     return { id: file.id, length: file.length };
   }
 

@@ -100,10 +100,10 @@ export class NativePlane implements DataPlane {
     return { id, memory: new Uint8Array(memory), address };
   }
 
-  register(memory: Uint8Array | ForeignMemory, writable: boolean): PlaneMemory {
+  register(memory: Uint8Array | ForeignMemory, writable: boolean, movable = false): PlaneMemory {
     if (memory instanceof Uint8Array) {
       const registered = attempt('memory', () => this.#engine.registerView(memory, writable));
-      keepInPlace(memory);
+      if (!movable) keepInPlace(memory);
       return { memory, ...registered };
     }
     const { address, length } = memory;

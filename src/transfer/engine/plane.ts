@@ -57,8 +57,8 @@ export interface DataPlane {
   /** One port for handshakes and data. Throws ERR_PEER where it cannot be had. */
   listen(place: ListenPlace): Promise<PlaneListener>;
   allocate(length: number, options: { writable: boolean; hugePages: boolean; numaNode?: number }): PlaneMemory;
-  /** `memory` was checked by checkMemory. */
-  register(memory: Uint8Array | ForeignMemory, writable: boolean): PlaneMemory;
+  /** `memory` was checked by checkMemory. `movable`: its buffer is not marked, the caller keeps it where it is. */
+  register(memory: Uint8Array | ForeignMemory, writable: boolean, movable?: boolean): PlaneMemory;
   openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }>;
   unregister(segment: number): Promise<void>;
   openPeer(places: PeerPlaces): number;

@@ -9,7 +9,7 @@ const MAX_NAME = 1024;
 
 interface Entry {
   length: number;
-  /** Files have none, and no name. */
+  /** What peers are not told of (files, unannounced memory) has none, and no name. */
   memory?: MemorySegment;
 }
 
@@ -42,7 +42,7 @@ export class RegisteredSegments {
     return segment;
   }
 
-  addFile(id: number, length: number): void {
+  addUnannounced(id: number, length: number): void {
     this.#entries.set(id, { length });
   }
 

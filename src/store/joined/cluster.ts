@@ -1,0 +1,191 @@
+/**
+ * The cluster of a joined store: metadata by Mooncake's RPC from the master, bytes by a TransferEngine straight to and from the
+ * engines that hold them, memory of its own lent to all.
+ *
+ *   put, get ─► JoinedSession ─► RpcMetadata ─► MasterLink ─► master
+ *                     │               Membership ─┘ (mount, ping, remount)
+ *                     └─► LentSegments (this process) · ClusterPeers ─► EngineTransfer ─► peers
+ *
+ * A session lasts as long as the master remembers us. When it has forgotten us, leases that it gave and room that it
+ * reserved may be another's: the clock of the old session stands at the end of time, so that nothing of it is believed.
+ */
+
+import { errors } from '../../core/errors.js';
+import type { Keys } from '../../core/keys.js';
+import type { Replica, Uuid } from '../../master/api.js';
+import { TransferEngine } from '../../transfer/engine/engine.js';
+import { EngineTransfer } from '../../transfer/engine-transfer.js';
+import type { CallLimits } from '../../transfer/transfer.js';
+import type { StoreContext } from '../context.js';
+import { Counters } from '../counters.js';
+import { HotCache } from '../hot-cache.js';
+import { Pacer } from '../pacer.js';
+import { parseSegment, type SegmentOptions } from '../segments.js';
+import { Claims, type Place, type Session, uuid } from '../session.js';
+import { Staging } from '../staging.js';
+import { MasterLink } from './link.js';
+import { Membership } from './membership.js';
+import { RpcMetadata } from './metadata.js';
+import type { ResolvedJoin } from './options.js';
+import { ClusterPeers } from './peers.js';
+import { type LentSegment, LentSegments } from './segments.js';
+import { removeCorrupt } from './suspects.js';
+
+/** Half of what masters keep the room of a silent put (put_start_release_timeout_sec, 600 s by default). */
+const PUT_WINDOW_MS = 300_000;
+/** For what is said at the end, to a master that may be gone. */
+const GOODBYE_MS = 2000;
+
+class JoinedSession implements Session {
+  readonly claims = new Claims();
+  readonly putWindowMs = PUT_WINDOW_MS;
+  readonly #cluster: JoinedCluster;
+  #isOver = false;
+
+  constructor(cluster: JoinedCluster) {
+    this.#cluster = cluster;
+  }
+
+  get client(): Uuid {
+    return this.#cluster.client;
+  }
+
+  metadata(limits?: CallLimits): RpcMetadata {
+    return this.#cluster.metadata(limits);
+  }
+
+  place(replica: Replica): Place | Promise<Place> {
+    return this.#cluster.place(replica);
+  }
+
+  rank(replicas: readonly Replica[]): readonly Replica[] {
+    return this.#cluster.peers.rank(replicas);
+  }
+
+  suspect(keys: Keys, _replicas: readonly number[], tenant: string): Promise<void> {
+    return this.#cluster.suspect(keys, tenant);
+  }
+
+  now(): number {
+    return this.#isOver ? Number.POSITIVE_INFINITY : performance.now();
+  }
+
+  /** The master has forgotten what it said. */
+  end(): void {
+    this.#isOver = true;
+  }
+}
+
+export class JoinedCluster {
+  readonly client = uuid();
+  readonly transfer: EngineTransfer;
+  readonly peers: ClusterPeers;
+  readonly staging: Staging;
+  readonly hotCache?: HotCache;
+  readonly #options: ResolvedJoin;
+  readonly #link: MasterLink;
+  readonly #membership: Membership;
+  readonly #lent: LentSegments;
+  #session = new JoinedSession(this);
+  #closing?: Promise<void>;
+
+  private constructor(options: ResolvedJoin, engine: TransferEngine) {
+    this.#options = options;
+    this.transfer = new EngineTransfer(engine);
+    this.peers = new ClusterPeers(this.transfer);
+    this.staging = new Staging(options.localBufferSize, (memory) => this.transfer.borrow(memory));
+    if (options.hotCache > 0) this.hotCache = new HotCache(options.hotCache);
+    this.#link = new MasterLink(options.master);
+    this.#lent = new LentSegments(engine, options.protocol, options.hostId);
+    this.#membership = new Membership(this.#link, this.client, () => {
+      this.#session.end();
+      this.#session = new JoinedSession(this);
+    });
+  }
+
+  /** Resolves when the master knows us and our segments. */
+  static async join(options: ResolvedJoin): Promise<JoinedCluster> {
+    const { metadata, host, advertise, port, native, timeoutMs } = options;
+    const engine = await TransferEngine.create({ metadata, host, advertise, port, native, timeoutMs });
+    const cluster = new JoinedCluster(options, engine);
+    try {
+      for (const segment of options.segments) await cluster.#lent.add(segment);
+      const segments = cluster.#lent.all.map(({ info }) => info);
+      await cluster.#membership.join(segments, { timeoutMs });
+    } catch (error) {
+      await cluster.close();
+      throw error;
+    }
+    return cluster;
+  }
+
+  session(): Session {
+    return this.#session;
+  }
+
+  metadata({ signal, timeoutMs = this.#options.timeoutMs }: CallLimits = {}): RpcMetadata {
+    return new RpcMetadata(this.#link, { signal, timeoutMs }, this.#options.hostId, this.#options.admin);
+  }
+
+  place(replica: Replica): Place | Promise<Place> {
+    return replica.endpoint === this.transfer.address ? this.#lent.place(replica) : this.peers.place(replica);
+  }
+
+  async suspect(keys: Keys, tenant: string): Promise<void> {
+    const context: StoreContext = {
+      transfer: this.transfer,
+      staging: this.staging,
+      counters: new Counters(),
+      pacer: new Pacer(),
+      checksum: true,
+      verify: true,
+      requireChecksum: false,
+      tenant,
+      timeoutMs: this.#options.timeoutMs,
+      session: () => this.#session,
+    };
+    await removeCorrupt(context, keys, tenant);
+  }
+
+  /** Lends more memory; the segment's id. */
+  async mount(spec: SegmentOptions): Promise<Uuid> {
+    const lent = await this.#lent.add(parseSegment('segment', spec));
+    try {
+      await this.#membership.mount(lent.info, { timeoutMs: this.#options.timeoutMs });
+    } catch (error) {
+      await this.#lent.remove(lent);
+      throw error;
+    }
+    return lent.info.id;
+  }
+
+  /** Takes segments of this name or id away; with a grace they stay readable so long. */
+  async unmount(segment: string, graceMs: number): Promise<void> {
+    const lent = this.#lent.all.filter(({ info }) => info.id === segment || info.name === segment);
+    if (lent.length === 0) throw errors.segment('segment', segment, 'no such segment is mounted');
+    await Promise.all(lent.map((each) => this.#unmount(each, graceMs, this.#options.timeoutMs)));
+  }
+
+  async #unmount(lent: LentSegment, graceMs: number, timeoutMs: number): Promise<void> {
+    await this.#membership.unmount(lent.info, graceMs, { timeoutMs });
+    if (graceMs > 0) await new Promise((resolve) => setTimeout(resolve, graceMs));
+    await this.#lent.remove(lent);
+  }
+
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  /** Puts under way are taken back, segments taken away; a master that is gone holds nobody up. */
+  async #close(): Promise<void> {
+    await this.#session.claims.close();
+    this.#membership.leave();
+    const lent = this.#lent.all;
+    for (const { memory } of lent) memory.retired = true;
+    await Promise.all(
+      lent.map(({ info }) => this.#membership.unmount(info, 0, { timeoutMs: GOODBYE_MS }).catch(() => {})),
+    );
+    this.#link.close();
+    await this.transfer.close();
+  }
+}

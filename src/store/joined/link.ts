@@ -1,0 +1,99 @@
+/**
+ * The connection to Mooncake's master: one, made when it is needed, made anew when it was lost. After a failure nobody tries
+ * again before a pause that doubles up to a second: until then calls fail at once with what went wrong, as a cache that
+ * makes its callers wait is worse than a miss.
+ */
+import { errors, type MooncakeError } from '../../core/errors.js';
+import { RpcClient } from '../../rpc/client.js';
+import type { Method } from '../../rpc/method.js';
+import { type Limits, shared, watch } from '../../transfer/limits.js';
+import { formatName } from '../../transfer/metadata/name.js';
+import type { Place } from '../../transfer/tcp/address.js';
+
+const CONNECT_MS = 3000;
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 1000;
+
+export class MasterLink {
+  /** host:port. */
+  readonly address: string;
+  readonly #place: Place;
+  #client?: RpcClient;
+  #dialing?: Promise<RpcClient>;
+  #failure?: { error: unknown; until: number };
+  #pauseMs = 0;
+  #closed = false;
+
+  constructor(place: Place) {
+    this.#place = place;
+    this.address = formatName(place);
+  }
+
+  get isConnected(): boolean {
+    return this.#client !== undefined;
+  }
+
+  /** Throws ERR_PEER where no master answers, and what RpcClient throws. */
+  async call<A, R>(method: Method<A, R>, args: A, limits: Limits): Promise<R> {
+    const left = shared(limits);
+    const client = this.#client ?? (await this.#connected(left()));
+    return client.call(method, args, left());
+  }
+
+  /** Waits for the connection no longer than the caller may. */
+  #connected(limits: Limits): Promise<RpcClient> {
+    return new Promise((resolve, reject) => {
+      const stop = watch(`connecting to the master at ${this.address}`, limits, reject);
+      this.#dial().then(resolve, reject).finally(stop);
+    });
+  }
+
+  async #dial(): Promise<RpcClient> {
+    if (this.#closed) throw errors.closed('the store');
+    if (this.#dialing) return this.#dialing;
+    if (this.#failure && performance.now() < this.#failure.until) throw this.#failure.error;
+    this.#dialing = this.#open();
+    try {
+      return await this.#dialing;
+    } finally {
+      this.#dialing = undefined;
+    }
+  }
+
+  async #open(): Promise<RpcClient> {
+    const { host, port } = this.#place;
+    try {
+      const client = await RpcClient.connect(host, port, { timeoutMs: CONNECT_MS });
+      if (this.#closed) {
+        client.close();
+        throw errors.closed('the store');
+      }
+      this.#pauseMs = 0;
+      this.#failure = undefined;
+      this.#client = client;
+      void client.closed.then((reason) => this.#lost(client, reason));
+      return client;
+    } catch (error) {
+      this.#failed(error);
+      throw error;
+    }
+  }
+
+  #lost(client: RpcClient, reason: MooncakeError): void {
+    if (this.#client !== client) return;
+    this.#client = undefined;
+    this.#failed(reason);
+  }
+
+  /** Pauses differ from client to client, lest all come back to a restarted master at once. */
+  #failed(error: unknown): void {
+    this.#pauseMs = Math.min(LONGEST_PAUSE_MS, this.#pauseMs === 0 ? FIRST_PAUSE_MS : 2 * this.#pauseMs);
+    this.#failure = { error, until: performance.now() + this.#pauseMs * (0.5 + Math.random() / 2) };
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#client?.close();
+    this.#client = undefined;
+  }
+}

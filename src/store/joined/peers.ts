@@ -1,0 +1,198 @@
+/**
+ * The engines that hold the cluster's bytes, by the endpoints that the master names. A peer is opened when it is first needed
+ * and asked again when it does not know an address or was lost. What happened to its moves is remembered: those that failed lately
+ * are tried last, and one that could not be opened is not tried again for a moment.
+ */
+
+import type { Descriptors } from '../../core/descriptors.js';
+import { errors, MooncakeError } from '../../core/errors.js';
+import type { Replica } from '../../master/api.js';
+import type { EngineTransfer, EngineTransferPeer } from '../../transfer/engine-transfer.js';
+import type { MoveOptions, MoveReport, Peer, RemoteSegment } from '../../transfer/transfer.js';
+import type { Place } from '../session.js';
+
+/** A peer that does not answer its handshake in this time is tried no longer. */
+const OPEN_MS = 3000;
+/** So long one that could not be opened is not tried again. */
+const REST_MS = 1000;
+/** So long after a failure a peer comes last. */
+const MISTRUST_MS = 10_000;
+/** Failures of the peer or of the way to it, not of the caller. */
+const PEERS_FAULT: readonly string[] = [
+  'ERR_PEER',
+  'ERR_TIMEOUT',
+  'ERR_SEGMENT',
+  'ERR_PROTOCOL',
+  'ERR_CORRUPT',
+  'ERR_CLOSED',
+];
+
+/** The host of an endpoint, brackets and all. */
+const hostOf = (endpoint: string) => endpoint.slice(0, endpoint.lastIndexOf(':'));
+
+/** A peer whose failures are remembered. */
+class KnownPeer implements Peer {
+  readonly address: string;
+  readonly isNear: boolean;
+  /** By performance.now(); 0: never. */
+  failedAt = Number.NEGATIVE_INFINITY;
+  failures = 0;
+  readonly #transfer: EngineTransfer;
+  #peer?: EngineTransferPeer;
+  #opening?: Promise<EngineTransferPeer>;
+  #refusal?: { error: unknown; until: number };
+
+  constructor(transfer: EngineTransfer, address: string, isNear: boolean) {
+    this.#transfer = transfer;
+    this.address = address;
+    this.isNear = isNear;
+  }
+
+  get generation(): string {
+    return this.#open.generation;
+  }
+
+  get closed(): Promise<MooncakeError> {
+    return this.#open.closed;
+  }
+
+  get #open(): EngineTransferPeer {
+    if (!this.#peer) throw errors.peer(this.address, 'it was lost');
+    return this.#peer;
+  }
+
+  get isMistrusted(): boolean {
+    return performance.now() - this.failedAt < MISTRUST_MS;
+  }
+
+  /** At once where its memory is known, otherwise when it was asked. */
+  place(replica: Replica): Place | Promise<Place> {
+    return (this.#peer && this.#within(this.#peer, replica)) ?? this.#ask(replica);
+  }
+
+  #within(peer: EngineTransferPeer, { id, offset, size }: Replica): Place | undefined {
+    try {
+      const { segment, offset: at } = peer.place(BigInt(offset), size);
+      return { replica: id, peer: this, segment, offset: at };
+    } catch (error) {
+      if (error instanceof MooncakeError && error.code === 'ERR_SEGMENT') return undefined;
+      throw error;
+    }
+  }
+
+  async #ask(replica: Replica): Promise<Place> {
+    const peer = await this.#connect();
+    const place = this.#within(peer, replica);
+    if (!place) throw errors.segment('replica', replica.offset, `${this.address} has no such memory`);
+    return place;
+  }
+
+  async #connect(): Promise<EngineTransferPeer> {
+    if (this.#opening) return this.#opening;
+    if (this.#refusal && performance.now() < this.#refusal.until) throw this.#refusal.error;
+    this.#opening = this.#transfer.connect(this.address, { timeoutMs: OPEN_MS });
+    try {
+      this.#peer = await this.#opening;
+      this.#refusal = undefined;
+      return this.#peer;
+    } catch (error) {
+      this.#failed(error);
+      this.#refusal = { error, until: performance.now() + REST_MS };
+      throw error;
+    } finally {
+      this.#opening = undefined;
+    }
+  }
+
+  /** Its links may be gone, or its memory: the next call asks it again. */
+  #failed(error: unknown): void {
+    if (!(error instanceof MooncakeError) || !PEERS_FAULT.includes(error.code)) return;
+    this.failedAt = performance.now();
+    this.failures++;
+    this.#peer = undefined;
+  }
+
+  read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
+    return this.#watched(() => this.#open.read(descriptors, options));
+  }
+
+  write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
+    return this.#watched(() => this.#open.write(descriptors, options));
+  }
+
+  async #watched(move: () => Promise<MoveReport>): Promise<MoveReport> {
+    try {
+      const report = await move();
+      this.failedAt = Number.NEGATIVE_INFINITY;
+      return report;
+    } catch (error) {
+      this.#failed(error);
+      throw error;
+    }
+  }
+
+  segment(name: string): Promise<RemoteSegment> {
+    return this.#open.segment(name);
+  }
+
+  call(service: string): Promise<never> {
+    return this.#open.call(service);
+  }
+
+  close(): Promise<void> {
+    return this.#open.close();
+  }
+}
+
+export interface PeerFigures {
+  /** Its endpoint. */
+  readonly peer: string;
+  /** Moves and attempts to open it that failed. */
+  readonly failures: number;
+  /** It failed within the last 10 s: others are tried before it. */
+  readonly isMistrusted: boolean;
+}
+
+export class ClusterPeers {
+  readonly #transfer: EngineTransfer;
+  readonly #host: string;
+  readonly #known = new Map<string, KnownPeer>();
+
+  constructor(transfer: EngineTransfer) {
+    this.#transfer = transfer;
+    this.#host = hostOf(transfer.address);
+  }
+
+  get figures(): PeerFigures[] {
+    return [...this.#known.values()].map(({ address, failures, isMistrusted }) => ({
+      peer: address,
+      failures,
+      isMistrusted,
+    }));
+  }
+
+  /** Throws ERR_SEGMENT where it has no such memory, ERR_PEER or ERR_TIMEOUT where it does not answer. */
+  place(replica: Replica): Place | Promise<Place> {
+    return this.#peer(replica.endpoint).place(replica);
+  }
+
+  /** Nearest first (this process, this host, others), those that failed lately last. */
+  rank(replicas: readonly Replica[]): readonly Replica[] {
+    if (replicas.length < 2) return replicas;
+    const cost = ({ endpoint }: Replica) => {
+      if (endpoint === this.#transfer.address) return 0;
+      const { isNear, isMistrusted } = this.#peer(endpoint);
+      return (isMistrusted ? 3 : 1) + (isNear ? 0 : 1);
+    };
+    return [...replicas].sort((a, b) => cost(a) - cost(b));
+  }
+
+  #peer(endpoint: string): KnownPeer {
+    let peer = this.#known.get(endpoint);
+    if (!peer) {
+      peer = new KnownPeer(this.#transfer, endpoint, hostOf(endpoint) === this.#host);
+      this.#known.set(endpoint, peer);
+    }
+    return peer;
+  }
+}
