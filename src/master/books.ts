@@ -296,8 +296,9 @@ export class Books {
       return true;
     }
     this.#loseContentCopies(id, (handle, until) => {
-      if (goes(handle)) this.keptBack.free([handle], until, now);
-      return goes(handle);
+      if (!goes(handle)) return false;
+      this.keptBack.free([handle], until, now);
+      return true;
     });
     this.journal?.kept(id);
     return true;

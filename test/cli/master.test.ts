@@ -121,7 +121,8 @@ test('what it does not have is refused, and nothing is started', async () => {
   for (const [flag, wanted] of [
     ['--enable_ha=true', /--enable_ha.*ERR_NOT_SUPPORTED/],
     ['--enable_offload', /--enable_offload.*ERR_NOT_SUPPORTED/],
-    ['--enable_snapshot=yes', /snapshots.*ERR_NOT_SUPPORTED/],
+    ['--enable_snapshot=yes', /--enable_snapshot must be given with --data-dir.*ERR_INVALID_ARGUMENT/],
+    ['--snapshot_object_store_type=s3', /s3.*ERR_NOT_SUPPORTED/],
     ['--allocation_strategy=cxl', /cxl.*ERR_NOT_SUPPORTED/],
     ['--eviction_ratio=2', /--eviction_ratio must be a number above 0, at most 1.*ERR_INVALID_ARGUMENT/],
     ['--default_kv_lease_ttl=soon', /--default_kv_lease_ttl must be a duration.*ERR_INVALID_ARGUMENT/],

@@ -98,6 +98,12 @@ class Truth {
     ranges.push([start, start + size, key]);
   }
 
+  /** An object is still there: its space is its own, and nobody else's. */
+  retake(place: string, size: number, key: string): void {
+    this.give(place);
+    this.take(place, size, key);
+  }
+
   give(place: string): void {
     const [endpoint, address] = place.split(' ');
     const ranges = this.taken.get(endpoint) ?? [];
@@ -123,6 +129,9 @@ function placeOf(replica: { descriptor: { value: object } }): string {
   const { buffer } = replica.descriptor.value as { buffer: { endpoint: string; address: bigint } };
   return `${buffer.endpoint} ${buffer.address}`;
 }
+
+const sizeOf = (replica: { descriptor: { value: object } }) =>
+  Number((replica.descriptor.value as { buffer: { size: bigint } }).buffer.size);
 
 class Client {
   readonly id: string;
@@ -200,11 +209,14 @@ class Client {
       truth.kept.set(key, { place, checksum });
     }
     const gone = going.slice(0, 3).map(({ key }) => key);
-    for (const key of gone) truth.doubtful.add(key);
+    // From the moment on at which the master has heard of it, the space is another's.
+    for (const key of gone) {
+      truth.doubtful.add(key);
+      truth.give(truth.kept.get(key)!.place);
+    }
     const removed = await this.#rpc.call(METHODS.BatchRemove, { keys: pack(gone), force: false, tenant: TENANT });
     for (const [i, key] of gone.entries()) {
       assert.is(removed[i], 0, key);
-      truth.give(truth.kept.get(key)!.place);
       truth.kept.delete(key);
       truth.doubtful.delete(key);
     }
@@ -259,6 +271,7 @@ test('with a data directory: what was acknowledged is there, where it was', asyn
     // What was under way may be there or not; what is not may be given to others once nobody can be writing it.
     for (const [key, one] of await clients[0].read([...truth.doubtful])) {
       if (!one.ok) truth.kept.delete(key);
+      else truth.retake(placeOf(one.value.replicas[0]), sizeOf(one.value.replicas[0]), key);
     }
     truth.doubtful.clear();
     assert.is(
