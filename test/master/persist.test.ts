@@ -306,6 +306,23 @@ test('a snapshot ends the need for what was before it', () =>
     return [two];
   }));
 
+test('a snapshot ends although there is no end of calls', async () => {
+  const one = await start({}, {});
+  const deadline = Date.now() + 60_000;
+  let isWritten = false;
+  const snapshot = one.persistence.snapshot().then(() => {
+    isWritten = true;
+  });
+  for (let i = 0; !isWritten; i++) {
+    assert.ok(Date.now() < deadline, 'the snapshot does not end');
+    one.put(`${i % 5}`, 10);
+    one.remove(`${i % 5}`);
+    await one.persistence.settled();
+  }
+  await snapshot;
+  await one.persistence.close();
+});
+
 test('a clean stop leaves a snapshot and nothing to replay', async () => {
   const one = await start();
   one.put('a', 10);
