@@ -43,6 +43,14 @@ export class CopiesUnderWay {
     return this.#copying.size;
   }
 
+  /** Space that clients may write to, and until when. */
+  *reserved(): Generator<{ handle: number; until: number }> {
+    const { putReleaseMs } = this.#books.options;
+    for (const { targets, startedAt } of this.#copying.values()) {
+      for (const handle of targets) yield { handle, until: startedAt + putReleaseMs };
+    }
+  }
+
   get(id: number): Copying | undefined {
     return this.#copying.get(id);
   }

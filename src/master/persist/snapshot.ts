@@ -32,18 +32,20 @@ export class Snapshot {
 
   /** Writes the rest; it is durable once the file is synced. Throws what the signal says when it is aborted. */
   async write(signal: AbortSignal): Promise<void> {
-    const { table, puts, keptBack, segments, options } = this.#books;
+    const { table, puts, keptBack, copying, promotion, segments, diskCopies, options } = this.#books;
     for (const put of puts.values()) {
       for (const handle of put.handles) this.#records.reserved(handle, put.startedAt + options.putReleaseMs);
       await this.#pause(signal);
     }
-    for (const { handle, until } of keptBack.all()) {
-      if (segments.has(handle)) this.#records.reserved(handle, until);
-      await this.#pause(signal);
+    for (const reserved of [copying.reserved(), promotion.reserved(), keptBack.all()]) {
+      for (const { handle, until } of reserved) {
+        if (segments.has(handle)) this.#records.reserved(handle, until);
+        await this.#pause(signal);
+      }
     }
     for (let cursor = 0; ; ) {
       const slice = table.scan(cursor, SLICE_OBJECTS);
-      for (const id of slice.ids) if (this.#books.isReadable(id)) this.#records.object(id);
+      for (const id of slice.ids) if (this.#books.isReadable(id) && !diskCopies.isAlone(id)) this.#records.object(id);
       await this.#pause(signal);
       cursor = slice.cursor;
       if (cursor === 0) break;

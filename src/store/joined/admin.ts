@@ -101,8 +101,9 @@ function drainOf(status: unknown): SegmentFigures['drain'] {
   return /^drained$/i.test(`${status}`) ? 'drained' : 'none';
 }
 
-/** Ids are two decimal numbers of 64 bits on these pages, hexadecimal digits everywhere else. */
+/** Ids are two decimal numbers of 64 bits on the pages of a stock master, hexadecimal digits everywhere else. */
 function uuidOf(text: unknown): Uuid {
+  if (/^[0-9a-f]{32}$/.test(`${text}`)) return `${text}`;
   const halves = /^(\d{1,20})-(\d{1,20})$/.exec(`${text}`);
   if (!halves) throw errors.protocol('an id that is none', text);
   return [halves[1], halves[2]].map((half) => BigInt(half).toString(16).padStart(16, '0')).join('');

@@ -90,7 +90,11 @@ class KnownPeer implements Peer {
   async #connect(): Promise<EngineTransferPeer> {
     if (this.#opening) return this.#opening;
     if (this.#refusal && performance.now() < this.#refusal.until) throw this.#refusal.error;
-    this.#opening = this.#transfer.connect(this.address, { timeoutMs: OPEN_MS });
+    this.#opening = this.#transfer.connect(this.address, { timeoutMs: OPEN_MS }).catch((error: unknown) => {
+      // The master's word, not the caller's: what is no endpoint is nobody.
+      const isNone = error instanceof MooncakeError && error.code === 'ERR_INVALID_ARGUMENT';
+      throw isNone ? errors.peer(this.address, error.message, error) : error;
+    });
     try {
       this.#peer = await this.#opening;
       this.#refusal = undefined;
