@@ -14,7 +14,7 @@ import { median, report } from './support/report.js';
 
 const PROMPT = 512;
 const OUTPUT = 65;
-const RUNS = 5;
+const RUNS = 6;
 
 const prompt = encode('The quick brown fox jumps over the lazy dog. '.repeat(12).slice(0, PROMPT - 1));
 const engine = new ReferenceEngine();
@@ -42,6 +42,13 @@ report(
 
 type Mode = 'push' | 'layers';
 
+/** Bytes at the decode when the prefill ends; milliseconds to the first decode token, from the begin and from there. */
+interface HandedOver {
+  early: number;
+  total: number;
+  after: number;
+}
+
 /** Hands prompts over between two engines of their own. */
 async function openPair(mode: Mode) {
   const [source, target] = await Promise.all([TcpTransfer.listen(), TcpTransfer.listen()]);
@@ -49,7 +56,7 @@ async function openPair(mode: Mode) {
   const decode = new ReferenceEngine({ connector: new MooncakeConnector({ transfer: target, mode }) });
   let transfers = 0;
   return {
-    async run() {
+    async run(): Promise<HandedOver> {
       for (const engine of [prefill, decode]) engine.resetPrefixCache();
       const transfer_id = `${mode}-${++transfers}`;
       const began = performance.now();
@@ -83,15 +90,20 @@ async function openPair(mode: Mode) {
 }
 
 const [pushed, layered] = await Promise.all([openPair('push'), openPair('layers')]);
-const pairs = [];
-for (let i = 0; i <= RUNS; i++) pairs.push({ push: await pushed.run(), layers: await layered.run() });
+const pairs: Record<Mode, HandedOver>[] = [];
+for (let i = 0; i <= RUNS; i++) {
+  // Each goes first in turn.
+  const first = i % 2 === 0 ? await pushed.run() : undefined;
+  const layers = await layered.run();
+  pairs.push({ push: first ?? (await pushed.run()), layers });
+}
 // The first run connects.
 pairs.shift();
 await Promise.all([pushed.close(), layered.close()]);
 
 /** Keys and values of the default model, float32. */
 const KV_BYTES = PROMPT * 2048;
-const of = (mode: Mode, what: 'early' | 'total' | 'after') => median(pairs.map((pair) => pair[mode][what]));
+const of = (mode: Mode, what: keyof HandedOver) => median(pairs.map((pair) => pair[mode][what]));
 report(
   {
     name: 'layers: KV at the decode when the prefill ends',

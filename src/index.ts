@@ -75,6 +75,8 @@ export { DiskTier, type DiskTierOptions, type DiskTierStats } from './store/disk
 export type { HotCacheFigures } from './store/hot-cache.js';
 export type { ConnectOptions } from './store/joined/options.js';
 export type { PeerFigures } from './store/joined/peers.js';
+export type { NodeAttachOptions } from './store/node/attached.js';
+export type { DoorOptions } from './store/node/door.js';
 export { type NodeStatus, StoreNode, type StoreNodeOptions } from './store/node/node.js';
 export type {
   GetValueOptions,

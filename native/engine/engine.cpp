@@ -40,7 +40,7 @@ using DispatcherPointer = std::shared_ptr<Dispatcher>;
 struct Engine::Impl {
   explicit Impl(EngineOptions given)
       : options(std::move(given)),
-        copies(options.copyThreads > 0 ? options.copyThreads : defaultCopyThreads()),
+        copies(options.copyThreads > 0 ? options.copyThreads : defaultCopyThreads(), spinTime(options.spinUs)),
         generation(randomGeneration()),
         context{memory, copies, generation, [this] { keeper.now(); },
                 [this](u8 type, std::string json, std::function<void(std::string)> reply) {

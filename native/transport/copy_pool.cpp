@@ -1,5 +1,7 @@
 #include "transport/copy_pool.h"
 
+#include "transport/spinner.h"
+
 #include <system_error>
 
 namespace mooncake {
@@ -16,20 +18,34 @@ bool CopyPool::submit(Work work) {
       }
     }
     queue_.push_back(work);
+    queued_ = queue_.size();
   }
   ready_.notify_one();
   return true;
 }
 
 void CopyPool::serve() {
+  Spinner spinner(spin_);
   std::unique_lock lock(mutex_);
   for (;;) {
     idle_++;
-    ready_.wait(lock, [this] { return closed_ || !queue_.empty(); });
+    if (queue_.empty() && !closed_) {
+      lock.unlock();
+      const auto sleep = [&] {
+        lock.lock();
+        ready_.wait(lock, [this] { return closed_ || !queue_.empty(); });
+        lock.unlock();
+        return true;
+      };
+      spinner.wait([this] { return queued_.load(std::memory_order_relaxed) > 0; }, sleep);
+      lock.lock();
+    }
     idle_--;
-    if (queue_.empty()) return;
+    if (queue_.empty() && closed_) return;
+    if (queue_.empty()) continue;
     const Work work = queue_.front();
     queue_.pop_front();
+    queued_ = queue_.size();
     lock.unlock();
     work.run(work.owner, work.item);
     lock.lock();

@@ -5,6 +5,8 @@
 
 #include "engine/status.h"
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -22,8 +24,9 @@ class CopyPool {
     void* item = nullptr;
   };
 
-  /** Threads are made when there is first work for them. */
-  explicit CopyPool(u32 threads, size_t capacity = 4096) : limit_(threads), capacity_(capacity) {}
+  /** Threads are made when there is first work for them. `spin`: see spinner.h. */
+  explicit CopyPool(u32 threads, std::chrono::microseconds spin = {}, size_t capacity = 4096)
+      : limit_(threads), spin_(spin), capacity_(capacity) {}
   ~CopyPool() { close(); }
   CopyPool(const CopyPool&) = delete;
   CopyPool& operator=(const CopyPool&) = delete;
@@ -41,10 +44,13 @@ class CopyPool {
   void serve();
 
   const u32 limit_;
+  const std::chrono::microseconds spin_;
   const size_t capacity_;
   std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<Work> queue_;
+  /** Its length, for threads that poll. */
+  std::atomic<size_t> queued_{0};
   std::vector<std::thread> threads_;
   u32 idle_ = 0;
   bool closed_ = false;

@@ -6,7 +6,7 @@
 import { readConfig } from '../config/file.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import type { MooncakeMasterOptions } from '../master/server/master.js';
-import { defaultOf, FLAGS } from './master-flags.js';
+import { defaultOf, FLAGS, optionsOfFlags } from './master-flags.js';
 
 /** A setting in force. */
 export interface Setting {
@@ -27,11 +27,14 @@ const SAME: Record<string, string> = {
   dataDir: 'data_dir',
 };
 
-const canonical = (name: string) => SAME[name] ?? name;
+/** As the parser of the command line calls a flag. */
+const attribute = (name: string) => name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
+const BY_ATTRIBUTE = new Map(FLAGS.map(({ name }) => [attribute(name), name]));
+const canonical = (name: string) => SAME[name] ?? BY_ATTRIBUTE.get(name) ?? name;
 /** So that the name itself wins, as rpc_port does on stock. */
 const aliasesFirst = <T>(entries: Iterable<[string, T]>) =>
   [...entries].sort(([a], [b]) => Number(b in SAME) - Number(a in SAME));
-const BY_NAME = new Map(FLAGS.map((flag) => [flag.name, flag]));
+const NAMES = new Set(FLAGS.map(({ name }) => name));
 
 /**
  * What was typed and what the file says, in the order of the flags.
@@ -44,33 +47,35 @@ export async function settingsOf(typed: Readonly<Record<string, string | true>>)
   const file = path === undefined ? undefined : await readConfig(path, '--config_path');
   for (const [key, value] of aliasesFirst(file?.values ?? [])) {
     const name = canonical(key);
-    if (!BY_NAME.has(name)) throw unknown(file!.path, key);
+    if (!NAMES.has(name)) throw unknown(file!.path, key);
     settings.set(name, { name, value: `${value}`, from: file!.path, label: `${file!.path}: ${key}` });
   }
   for (const [flag, value] of aliasesFirst(Object.entries(typed))) {
     const name = canonical(flag);
-    if (BY_NAME.has(name)) {
-      settings.set(name, { name, value: value === true ? 'true' : value, from: 'flag', label: `--${flag}` });
+    if (NAMES.has(name)) {
+      settings.set(name, {
+        name,
+        value: value === true ? 'true' : value,
+        from: 'flag',
+        label: `--${flag in SAME ? flag : name}`,
+      });
     }
   }
-  // In the order of the list: a port of the metadata server counts where the server is wanted.
   return FLAGS.flatMap(({ name }) => settings.get(name) ?? []);
 }
 
 /** Options from settings. Throws ERR_INVALID_ARGUMENT, ERR_NOT_SUPPORTED naming the flag, or the file and the name in it. */
 export function optionsOf(settings: readonly Setting[]): MooncakeMasterOptions {
-  const options: MooncakeMasterOptions = {};
-  for (const { name, value, label } of settings) {
-    try {
-      BY_NAME.get(name)!.apply(value, options, name);
-    } catch (error) {
-      if (!(error instanceof MooncakeError)) throw error;
-      // Flags name themselves; people look for what they wrote.
-      const message = error.message.replace(`--${name}`, label);
-      throw new MooncakeError(error.code, message, { argument: label, value: error.value });
-    }
+  try {
+    return optionsOfFlags(Object.fromEntries(settings.map(({ name, value }) => [attribute(name), value])));
+  } catch (error) {
+    if (!(error instanceof MooncakeError)) throw error;
+    // Flags name themselves; people look for what they wrote.
+    const wrong = settings.find(({ name }) => error.argument?.split('=')[0] === `--${name}`);
+    if (!wrong) throw error;
+    const message = error.message.replace(`--${wrong.name}`, wrong.label);
+    throw new MooncakeError(error.code, message, { argument: wrong.label, value: error.value });
   }
-  return options;
 }
 
 /** All that is in force: what was said, and the defaults of the rest. */
@@ -84,7 +89,7 @@ export function inForce(settings: readonly Setting[]): Setting[] {
 }
 
 function unknown(path: string, key: string): MooncakeError {
-  const known = [...BY_NAME.keys(), ...Object.keys(SAME)];
+  const known = [...NAMES, ...Object.keys(SAME)];
   const near = known.map((name) => [distance(key, name), name] as const).sort(([a], [b]) => a - b)[0];
   const hint = near[0] <= Math.max(2, key.length / 3) ? `; did you mean ${near[1]}?` : '';
   const argument = `${path}: ${key}`;

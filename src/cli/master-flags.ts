@@ -365,6 +365,17 @@ export function defaultOf({ help }: Flag): string | undefined {
   return /\(([^();]+)(?:;[^()]*)?\)$/.exec(help)?.[1];
 }
 
+/** Options from what was said, by flag name. Throws ERR_INVALID_ARGUMENT, ERR_NOT_SUPPORTED naming the flag. */
+export function optionsOfFlags(typed: Readonly<Record<string, string | true>>): MooncakeMasterOptions {
+  const options: MooncakeMasterOptions = {};
+  // In the order of the list: a port of the metadata server counts where the server is wanted.
+  for (const { name, apply } of FLAGS) {
+    const value = typed[name];
+    if (value !== undefined) apply(value === true ? 'true' : value, options, name);
+  }
+  return options;
+}
+
 /** Arguments of the command with two dashes before every flag: the stock master takes one as well. */
 export function withTwoDashes(argv: readonly string[]): string[] {
   if (argv[2] !== 'master') return [...argv];

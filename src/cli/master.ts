@@ -1,12 +1,18 @@
 /** `mooncake-ts master`: the networked master, under the stock master's flags. */
 import type { Command } from 'commander';
 import { type MasterEvent, MooncakeMaster } from '../master/server/master.js';
+import { EventLog, LEVELS, type Level } from './event-log.js';
 import { interruptible } from './interrupt.js';
 import { inForce, optionsOf, type Setting, settingsOf } from './master-config.js';
 import { FLAGS } from './master-flags.js';
 import { printable } from './printable.js';
 
-type Typed = Record<string, string | true | undefined> & { json?: true; printConfig?: true; stockDefaults?: true };
+type Typed = Record<string, string | true | undefined> & {
+  json?: true;
+  logLevel?: string;
+  printConfig?: true;
+  stockDefaults?: true;
+};
 
 export function addMaster(program: Command): void {
   const command = program
@@ -19,18 +25,24 @@ export function addMaster(program: Command): void {
     .option('--stock-defaults', 'listen on all addresses, as the stock master does')
     .option('--config_path [file]', 'JSON or YAML with the same names as the flags, which win over it')
     .option('--print-config', 'print what is in force and where it comes from, and end')
+<<<<<<< HEAD
     .option('--data-dir [folder]', 'folder in which objects outlive the master (none: it begins empty)')
+=======
+    .option('--log-level <level>', `the least urgent events that are written: $LEVELS.join(', ')`, 'info')
+>>>>>>> main
     .option('--json', 'events as JSON lines');
   for (const { name, help, hidden } of FLAGS) {
-    const option = command.createOption(`--${name} [value]`, help);
+    const option = command.createOption(`--$name[value]`, help);
     command.addOption(hidden ? option.hideHelp() : option);
   }
   command.action((typed: Typed) => interruptible((signal) => serve(typed, signal)));
 }
 
-async function serve({ json, printConfig, stockDefaults, ...typed }: Typed, signal: AbortSignal): Promise<void> {
-  const say = (event: object, text: string) =>
-    process.stdout.write(json ? `${JSON.stringify({ time: new Date().toISOString(), ...event })}\n` : `${text}\n`);
+async function serve(
+  { json, logLevel, printConfig, stockDefaults, ...typed }: Typed,
+  signal: AbortSignal,
+): Promise<void> {
+  const log = new EventLog({ json, level: logLevel });
   const settings = await settingsOf(typed as Record<string, string | true>);
   const options = optionsOf(settings);
   if (printConfig) {
@@ -45,14 +57,15 @@ async function serve({ json, printConfig, stockDefaults, ...typed }: Typed, sign
   }
   const master = await MooncakeMaster.listen({
     ...options,
-    onEvent: (event) => say(event, printable(describe(event))),
+    onEvent: (event) => log.event(LEVEL_OF[event.what] ?? 'info', event, describe(event)),
   });
   const { rpc, admin, metadata } = master.ports;
   const host = options.host ?? '127.0.0.1';
-  say(
-    { what: 'listening', host, ports: master.ports },
+  const listening = { what: 'listening', host, ports: master.ports };
+  log.say(
+    listening,
     [
-      `master: RPC on ${host}:${rpc}`,
+      `master: RPC on $host:$rpc`,
       ...(admin ? [`metrics and queries on http://${host}:${admin}/metrics`] : []),
       ...(metadata ? [`metadata server on http://${options.metadataHost ?? host}:${metadata}/metadata`] : []),
     ].join(', '),
@@ -62,7 +75,19 @@ async function serve({ json, printConfig, stockDefaults, ...typed }: Typed, sign
     signal.addEventListener('abort', () => resolve(), { once: true });
   });
   await master.close();
+  log.close();
 }
+
+/** Of events that a person should look at; the others are information. */
+const LEVEL_OF: Readonly<Record<string, Level>> = {
+  'client-lost': 'warn',
+  'segment-refused': 'warn',
+  'segment-replaced': 'warn',
+  'request-refused': 'warn',
+  'snapshot-failed': 'warn',
+  'log-failing': 'error',
+  'data-damaged': 'error',
+};
 
 function configuration(settings: readonly Setting[], json?: true): string {
   const lines = settings.map(({ name, value, from }) =>

@@ -12,6 +12,7 @@ import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
 import { addReplay } from './replay.js';
 import { addStore } from './store.js';
+import { addTop } from './top.js';
 import { addUp } from './up.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
@@ -30,6 +31,7 @@ export async function program(argv: string[]): Promise<void> {
   addMaster(root);
   addMetadata(root);
   addStore(root);
+  addTop(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -2,16 +2,14 @@
  * The flags of `mooncake-ts store`: those of the stock store service and of the stock `mooncake_client` where they mean the same,
  * and what they say together with the configuration file and the variables, as options of a node.
  */
-import {
-  type GivenSettings,
-  isStoreSetting,
-  type StoreConfig,
-  type StoreSetting,
-  storeConfig,
-} from '../config/store.js';
+import { type GivenSettings, isStoreSetting, type StoreSetting, storeConfig } from '../config/store.js';
 import { errors } from '../core/errors.js';
+import { joinOptions } from '../store/joined/configuration.js';
+import type { DoorOptions } from '../store/node/door.js';
 import type { StoreNodeOptions } from '../store/node/node.js';
-import { isHost, parseName } from '../transfer/metadata/name.js';
+import { parseName } from '../transfer/metadata/name.js';
+
+const UNSPECIFIED = ['0.0.0.0', '::'];
 
 /** As commander gives them: by the names of their flags, dashes turned into capitals. */
 export interface StoreFlags extends Readonly<Record<string, unknown>> {
@@ -21,6 +19,7 @@ export interface StoreFlags extends Readonly<Record<string, unknown>> {
   readonly http_host: string;
   readonly bind?: string;
   readonly admin?: string;
+  readonly serve?: string | true;
 }
 
 /** Flags of single settings, with the value they take. */
@@ -56,24 +55,20 @@ export const SETTING_FLAGS: readonly { flag: string; setting: StoreSetting; help
 /** @throws ERR_INVALID_ARGUMENT, ERR_NOT_SUPPORTED naming what was given, and where */
 export async function nodeOptions(flags: StoreFlags): Promise<StoreNodeOptions & { master: string }> {
   const path = flags.config === undefined ? undefined : { from: '--config', value: flags.config };
-  const config = await storeConfig(settingsOf(flags), path);
-  if (config.enable_ssd_offload) {
-    throw errors.notSupported('enable_ssd_offload', 'this version keeps objects in memory alone');
+  const options = joinOptions(await storeConfig(settingsOf(flags), path));
+  if (UNSPECIFIED.includes(options.host)) {
+    const expected = 'an address that peers can connect to (with --bind it may listen on another)';
+    throw errors.invalidArgument('local_hostname', options.host, expected);
   }
-  const host = hostOf(config);
   return {
-    master: config.master_server_address,
-    metadata: config.metadata_server,
-    host: flags.bind ?? (host === 'localhost' ? '127.0.0.1' : host),
-    advertise: host,
-    segments: config.global_segment_size,
-    localBufferSize: config.local_buffer_size || undefined,
-    hostId: host,
-    protocol: config.protocol,
-    tenant: config.tenant_id,
+    ...options,
+    host: flags.bind ?? options.host,
+    advertise: options.host,
+    hostId: options.host,
     admin: flags.admin,
     httpHost: flags.http_host,
     httpPort: flags.port,
+    serve: flags.serve === undefined ? undefined : doorOf(flags.serve),
   };
 }
 
@@ -94,10 +89,7 @@ function settingsOf(flags: StoreFlags): GivenSettings {
   return settings;
 }
 
-/** The host of `local_hostname`; a port behind it is a label in stock files, as engines choose their own. */
-function hostOf({ local_hostname: name }: StoreConfig): string {
-  const host = isHost(name) ? name : parseName('local_hostname', name).host;
-  if (host !== '0.0.0.0' && host !== '::') return host;
-  const expected = 'an address that peers can connect to (with --bind it may listen on another)';
-  throw errors.invalidArgument('local_hostname', name, expected);
+/** `--serve` alone: a port that is free. */
+function doorOf(address: string | true): DoorOptions {
+  return address === true ? {} : parseName('--serve', address);
 }

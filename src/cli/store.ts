@@ -35,6 +35,7 @@ export function addStore(program: Command): void {
     .option('--http_host <address>', 'address of the REST API; stock listens on 0.0.0.0', '127.0.0.1')
     .option('--bind <address>', 'address on which peers are listened for (default: --host)')
     .option('--admin <host:port>', "the master's HTTP port, for figures of the cluster")
+    .option('--serve [host:port]', 'let processes of this host attach and share its memory (a free port of 127.0.0.1)')
     .option(
       '--grace <seconds>',
       'how long what is here stays readable after a stop',
@@ -66,8 +67,11 @@ async function serve(typed: Typed, signal: AbortSignal): Promise<void> {
     const text =
       `store node ${name}: lends ${bytes} bytes through the master at ${master}, REST API on ${node.url}\n` +
       `check it with: curl ${node.url}/health`;
-    const line = { url: node.url, name, master, bytes };
-    process.stdout.write(`${typed.json ? JSON.stringify(line) : printable(text).replace('\\u000a', '\n')}\n`);
+    const attach = node.door === undefined ? '' : `\nattach with: MooncakeStore.attach({ node: '${node.door}' })`;
+    const line = { url: node.url, name, master, bytes, attach: node.door };
+    process.stdout.write(
+      `${typed.json ? JSON.stringify(line) : `${text}${attach}`.split('\n').map(printable).join('\n')}\n`,
+    );
     await new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
       signal.addEventListener('abort', () => resolve(), { once: true });

@@ -167,7 +167,7 @@ function describe(options: Options): string {
   const { prefill, decode, processes, sessions, turns, concurrency, scheduling, handover, blocks, blockSize } = options;
   const where = processes ? 'each in a process of its own, KV over TCP' : 'in one process';
   return (
-    `${prefill} prefill and ${decode} decode engines, ${where}; scheduling ${scheduling}, hand-over ${handover}\n` +
+    `${prefill} prefill and ${decode} decode engines, ${where}; scheduling ${scheduling}${handover === 'pull' ? '' : `, hand-over ${handover}`}\n` +
     `each engine's own cache holds ${count(blocks * blockSize)} tokens; one store behind all of them\n` +
     `${sessions} conversations of ${turns} turns, ${Math.min(concurrency, sessions)} at a time`
   );

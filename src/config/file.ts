@@ -22,18 +22,21 @@ const MAX_BYTES = 1 << 20;
 /** Mappings within mappings. */
 const MAX_DEPTH = 8;
 
+/** A name that the reader of a file takes; what others hold, lists too, is passed over. */
+type Known = (name: string) => boolean;
+
 /**
  * Reads a file: `.json` is JSON, `.yaml` and `.yml` are YAML, anything else JSON where its first character is a brace.
  * @param argument what the caller calls the path, for the errors about it
  * @throws ERR_INVALID_ARGUMENT naming `argument` where the file cannot be read, and the file with the line or the name
  * where it is not a configuration
  */
-export async function readConfig(path: string, argument = 'path'): Promise<ConfigFile> {
+export async function readConfig(path: string, argument = 'path', known: Known = () => true): Promise<ConfigFile> {
   const text = await readText(path, argument);
   const root = isJson(path, text) ? parseJson(path, text) : parseYaml(path, text);
   const values = new Map<string, ConfigValue>();
   // An empty YAML file says nothing, which is no error.
-  if (root !== null) flatten(path, '', root, values, 0);
+  if (root !== null) flatten({ path, known, into: values }, '', root, 0);
   return { path, values };
 }
 
@@ -85,7 +88,14 @@ function unreadable(path: string, format: string, why: string): MooncakeError {
   return new MooncakeError('ERR_INVALID_ARGUMENT', `${path} is not ${format}: ${why}`, { argument: path });
 }
 
-function flatten(path: string, prefix: string, node: unknown, into: Map<string, ConfigValue>, depth: number): void {
+interface Reading {
+  readonly path: string;
+  readonly known: Known;
+  readonly into: Map<string, ConfigValue>;
+}
+
+function flatten(reading: Reading, prefix: string, node: unknown, depth: number): void {
+  const { path, known, into } = reading;
   const entries = entriesOf(node);
   if (!entries || depth > MAX_DEPTH) {
     const expected = depth > MAX_DEPTH ? `nested at most ${MAX_DEPTH} deep` : 'names and their values';
@@ -94,7 +104,8 @@ function flatten(path: string, prefix: string, node: unknown, into: Map<string, 
   for (const [key, value] of entries) {
     const name = prefix === '' ? String(key) : `${prefix}.${key}`;
     if (value === null) continue;
-    if (entriesOf(value)) flatten(path, name, value, into, depth + 1);
+    if (entriesOf(value)) flatten(reading, name, value, depth + 1);
+    else if (!known(name)) continue;
     else if (into.has(name)) throw errors.invalidArgument(`${path}: ${name}`, value, 'given once');
     else into.set(name, scalar(`${path}: ${name}`, value));
   }

@@ -4,10 +4,11 @@
  */
 import { MooncakeError, show } from '../core/errors.js';
 import { parseSize } from '../store/size.js';
+import { isHost, parseName } from '../transfer/metadata/name.js';
 import { type ConfigValue, readConfig } from './file.js';
 
 export interface StoreConfig {
-  /** What peers are told; where it is no loopback address, also what is listened on. */
+  /** The host that peers are told, and that is listened on unless a caller says otherwise. */
   readonly local_hostname: string;
   /** `P2PHANDSHAKE`, or the URL of a metadata server. */
   readonly metadata_server: string;
@@ -49,7 +50,21 @@ function refuse({ from, value }: Given, expected: string): never {
 }
 
 const text: Parse<string> = (given) => (typeof given.value === 'boolean' ? refuse(given, 'a text') : `${given.value}`);
-const filled: Parse<string> = (given) => text(given).trim() || refuse(given, 'a text that is not empty');
+const filled: Parse<string> = (given) =>
+  (typeof given.value === 'string' && given.value.trim()) || refuse(given, 'a text that is not empty');
+
+/** `host:port`. */
+const address: Parse<string> = (given) => {
+  const name = filled(given);
+  parseName(given.from, name);
+  return name;
+};
+
+/** A port behind it is a label in stock files, as engines choose their own. */
+const host: Parse<string> = (given) => {
+  const name = filled(given);
+  return isHost(name) ? name : parseName(given.from, name).host;
+};
 
 /** 0 is a size here: none. */
 const bytes: Parse<number> = ({ from, value }) => {
@@ -65,15 +80,15 @@ const truth: Parse<boolean> = (given) => {
 };
 
 const SETTINGS: { readonly [Name in StoreSetting]: Setting<StoreConfig[Name]> } = {
-  local_hostname: { variable: 'MOONCAKE_LOCAL_HOSTNAME', fallback: '127.0.0.1', parse: filled },
+  local_hostname: { variable: 'MOONCAKE_LOCAL_HOSTNAME', fallback: '127.0.0.1', parse: host },
   metadata_server: { variable: 'MOONCAKE_TE_META_DATA_SERVER', fallback: 'P2PHANDSHAKE', parse: filled },
-  master_server_address: { variable: 'MOONCAKE_MASTER', fallback: '127.0.0.1:50051', parse: filled },
+  master_server_address: { variable: 'MOONCAKE_MASTER', fallback: '127.0.0.1:50051', parse: address },
   // Stock's default: 3.125 GiB.
   global_segment_size: { variable: 'MOONCAKE_GLOBAL_SEGMENT_SIZE', fallback: 3_355_443_200, parse: bytes },
   local_buffer_size: { variable: 'MOONCAKE_LOCAL_BUFFER_SIZE', fallback: 2 ** 24, parse: bytes },
   protocol: { variable: 'MOONCAKE_PROTOCOL', fallback: 'tcp', parse: (given) => filled(given).toLowerCase() },
   device_name: { variable: 'MOONCAKE_DEVICE', fallback: '', parse: text },
-  tenant_id: { variable: 'MOONCAKE_TENANT_ID', fallback: 'default', parse: filled },
+  tenant_id: { variable: 'MOONCAKE_TENANT_ID', fallback: 'default', parse: text },
   enable_ssd_offload: { variable: 'MOONCAKE_OFFLOAD_ENABLED', fallback: false, parse: truth },
   ssd_offload_path: { variable: 'MOONCAKE_OFFLOAD_FILE_STORAGE_PATH', fallback: '', parse: text },
 };
@@ -118,11 +133,9 @@ export async function storeConfig(
 }
 
 async function fromFile(path: string, argument: string): Promise<GivenSettings> {
-  const { values } = await readConfig(path, argument);
+  const { values } = await readConfig(path, argument, isStoreSetting);
   const settings = new Map<StoreSetting, Given>();
-  for (const [name, value] of values) {
-    if (isStoreSetting(name)) settings.set(name, { from: `${path}: ${name}`, value });
-  }
+  for (const [name, value] of values) settings.set(name as StoreSetting, { from: `${path}: ${name}`, value });
   return settings;
 }
 

@@ -77,7 +77,11 @@ export class PrefillLayers {
   begin(steps: readonly PrefillStep[]): void {
     this.#step.clear();
     for (const { transfer, request, prompt, blocks, from, to } of steps) {
-      if (prompt !== undefined) this.#prefills.set(transfer, new Progress(request, prompt));
+      if (prompt !== undefined) {
+        // Whoever followed what it was before follows what it is now.
+        if (this.#prefills.has(transfer)) this.#fences.push(...this.#of(transfer).map((stream) => stream.leave()));
+        this.#prefills.set(transfer, new Progress(request, prompt));
+      }
       const progress = this.#prefills.get(transfer);
       if (progress === undefined) continue;
       this.#step.set(transfer, prompt !== undefined);

@@ -11,6 +11,53 @@ export interface Claim {
   readonly until: number;
 }
 
+/** Claims that are kept one by one; what there is of more is known by stripes of the segment. */
+const MOST_CLAIMS = 4096;
+
+/**
+ * Claims as they are found, in bounded memory: millions of objects may be read at the time when their segment goes, and the
+ * memory may be mounted again at once. Of many, a stripe is claimed as long as the last claim in it.
+ */
+export class ClaimList {
+  readonly #length: number;
+  #claims: Claim[] = [];
+  #stripes: Float64Array | undefined;
+
+  constructor(length: number) {
+    this.#length = length;
+  }
+
+  add(claim: Claim): void {
+    if (this.#stripes) {
+      this.#stripe(this.#stripes, claim);
+    } else if (this.#claims.push(claim) > MOST_CLAIMS) {
+      const stripes = new Float64Array(MOST_CLAIMS).fill(Number.NEGATIVE_INFINITY);
+      for (const one of this.#claims) this.#stripe(stripes, one);
+      this.#stripes = stripes;
+      this.#claims = [];
+    }
+  }
+
+  get all(): readonly Claim[] {
+    if (!this.#stripes) return this.#claims;
+    const size = this.#width;
+    const claims: Claim[] = [];
+    this.#stripes.forEach((until, i) => {
+      if (until > Number.NEGATIVE_INFINITY) claims.push({ offset: i * size, size, until });
+    });
+    return claims;
+  }
+
+  get #width(): number {
+    return Math.ceil(this.#length / MOST_CLAIMS);
+  }
+
+  #stripe(stripes: Float64Array, { offset, size, until }: Claim): void {
+    const last = Math.floor((offset + size - 1) / this.#width);
+    for (let i = Math.floor(offset / this.#width); i <= last; i++) stripes[i] = Math.max(stripes[i], until);
+  }
+}
+
 interface Departed {
   readonly info: Readonly<SegmentInfo>;
   readonly client: Uuid;

@@ -6,7 +6,7 @@
  *   created ─► running ─► succeeded (all segments empty), failed (only units are left that failed three times), canceled
  *
  * A unit is the copy of one object in one segment. Blocked are those that cannot be moved now: they are being put or copied,
- * no segment without a copy of theirs takes anything new, or no task can name their key.
+ * no other segment takes anything new, or no task can name their key.
  */
 import { integer } from '../core/check.js';
 import type { Outcome, Status, Uuid } from './api.js';
@@ -310,11 +310,12 @@ function hasEnded({ state }: DrainJob): boolean {
   return state >= JOB_STATE.succeeded;
 }
 
+/** The emptiest segment without a copy; where all have one, one of these: a move to it gives up the source alone. */
 function emptiest(unit: Located, utilization: ReadonlyMap<string, number>): string | undefined {
   let best: string | undefined;
   for (const [name, used] of utilization) {
     if (unit.segments.includes(name)) continue;
     if (best === undefined || used < utilization.get(best)!) best = name;
   }
-  return best;
+  return best ?? unit.segments.find((name) => utilization.has(name));
 }

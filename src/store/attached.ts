@@ -135,6 +135,12 @@ export class AttachedCluster {
       const peer = await this.transfer.connect(this.#address, this.#limits);
       const hello = { call: 'hello', version: VERSION };
       const answer = unpackHello(await peer.call(SERVICE, hello, this.#limits));
+      if (answer.engines !== undefined) {
+        throw errors.notSupported(
+          'attaching to a store node by a transfer',
+          `attach with { node: '${this.#address}' }`,
+        );
+      }
       void peer.closed.then(lost);
       return new RemoteSession(peer, answer, this.transfer, this.#limits, lost);
     } catch (error) {

@@ -114,7 +114,7 @@ export class EmbeddedCluster implements Session {
   /** `examine` reads objects where they lie; its misses are removed. */
   serve(transfer: Transfer, examine: Served['examine']): () => void {
     const { address: home } = this.transfer;
-    const end = serveStore(transfer, { home, putReleaseMs: this.putWindowMs, metadata: this.#metadata, examine });
+    const { end } = serveStore(transfer, { home, putReleaseMs: this.putWindowMs, metadata: this.#metadata, examine });
     const stop = () => {
       if (!this.#serving.delete(stop)) return;
       end();

@@ -257,8 +257,14 @@ export class FarReads {
     const verify = this.#context.verify && all.every(isWhole) ? 'off' : undefined;
     // Where there is another copy, a peer that hangs does not get all the time that there is.
     const hasNext = all.some(({ others }) => others.length > 0);
+    const now = this.#session.now();
+    const leaseMs = all.reduce((most, { expires }) => Math.max(most, expires - now), 1);
     return limits.move(this.#signal, ({ signal, timeoutMs = 1 }: CallLimits) => {
-      const rest = { signal, timeoutMs: hasNext ? Math.ceil(timeoutMs / 2) : timeoutMs, verify } as const;
+      const rest = {
+        signal,
+        timeoutMs: hasNext ? Math.ceil(Math.min(timeoutMs, leaseMs) / 2) : timeoutMs,
+        verify,
+      } as const;
       return moves.run((peer, descriptors) => peer.read(descriptors, rest));
     });
   }

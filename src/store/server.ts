@@ -33,6 +33,8 @@ export interface Served {
   /** How long the metadata keeps the room of a put back that does not end. */
   readonly putReleaseMs: number;
   readonly metadata: MetadataClient;
+  /** Hello.engines */
+  readonly engines?: string;
   /** Reads objects where they lie and removes those that are corrupt. */
   examine(keys: Keys, tenant: string): Promise<void>;
 }
@@ -81,6 +83,11 @@ class StoreServer {
     this.#clients.clear();
   }
 
+  /** Ends the connections of all clients: what they were told does not hold any more. */
+  disown(): void {
+    for (const peer of this.#clients.keys()) void peer.close();
+  }
+
   #hello(peer: Peer, version: unknown): Message {
     if (version !== VERSION)
       throw errors.notSupported(`version ${version} of ${SERVICE}`, `this is version ${VERSION}`);
@@ -95,8 +102,9 @@ class StoreServer {
     if (clients.size >= MAX_CLIENTS) throw errors.queueFull(MAX_CLIENTS);
     const client: Client = { id: uuid(), open: new Map(), gone: false };
     clients.set(client.id, client);
-    const { home, putReleaseMs } = this.#served;
-    return { version: VERSION, client: client.id, home, putReleaseMs };
+    const { home, putReleaseMs, engines } = this.#served;
+    const hello = { version: VERSION, client: client.id, home, putReleaseMs };
+    return engines === undefined ? hello : { ...hello, engines };
   }
 
   async #call(call: string, client: Client, asked: Message, signal: AbortSignal): Promise<unknown> {
@@ -206,12 +214,22 @@ function packFound(found: ReadonlyMap<string, readonly Replica[]>): Message {
   return { found: entries, segments: rows.segments };
 }
 
-/** Serves a store over a transfer, until the function returned is called. */
-export function serveStore(transfer: Transfer, served: Served): () => void {
+export interface Serving {
+  /** No more clients. */
+  end(): void;
+  /** Ends the connections of all clients, who may come back. */
+  disown(): void;
+}
+
+/** Serves a store over a transfer. */
+export function serveStore(transfer: Transfer, served: Served): Serving {
   const server = new StoreServer(served);
   const stop = transfer.serve(SERVICE, (request, context) => server.answer(request, context));
-  return () => {
-    stop();
-    server.close();
+  return {
+    end: () => {
+      stop();
+      server.close();
+    },
+    disown: () => server.disown(),
   };
 }

@@ -25,6 +25,7 @@ import type { HotCache } from './hot-cache.js';
 import { JoinedCluster } from './joined/cluster.js';
 import { type ConnectOptions, resolveJoin, withConfiguration } from './joined/options.js';
 import type { PeerFigures } from './joined/peers.js';
+import { type NodeAttachOptions, NodeCluster } from './node/attached.js';
 import {
   type GetValueOptions,
   integrity,
@@ -112,11 +113,16 @@ export class MooncakeStore implements ObjectStore {
    * A store whose metadata and segments are in another process, which serves them (`serve`) at `address` of a transfer
    * like the one given. Bytes move straight between the caller's memory and the owner's segments. When the connection is
    * lost, unfinished puts are taken back by the owner, calls reject with ERR_PEER or miss as `peer-lost`, and the next
-   * call connects anew.
+   * call connects anew. With `node`, to a store node of this host: bytes go by shared memory to and from its segments, and
+   * straight to those of its cluster's other members.
    * @throws ERR_PEER where nothing answers, ERR_NOT_SUPPORTED where no store is served
    */
-  static async attach(options: AttachOptions): Promise<MooncakeStore> {
-    const cluster = new AttachedCluster(options);
+  static async attach(options: AttachOptions | NodeAttachOptions): Promise<MooncakeStore> {
+    if ('node' in object('options', options)) {
+      integrity(options);
+      return new MooncakeStore(options, await NodeCluster.attach(options as NodeAttachOptions));
+    }
+    const cluster = new AttachedCluster(options as AttachOptions);
     const store = new MooncakeStore(options, cluster);
     await cluster.session();
     return store;

@@ -26,14 +26,21 @@ export interface Hello {
   readonly home: string;
   /** How long the room of a put that does not end is kept back. */
   readonly putReleaseMs: number;
+  /** Where the segments are those of transfer engines: where their descriptors are found. Replicas' offsets are addresses then. */
+  readonly engines?: string;
 }
 
 export function unpackHello(answer: unknown): Hello {
-  const { client, home, putReleaseMs } = message('the answer to hello', answer);
+  const { client, home, putReleaseMs, engines } = message('the answer to hello', answer);
   if (!Number.isSafeInteger(putReleaseMs) || (putReleaseMs as number) < 0) {
     throw errors.protocol('putReleaseMs is no time', putReleaseMs);
   }
-  return { client: text('client', client), home: text('home', home), putReleaseMs: putReleaseMs as number };
+  return {
+    client: text('client', client),
+    home: text('home', home),
+    putReleaseMs: putReleaseMs as number,
+    engines: engines === undefined ? undefined : text('engines', engines),
+  };
 }
 
 type NumberArray = Uint8Array | Uint32Array | Int32Array | Float64Array | BigUint64Array;
@@ -132,10 +139,11 @@ export class ReplicaRows {
 
   row(replica: Replica): Row {
     const { id, state, segment, segmentName, endpoint, protocol, offset, size } = replica;
-    let number = this.#numbers.get(segment);
+    const name = `${segment} ${endpoint}`;
+    let number = this.#numbers.get(name);
     if (number === undefined) {
       number = this.segments.push([segment, segmentName, endpoint, protocol]) - 1;
-      this.#numbers.set(segment, number);
+      this.#numbers.set(name, number);
     }
     return [id, state === 'complete', number, offset, size];
   }

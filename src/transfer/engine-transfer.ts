@@ -6,7 +6,7 @@
 import { string } from '../core/check.js';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, type MooncakeError } from '../core/errors.js';
-import type { EnginePeer } from './engine/api.js';
+import type { EnginePeer, TransferBatch } from './engine/api.js';
 import type { TransferEngine } from './engine/engine.js';
 import { checkMemory } from './engine/memory.js';
 import type {
@@ -133,6 +133,11 @@ export class EngineTransferPeer implements Peer {
     const found = named();
     if (!found) throw errors.segment('name', name, `${this.address} has no segment of that name`);
     return { id: found.id, name, length: found.length };
+  }
+
+  /** A read or a write that can be cancelled. */
+  submit(op: 'read' | 'write', descriptors: Descriptors, options?: MoveOptions): TransferBatch {
+    return this.#engine.submit(op, this.#peer, descriptors, options);
   }
 
   read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {

@@ -99,7 +99,7 @@ test('the stock flags, in both forms, mean what they mean there', async () => {
   const { child, lines, exited } = await start(...ANY, ...flags);
   assert.match(
     lines[0],
-    /^master: RPC on 127\.0\.0\.1:\d+, metrics and queries on http:\/\/127\.0\.0\.1:\d+\/metrics$/,
+    /^[-:.\dTZ]+ info {2}master: RPC on 127\.0\.0\.1:\d+, metrics and queries on http:\/\/127\.0\.0\.1:\d+\/metrics$/,
   );
   const client = await RpcClient.connect('127.0.0.1', Number(/RPC on [^:]+:(\d+)/.exec(lines[0])![1]));
   const id = '1'.repeat(32);
@@ -114,12 +114,17 @@ test('the stock flags, in both forms, mean what they mean there', async () => {
   };
   assert.ok((await client.call(METHODS.MountSegment, { segment, client: id })).ok);
   while (lines.length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
-  assert.match(lines[1], /^segment n\\u001b\[31m: 1048576 bytes/, 'no control characters of strangers');
+  assert.match(
+    lines[1],
+    /^[-:.\dTZ]+ info {2}segment n\\u001b\[31m: 1048576 bytes/,
+    'no control characters of strangers',
+  );
   client.close();
   child.kill('SIGTERM');
   await exited;
 });
 
+<<<<<<< HEAD
 test("a data directory is one master's, and outlives it", async () => {
   const folder = mkdtempSync(join(tmpdir(), 'master-cli-'));
   try {
@@ -142,6 +147,59 @@ test("a data directory is one master's, and outlives it", async () => {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+=======
+test('events have levels, and one that repeats is counted instead of written', async () => {
+  const { child, lines, exited } = await start('--json', ...ANY);
+  const { ports } = JSON.parse(lines[0]);
+  const client = await RpcClient.connect('127.0.0.1', ports.rpc);
+  for (let i = 1; i <= 50; i++) {
+    const id = `${i}`.padStart(32, '0');
+    const segment = {
+      id,
+      name: `n${i}`,
+      base: 2n ** 32n,
+      size: 4096n,
+      endpoint: `e:${i}`,
+      protocol: 'tcp',
+      hostId: '',
+    };
+    assert.ok((await client.call(METHODS.MountSegment, { segment, client: id })).ok);
+  }
+  client.close();
+  child.kill('SIGTERM');
+  await exited;
+  const events = lines.map((line) => JSON.parse(line));
+  assert.is(events.filter(({ what }) => what === 'segment-mounted').length, 20);
+  const { time, ...last } = events.at(-1);
+  assert.equal(last, { level: 'warn', what: 'events-left-out', of: 'segment-mounted', count: 30 });
+  assert.ok(Math.abs(Date.parse(time) - Date.now()) < 600_000);
+});
+
+test('--log-level leaves out what is less urgent', async () => {
+  const { child, lines, exited } = await start('--json', '--log-level=warn', '--client_ttl=1', ...ANY);
+  const { ports } = JSON.parse(lines[0]);
+  const client = await RpcClient.connect('127.0.0.1', ports.rpc);
+  const segment = {
+    id: '1'.repeat(32),
+    name: 'n',
+    base: 2n ** 32n,
+    size: 4096n,
+    endpoint: 'e:1',
+    protocol: 'tcp',
+    hostId: '',
+  };
+  assert.ok((await client.call(METHODS.MountSegment, { segment, client: segment.id })).ok);
+  while (lines.length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+  const { what, level } = JSON.parse(lines[1]);
+  assert.equal([what, level], ['client-lost', 'warn'], 'segment-mounted is information');
+  client.close();
+  child.kill('SIGTERM');
+  await exited;
+  assert.match(
+    (await run(['master', '--log-level=loud', ...ANY])).stderr,
+    /--log-level must be one of "error", "warn"/,
+  );
+>>>>>>> main
 });
 
 test('what it does not have is refused, and nothing is started', async () => {

@@ -1,5 +1,5 @@
 /** What a transfer id does not prove: the engine behind an address, its cache, the prompt, the request. */
-import { KvLayout, LocalTransfer, MooncakeConnector, MooncakeError, TcpTransfer } from 'mooncake-ts';
+import { LocalTransfer, MooncakeConnector, MooncakeError, TcpTransfer } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type HarnessRequest, tokensOf } from './harness.js';

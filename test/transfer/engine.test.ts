@@ -286,6 +286,21 @@ for (const plane of PLANES) {
   });
 }
 
+test('engines that never poll, and those that poll long, move the same bytes', async () => {
+  for (const spinUs of [0, 10_000]) {
+    const [a, b] = await Promise.all([1, 2].map(() => TransferEngine.create({ spinUs })));
+    const theirs = await b.allocate(1 << 20, { name: 'kv' });
+    theirs.memory.set(pattern(1 << 20, spinUs));
+    const ours = await a.allocate(1 << 20);
+    const peer = await a.open(b.name);
+    for (let at = 0; at < 1 << 20; at += 1 << 14) {
+      await a.read(peer, one(peer.segments[0].id, at, ours.id, at, 1 << 14));
+    }
+    assert.equal(ours.memory, theirs.memory);
+    await Promise.all([a.close(), b.close()]);
+  }
+});
+
 test('options of create are checked, and metadata that is not served is refused', async () => {
   const bad = (options: object, code: string, argument?: string) =>
     rejects(TransferEngine.create(options as never), code, argument);
@@ -295,6 +310,8 @@ test('options of create are checked, and metadata that is not served is refused'
   await bad({ port: 65536 }, 'ERR_INVALID_ARGUMENT', 'options.port');
   await bad({ transports: ['pigeon'] }, 'ERR_INVALID_ARGUMENT', 'options.transports');
   await bad({ timeoutMs: 0 }, 'ERR_INVALID_ARGUMENT', 'options.timeoutMs');
+  await bad({ spinUs: -1 }, 'ERR_INVALID_ARGUMENT', 'options.spinUs');
+  await bad({ spinUs: 10_001 }, 'ERR_INVALID_ARGUMENT', 'options.spinUs');
   await bad({ native: 1 }, 'ERR_INVALID_ARGUMENT', 'options.native');
   const first = await TransferEngine.create();
   await bad({ port: Number(first.name.split(':')[1]) }, 'ERR_PEER');

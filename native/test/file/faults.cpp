@@ -17,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 
 namespace mooncake::file::test {
@@ -252,6 +253,9 @@ TEST(file_faults, nothing_stays_open_after_many_links) {
   for (int i = 0; i < 1000; i++)
     cycle(modes()[static_cast<size_t>(i) % modes().size()]);
   CHECK(entries("/proc/self/fd") == descriptors);
+  // A thread that was joined is listed until the kernel has taken it down.
+  for (int i = 0; i < 100 && entries("/proc/self/task") > threads; i++)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   CHECK(entries("/proc/self/task") == threads);
   // Stacks of ended threads and arenas of the allocator may stay, a ring for each cycle not.
   CHECK(readFile("/proc/self/maps").size() < mappings + 20'000);

@@ -21,8 +21,8 @@ u64 keyOf(int fd, u64 number) { return (number << 32) | static_cast<u32>(fd); }
 
 }  // namespace
 
-Expected<std::shared_ptr<Loop>> Loop::start() {
-  std::shared_ptr<Loop> loop(new Loop());
+Expected<std::shared_ptr<Loop>> Loop::start(microseconds spin) {
+  std::shared_ptr<Loop> loop(new Loop(spin));
   loop->epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
   loop->event_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!loop->epoll_ || !loop->event_) return systemError("epoll", errno);
@@ -106,7 +106,12 @@ void Loop::serve() {
   auto ticked = steady_clock::now();
   for (;;) {
     const bool ticking = !tickers_.empty();
-    const int count = ::epoll_wait(epoll_.get(), events, 64, ticking ? TICK_MILLISECONDS : -1);
+    int count = 0;
+    const auto waitFor = [&](int time) {
+      count = ::epoll_wait(epoll_.get(), events, 64, time);
+      return count > 0;
+    };
+    spinner_.wait([&] { return waitFor(0); }, [&] { return waitFor(ticking ? TICK_MILLISECONDS : -1); });
     if (count < 0 && errno != EINTR) return;
     for (int i = 0; i < count; i++) {
       const int fd = static_cast<int>(events[i].data.u64 & 0xffffffff);

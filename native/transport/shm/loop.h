@@ -5,6 +5,7 @@
 #include "transport/shm/fd.h"
 
 #include "engine/status.h"
+#include "transport/spinner.h"
 
 #include <functional>
 #include <map>
@@ -22,7 +23,8 @@ class Loop {
       a process that was stopped does not find everybody else silent. */
   using Ticker = std::function<void(u32 milliseconds)>;
 
-  static Expected<std::shared_ptr<Loop>> start();
+  /** `spin`: see spinner.h. */
+  static Expected<std::shared_ptr<Loop>> start(std::chrono::microseconds spin);
   ~Loop();
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
@@ -47,10 +49,11 @@ class Loop {
     Handler handler;
   };
 
-  Loop() = default;
+  explicit Loop(std::chrono::microseconds spin) : spinner_(spin) {}
   void serve();
   void runCalls();
 
+  Spinner spinner_;
   Fd epoll_;
   Fd event_;
   std::mutex mutex_;

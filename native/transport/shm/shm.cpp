@@ -89,7 +89,7 @@ class ShmTransport final : public Transport {
  private:
   Status startLoop() {
     if (loop_) return {};
-    Expected<std::shared_ptr<Loop>> loop = Loop::start();
+    Expected<std::shared_ptr<Loop>> loop = Loop::start(context_.spin);
     if (loop.ok()) loop_ = std::move(loop.value);
     return loop.status;
   }

@@ -88,7 +88,7 @@ export class MooncakeMaster {
   readonly #options: MooncakeMasterOptions;
   readonly #persistence?: Persistence;
   readonly #calls = new CallFigures();
-  readonly #process = new ProcessFigures();
+  readonly #process: ProcessFigures;
   #admin?: Server;
   #metadata?: MetadataServer;
   #sweeping?: NodeJS.Timeout;
@@ -132,6 +132,8 @@ export class MooncakeMaster {
     serveOthers(this.#rpc);
     const { service } = this;
     serveTasks(this.#rpc, { service, bases: this.#lending.bases, tasks: this.#tasks, requests });
+    // Last: it measures from now on, and what throws above must leave nothing running.
+    this.#process = new ProcessFigures();
   }
 
   /** Serves until `close`. Throws ERR_PEER where a port cannot be had, ERR_DATA_DIR, ERR_INVALID_ARGUMENT. */

@@ -30,6 +30,7 @@ import type { ResolvedJoin } from './options.js';
 import { ClusterPeers } from './peers.js';
 import { type LentSegment, LentSegments } from './segments.js';
 import { removeCorrupt } from './suspects.js';
+import { TaskRunner } from './task-runner.js';
 
 /** Half of what masters keep the room of a silent put (put_start_release_timeout_sec, 600 s by default). */
 const PUT_WINDOW_MS = 300_000;
@@ -86,10 +87,13 @@ export class JoinedCluster {
   readonly #link: MasterLink;
   readonly #membership: Membership;
   readonly #lent: LentSegments;
+  readonly #tasks: TaskRunner;
   /** Ends the waiting for segments that stay readable for a while. */
   readonly #graces = new Set<() => void>();
   #session = new JoinedSession(this);
   #closing?: Promise<void>;
+  /** Called when the master has forgotten what it said: to whom it was passed on, it does not hold any more. */
+  onForgotten: () => void = () => {};
 
   private constructor(options: ResolvedJoin, engine: TransferEngine) {
     this.#options = options;
@@ -98,10 +102,12 @@ export class JoinedCluster {
     this.staging = new Staging(options.localBufferSize, (memory) => this.transfer.borrow(memory));
     if (options.hotCache > 0) this.hotCache = new HotCache(options.hotCache);
     this.#link = new MasterLink(options.master);
+    this.#tasks = new TaskRunner(this, this.#link);
     this.#lent = new LentSegments(engine, options.protocol, options.hostId);
     this.#membership = new Membership(this.#link, this.client, () => {
       this.#session.end();
       this.#session = new JoinedSession(this);
+      this.onForgotten();
     });
   }
 
@@ -114,6 +120,7 @@ export class JoinedCluster {
       for (const segment of options.segments) await cluster.#lent.add(segment);
       const segments = cluster.#lent.all.map(({ info }) => info);
       await cluster.#membership.join(segments, { timeoutMs });
+      cluster.#tasks.start();
     } catch (error) {
       await cluster.close();
       throw error;
@@ -121,7 +128,7 @@ export class JoinedCluster {
     return cluster;
   }
 
-  session(): Session {
+  session(): JoinedSession {
     return this.#session;
   }
 
@@ -133,8 +140,13 @@ export class JoinedCluster {
     return replica.endpoint === this.transfer.address ? this.#lent.place(replica) : this.peers.place(replica);
   }
 
-  async suspect(keys: Keys, tenant: string): Promise<void> {
-    const context: StoreContext = {
+  suspect(keys: Keys, tenant: string): Promise<void> {
+    return removeCorrupt(this.context(tenant), keys, tenant);
+  }
+
+  /** For work of the cluster's own. */
+  context(tenant: string): StoreContext {
+    return {
       transfer: this.transfer,
       staging: this.staging,
       counters: new Counters(),
@@ -146,7 +158,6 @@ export class JoinedCluster {
       timeoutMs: this.#options.timeoutMs,
       session: () => this.#session,
     };
-    await removeCorrupt(context, keys, tenant);
   }
 
   /** Lends more memory; the segment's id. */
@@ -159,6 +170,11 @@ export class JoinedCluster {
       throw error;
     }
     return lent.info.id;
+  }
+
+  /** Where descriptors of engines are found. */
+  get engines(): string {
+    return this.#options.metadata;
   }
 
   /** Whether the master can be asked now. */
@@ -220,6 +236,7 @@ export class JoinedCluster {
   /** Puts under way are taken back, segments taken away; a master that is gone holds nobody up. */
   async #close(): Promise<void> {
     await this.#session.claims.close();
+    await this.#tasks.close();
     this.#membership.leave();
     for (const end of this.#graces) end();
     const lent = this.#lent.all;

@@ -13,6 +13,8 @@ import type { Place } from '../session.js';
 
 /** A peer that does not answer its handshake in this time is tried no longer. */
 const OPEN_MS = 3000;
+/** A move that takes longer has its peer asked whether it is there. */
+const DOUBT_MS = 250;
 /** So long one that could not be opened is not tried again. */
 const REST_MS = 1000;
 /** So long after a failure a peer comes last. */
@@ -116,22 +118,35 @@ class KnownPeer implements Peer {
     this.#peer = undefined;
   }
 
-  read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
-    return this.#watched(() => this.#open.read(descriptors, options));
+  async read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
+    return this.#move('read', descriptors, options);
   }
 
-  write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
-    return this.#watched(() => this.#open.write(descriptors, options));
+  async write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
+    return this.#move('write', descriptors, options);
   }
 
-  async #watched(move: () => Promise<MoveReport>): Promise<MoveReport> {
+  /** The links of an engine try for seconds to get a lost peer back: one that nobody serves any more is given up at once. */
+  async #move(op: 'read' | 'write', descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
+    const peer = this.#open;
+    const batch = peer.submit(op, descriptors, options);
+    let gone: MooncakeError | undefined;
+    const doubt = setTimeout(() => {
+      peer.refresh({ timeoutMs: OPEN_MS }).catch((error: MooncakeError) => {
+        if (error.code !== 'ERR_PEER') return;
+        gone = error;
+        batch.cancel();
+      });
+    }, DOUBT_MS);
     try {
-      const report = await move();
+      const report = await batch.done;
       this.failedAt = Number.NEGATIVE_INFINITY;
       return report;
     } catch (error) {
-      this.#failed(error);
-      throw error;
+      this.#failed(gone ?? error);
+      throw gone ?? error;
+    } finally {
+      clearTimeout(doubt);
     }
   }
 
@@ -162,9 +177,10 @@ export class ClusterPeers {
   readonly #host: string;
   readonly #known = new Map<string, KnownPeer>();
 
-  constructor(transfer: EngineTransfer) {
+  /** `home`: an endpoint of this host. */
+  constructor(transfer: EngineTransfer, home: string = transfer.address) {
     this.#transfer = transfer;
-    this.#host = hostOf(transfer.address);
+    this.#host = hostOf(home);
   }
 
   get figures(): PeerFigures[] {

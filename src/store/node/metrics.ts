@@ -8,6 +8,8 @@ export interface NodeStatus {
   readonly name: string;
   /** The master's RPC. */
   readonly master: string;
+  /** Where other processes attach: `tcp://host:port`. Undefined where none may. */
+  readonly attach: string | undefined;
   readonly isConnected: boolean;
   /** What the node lends, in bytes. */
   readonly segments: readonly { readonly id: string; readonly name: string; readonly bytes: number }[];

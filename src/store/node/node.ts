@@ -1,8 +1,9 @@
 /**
  * A store node: a process that lends memory to a Mooncake cluster and serves the stock store service's REST API.
  *
- *   HTTP ─► objects, segments, health ─► MooncakeStore (joined) ─► master, peers
- *                                              └─ its segments: peers read and write them without the node's doing
+ *   HTTP      ─► objects, segments, health ─► MooncakeStore (joined) ─► master, peers
+ *   processes ─► door ────── metadata ──────────┘      └─ its segments: peers and processes of this host read and write
+ *                                                         them without the node's doing
  */
 import { totalmem } from 'node:os';
 import { integer, options as optionsOf, string } from '../../core/check.js';
@@ -13,6 +14,7 @@ import { JoinedCluster } from '../joined/cluster.js';
 import { type ConnectOptions, resolveJoin, withConfiguration } from '../joined/options.js';
 import { parseSize } from '../size.js';
 import { MooncakeStore, storeParts } from '../store.js';
+import { type DoorOptions, NodeDoor } from './door.js';
 import { HttpServer, json, type Routes, text } from './http.js';
 import { metrics, type NodeStatus } from './metrics.js';
 import { objectRoutes } from './objects.js';
@@ -27,6 +29,8 @@ export interface StoreNodeOptions extends ConnectOptions {
   httpPort?: number;
   /** The name space of objects of the REST API. Default "default". */
   tenant?: string;
+  /** Lets other processes of this host attach (MooncakeStore.attach). Default: none may. */
+  serve?: DoorOptions;
   /** Bytes of a request's body, at most. Default 100 MiB, as stock. */
   maxBodyBytes?: number;
 }
@@ -41,6 +45,7 @@ export class StoreNode {
   readonly #cluster: JoinedCluster;
   readonly #master: string;
   #http?: HttpServer;
+  #door?: NodeDoor;
   #closing?: Promise<void>;
 
   private constructor(store: MooncakeStore, options: ConnectOptions) {
@@ -65,6 +70,7 @@ export class StoreNode {
     checkMemory(options.segments);
     const node = new StoreNode(await MooncakeStore.connect(options), options);
     try {
+      if (given.serve) node.#door = await NodeDoor.open(node.#cluster, optionsOf('serve', given.serve));
       node.#http = await HttpServer.listen(node.#routes(tenant), { host, port, maxBodyBytes });
     } catch (error) {
       await node.close();
@@ -78,12 +84,18 @@ export class StoreNode {
     return this.#http?.url ?? '';
   }
 
+  /** What other processes attach to: `tcp://host:port`. Undefined where none may. */
+  get door(): string | undefined {
+    return this.#door?.address;
+  }
+
   status(): NodeStatus {
     const { counters } = storeParts(this.store);
     const { puts, existing, failedPuts, bytesPut, hits, bytesGot, verifiedBytes, unverifiedHits } = counters;
     return {
       name: this.#cluster.transfer.address,
       master: this.#master,
+      attach: this.door,
       isConnected: this.#cluster.isConnected,
       segments: this.#cluster.lent.map(({ id, name, length }) => ({ id, name, bytes: length })),
       objects: {
@@ -134,6 +146,7 @@ export class StoreNode {
 
   async #close(): Promise<void> {
     await this.#http?.close(DRAIN_MS);
+    await this.#door?.close();
     await this.store.close();
   }
 
