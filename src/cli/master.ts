@@ -25,14 +25,11 @@ export function addMaster(program: Command): void {
     .option('--stock-defaults', 'listen on all addresses, as the stock master does')
     .option('--config_path [file]', 'JSON or YAML with the same names as the flags, which win over it')
     .option('--print-config', 'print what is in force and where it comes from, and end')
-<<<<<<< HEAD
     .option('--data-dir [folder]', 'folder in which objects outlive the master (none: it begins empty)')
-=======
-    .option('--log-level <level>', `the least urgent events that are written: $LEVELS.join(', ')`, 'info')
->>>>>>> main
+    .option('--log-level <level>', `the least urgent events that are written: ${LEVELS.join(', ')}`, 'info')
     .option('--json', 'events as JSON lines');
   for (const { name, help, hidden } of FLAGS) {
-    const option = command.createOption(`--$name[value]`, help);
+    const option = command.createOption(`--${name} [value]`, help);
     command.addOption(hidden ? option.hideHelp() : option);
   }
   command.action((typed: Typed) => interruptible((signal) => serve(typed, signal)));
@@ -65,7 +62,7 @@ async function serve(
   log.say(
     listening,
     [
-      `master: RPC on $host:$rpc`,
+      `master: RPC on ${host}:${rpc}`,
       ...(admin ? [`metrics and queries on http://${host}:${admin}/metrics`] : []),
       ...(metadata ? [`metadata server on http://${options.metadataHost ?? host}:${metadata}/metadata`] : []),
     ].join(', '),

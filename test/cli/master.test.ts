@@ -124,7 +124,6 @@ test('the stock flags, in both forms, mean what they mean there', async () => {
   await exited;
 });
 
-<<<<<<< HEAD
 test("a data directory is one master's, and outlives it", async () => {
   const folder = mkdtempSync(join(tmpdir(), 'master-cli-'));
   try {
@@ -147,7 +146,8 @@ test("a data directory is one master's, and outlives it", async () => {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-=======
+});
+
 test('events have levels, and one that repeats is counted instead of written', async () => {
   const { child, lines, exited } = await start('--json', ...ANY);
   const { ports } = JSON.parse(lines[0]);
@@ -199,7 +199,6 @@ test('--log-level leaves out what is less urgent', async () => {
     (await run(['master', '--log-level=loud', ...ANY])).stderr,
     /--log-level must be one of "error", "warn"/,
   );
->>>>>>> main
 });
 
 test('what it does not have is refused, and nothing is started', async () => {
