@@ -77,6 +77,7 @@ async function serve(
 
 /** Of events that a person should look at; the others are information. */
 const LEVEL_OF: Readonly<Record<string, Level>> = {
+  'log-recovered': 'warn',
   'client-lost': 'warn',
   'segment-refused': 'warn',
   'segment-replaced': 'warn',

@@ -22,6 +22,7 @@ import { type LossReason, RecentLosses } from './losses.js';
 import { Offload } from './offload.js';
 import type { ResolvedOptions } from './options.js';
 import { EvictionOrder } from './order.js';
+import { NOBODY, ownerOf } from './owner.js';
 import { Promotion } from './promotion.js';
 import { type Segment, Segments } from './segments.js';
 import { STATUS } from './status.js';
@@ -490,22 +491,6 @@ export class Books {
     this.#freeMore.push(at);
   }
 }
-
-const NOBODY = 0;
-
-/** A client as a record names it: its id folded to 32 bits, so that clients that are gone leave nothing behind. */
-function ownerOf(client: Uuid): number {
-  if (client === lastClient) return lastOwner;
-  let folded = 0;
-  for (let at = 0; at < client.length; at += 8) folded ^= Number.parseInt(client.slice(at, at + 8), 16);
-  lastClient = client;
-  lastOwner = folded >>> 0 || 1;
-  return lastOwner;
-}
-
-// Batches are of one client each.
-let lastClient = '';
-let lastOwner = NOBODY;
 
 /** The refusal of a key, as outcomes say it. */
 export function refuse(status: Status, why: string): { ok: false; status: Status; why: string } {
