@@ -20,7 +20,12 @@ export interface Setting {
 }
 
 /** Names that mean what another means: the stock master's files call some settings otherwise than its flags. */
-const SAME: Record<string, string> = { port: 'rpc_port', client_live_ttl_sec: 'client_ttl' };
+const SAME: Record<string, string> = {
+  port: 'rpc_port',
+  client_live_ttl_sec: 'client_ttl',
+  'data-dir': 'data_dir',
+  dataDir: 'data_dir',
+};
 
 /** As the parser of the command line calls a flag. */
 const attribute = (name: string) => name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());

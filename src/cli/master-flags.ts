@@ -3,6 +3,7 @@
  * have), or a refusal where it asks for what this version has not. Names and defaults: Mooncake's master 0.3.13.
  */
 import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
 import { errors } from '../core/errors.js';
 import { STRATEGIES } from '../master/options.js';
 import type { MooncakeMasterOptions } from '../master/server/master.js';
@@ -66,6 +67,25 @@ const without = (name: string, what: string): Flag => ({
   },
 });
 
+/** Beside what a stock master keeps there, which is its own. */
+function stockFolder(value: string, to: MooncakeMasterOptions, flag: string): void {
+  if (!truth(flag, value) || to.dataDir !== undefined) return;
+  const folder = process.env.MOONCAKE_SNAPSHOT_LOCAL_PATH;
+  if (!folder)
+    throw errors.invalidArgument(`--${flag}`, value, 'given with --data-dir (or MOONCAKE_SNAPSHOT_LOCAL_PATH)');
+  to.dataDir = join(folder, 'mooncake-ts');
+}
+
+/** Where snapshots are kept, of which only the local file system is one here. */
+const localOnly = (name: string, known: readonly string[]): Flag => ({
+  name,
+  help: 'where snapshots are kept: local',
+  hidden: true,
+  apply: (value, _, flag) => {
+    if (!known.includes(value)) throw errors.notSupported(`--${flag}=${value}`, 'snapshots are kept in a local folder');
+  },
+});
+
 /** A setting of something that is decided otherwise here, or only matters with what is refused above. */
 const ignored = (name: string): Flag => ({ name, help: 'accepted, without effect', hidden: true, apply: () => {} });
 
@@ -80,9 +100,9 @@ const OTHERS = [
   ...['kv_events_dp_rank', 'kv_events_emit_legacy_compat', 'kv_events_emit_object_key', 'kv_events_lora_name'],
   ...['kv_events_model_name', 'kv_events_tenant_id', 'nof_eviction_high_watermark_ratio', 'nof_eviction_ratio'],
   ...['nof_heartbeat_failures_threshold', 'nof_heartbeat_interval_sec', 'nof_heartbeat_probe_timeout_ms'],
-  ...['snapshot_backup_dir', 'snapshot_catalog_backend_connstring', 'snapshot_catalog_backend_type'],
-  ...['snapshot_catalog_store_connstring', 'snapshot_catalog_store_type', 'snapshot_child_timeout_seconds'],
-  ...['snapshot_object_store_type', 'snapshot_payload_backend_type', 'snapshot_payload_store_type'],
+  ...['snapshot_catalog_backend_connstring', 'snapshot_catalog_backend_type'],
+  ...['snapshot_catalog_store_connstring', 'snapshot_child_timeout_seconds'],
+  ...['snapshot_payload_backend_type', 'snapshot_payload_store_type'],
   ...['v', 'alsologtostderr', 'colorlogtostderr', 'log_dir', 'log_prefix', 'logbuflevel', 'logbufsecs', 'logtostderr'],
   ...['max_log_size', 'minloglevel', 'stderrthreshold', 'stop_logging_if_full_disk', 'vmodule'],
 ];
@@ -275,6 +295,38 @@ export const FLAGS: readonly Flag[] = [
       if (wholes(flag, value) > 0) throw errors.notSupported(`--${flag}`, 'only per-tenant quotas are kept here');
     },
   },
+  {
+    name: 'data_dir',
+    hidden: true,
+    help: 'folder in which objects outlive the master (none: it begins empty)',
+    apply: (value, to) => void (to.dataDir = value),
+  },
+  {
+    name: 'snapshot_interval_seconds',
+    help: 'longest time between two snapshots in it (600)',
+    apply: (value, to, flag) => void (to.snapshotIntervalMs = 1000 * Math.max(1, whole(flag, value, 2_000_000))),
+  },
+  {
+    name: 'snapshot_retention_count',
+    help: 'snapshots that are kept (2)',
+    apply: (value, to, flag) => void (to.snapshotRetention = Math.max(1, whole(flag, value, 1000))),
+  },
+  {
+    name: 'snapshot_backup_dir',
+    help: 'a data directory below it, where there is none',
+    hidden: true,
+    apply: (value, to) => {
+      if (value !== '') to.dataDir ??= join(value, 'mooncake-ts');
+    },
+  },
+  {
+    name: 'enable_snapshot',
+    help: 'a data directory below MOONCAKE_SNAPSHOT_LOCAL_PATH, where there is none (false)',
+    apply: stockFolder,
+  },
+  { name: 'enable_snapshot_restore', help: 'the same (false)', apply: stockFolder },
+  localOnly('snapshot_object_store_type', ['', 'local']),
+  localOnly('snapshot_catalog_store_type', ['', 'embedded', 'payload']),
   without('enable_cxl', 'CXL memory'),
   without('enable_oplog', 'replication of metadata to a second master'),
   {
@@ -286,8 +338,6 @@ export const FLAGS: readonly Flag[] = [
     },
   },
   without('enable_ha', 'several masters of which one leads'),
-  without('enable_snapshot', 'snapshots'),
-  without('enable_snapshot_restore', 'snapshots'),
   without('enable_kv_events', 'events of the master'),
   without('enable_multi_tenants', 'tenants from a policy file'),
   ...[
@@ -301,8 +351,6 @@ export const FLAGS: readonly Flag[] = [
     'ha_backend_connstring',
     'etcd_endpoints',
     'cluster_id',
-    'snapshot_interval_seconds',
-    'snapshot_retention_count',
     'kv_events_bind_endpoint',
     'kv_events_backend_id',
     'kv_events_queue_capacity',

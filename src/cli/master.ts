@@ -25,6 +25,7 @@ export function addMaster(program: Command): void {
     .option('--stock-defaults', 'listen on all addresses, as the stock master does')
     .option('--config_path [file]', 'JSON or YAML with the same names as the flags, which win over it')
     .option('--print-config', 'print what is in force and where it comes from, and end')
+    .option('--data-dir [folder]', 'folder in which objects outlive the master (none: it begins empty)')
     .option('--log-level <level>', `the least urgent events that are written: ${LEVELS.join(', ')}`, 'info')
     .option('--json', 'events as JSON lines');
   for (const { name, help, hidden } of FLAGS) {
@@ -76,6 +77,7 @@ async function serve(
 
 /** Of events that a person should look at; the others are information. */
 const LEVEL_OF: Readonly<Record<string, Level>> = {
+  'log-recovered': 'warn',
   'client-lost': 'warn',
   'segment-refused': 'warn',
   'segment-replaced': 'warn',
@@ -104,6 +106,25 @@ function describe(event: MasterEvent): string {
       return `segment ${event.segment}: ${event.bytes} bytes of client ${event.client}`;
     case 'segment-fenced':
       return `segment ${event.segment} of client ${event.client} was lent before this master began: used, empty, after one lease`;
+    case 'segment-restored':
+      return `segment ${event.segment} of client ${event.client} is back, with what it held before the restart`;
+    case 'data-restored':
+      return (
+        `restored ${event.objects} objects in ${event.segments} segments from ${event.bytes} bytes in ` +
+        `${(event.ms / 1000).toFixed(1)} s; they are offered when their clients are back` +
+        (event.dropped > 0 ? `; ${event.dropped} found no place` : '')
+      );
+    case 'data-damaged':
+      return (
+        `damaged data: ${event.why}. ${event.lost ? 'Nothing of it can be used: the cache begins empty' : 'An older snapshot was used'}; ` +
+        `the files are in ${event.aside}`
+      );
+    case 'log-failing':
+      return `nothing can be made durable, and writes are refused until it can: ${event.why}`;
+    case 'log-recovered':
+      return 'state is durable again, and writes are taken';
+    case 'snapshot-failed':
+      return `a snapshot could not be written, the log goes on: ${event.why}`;
     case 'segment-refused':
       return `segment ${event.segment} of client ${event.client} is refused (${event.status}): ${event.bytes} bytes`;
     case 'segment-replaced':

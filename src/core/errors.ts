@@ -27,6 +27,7 @@ export type ErrorCode =
   | 'ERR_SEGMENT'
   | 'ERR_CORRUPT'
   | 'ERR_NAMESPACE'
+  | 'ERR_DATA_DIR'
   | 'ERR_PEER'
   | 'ERR_PROTOCOL';
 
@@ -121,6 +122,9 @@ export const errors = {
   /** Two that would share a key namespace disagree on what its bytes mean, or nobody said how it is to be used. */
   namespace: (argument: string, value: unknown, why: string) =>
     new MooncakeError('ERR_NAMESPACE', `${argument}: ${why}`, { argument, value }),
+  /** A folder of persistent state that cannot be used, or not any more. */
+  dataDir: (path: string, why: string, cause?: unknown) =>
+    new MooncakeError('ERR_DATA_DIR', `data directory ${path}: ${why}`, { argument: 'dataDir', value: path, cause }),
   unknownTenant: (tenant: string) =>
     new MooncakeError('ERR_UNKNOWN_TENANT', `tenant ${show(tenant)} is not served here`, {
       argument: 'tenant',

@@ -168,6 +168,11 @@ export class ObjectTable extends ObjectRecords {
     return this.#key(id).slice();
   }
 
+  /** The same without a copy: a view that the next call of the table ends. */
+  keyView(id: number): Uint8Array {
+    return this.#key(id);
+  }
+
   /** The object's key as text; bytes that are not UTF-8 show as U+FFFD. */
   keyText(id: number): string {
     return decoder.decode(this.#key(id));

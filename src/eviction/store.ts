@@ -6,7 +6,7 @@ import { lru } from './lru.js';
 import type { EvictionPolicy, PolicyOptions } from './policy.js';
 
 /** Most objects that one run gives up, whatever the share: a put waits for it. */
-const MAX_BATCH = 4096;
+const MAX_BATCH = 1024;
 
 /** How many objects a run gives up. */
 export function evictionBatch(objects: number, evictionRatio: number): number {
@@ -16,7 +16,7 @@ export function evictionBatch(objects: number, evictionRatio: number): number {
 export interface StorePolicyOptions extends PolicyOptions {
   /** Share of the capacity that may be filled. Default 0.90. */
   evictionHighWatermark?: number;
-  /** Share of the blocks that go at a time, at least one and at most 4,096. Default 0.05. */
+  /** Share of the blocks that go at a time, at least one and at most 1,024. Default 0.05. */
   evictionRatio?: number;
 }
 

@@ -96,6 +96,8 @@ export interface SegmentFigures extends SegmentInfo {
   client: Uuid;
   /** Nothing new is placed in it. */
   isLeaving: boolean;
+  /** Known from before a restart: nothing in it is offered before its client mounts it again. */
+  isAbsent: boolean;
   /** Whether its objects are being moved away, or have been. */
   drain: 'none' | 'draining' | 'drained';
   usedBytes: number;

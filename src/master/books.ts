@@ -16,15 +16,17 @@ import { DepartedSegments } from './departed.js';
 import { DiskCopies } from './disk-copies.js';
 import { Disks } from './disks.js';
 import { Groups } from './groups.js';
+import type { Journal } from './journal.js';
 import { KeptBack } from './kept-back.js';
 import { type LossReason, RecentLosses } from './losses.js';
 import { Offload } from './offload.js';
 import type { ResolvedOptions } from './options.js';
 import { EvictionOrder } from './order.js';
+import { NOBODY, ownerOf } from './owner.js';
 import { Promotion } from './promotion.js';
-import { Segments } from './segments.js';
+import { type Segment, Segments } from './segments.js';
 import { STATUS } from './status.js';
-import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, UNREAD } from './table.js';
+import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, READ, UNREAD } from './table.js';
 import { type Tenant, Tenants } from './tenants.js';
 import { Unmounts } from './unmount.js';
 
@@ -96,12 +98,17 @@ export class Books {
     incomplete: 0,
     'unknown-tenant': 0,
   };
+  /** Told of what must outlive the process; undefined: nothing has to. */
+  journal: Journal | undefined;
   /** Readable objects. */
   objects = 0;
   /** Handles of the further copies of objects that have them, by the number in the record; 0 is none. */
   readonly #more: (number[] | undefined)[] = [undefined];
   readonly #freeMore: number[] = [];
   #now = Number.NEGATIVE_INFINITY;
+  /** Nothing new is placed in segments from before a restart until then; those of them that are there again. */
+  #fencedUntil = Number.NEGATIVE_INFINITY;
+  #revived: Segment[] = [];
 
   constructor(options: ResolvedOptions) {
     this.options = options;
@@ -121,6 +128,9 @@ export class Books {
     // A clock that is set back must not bring protections back.
     const now = (this.#now = Math.max(this.#now, time));
     this.release(now);
+    if (this.#revived.length > 0 && this.#fencedUntil <= now) {
+      for (const segment of this.#revived.splice(0)) this.segments.open(segment);
+    }
     let left = MOST_RELEASED;
     for (const [id, put] of this.puts) {
       if (now - put.startedAt < this.options.putReleaseMs || left-- === 0) break;
@@ -166,6 +176,18 @@ export class Books {
     return this.table.state(id) === COMPLETE;
   }
 
+  /** Handles of the copies that may be read now. */
+  offered(id: number): number[] {
+    const handles = this.handles(id);
+    return this.segments.absent === 0 ? handles : handles.filter((handle) => !this.segments.of(handle).isAbsent);
+  }
+
+  /** Whether a readable object is on no disk, and all its copies lie in segments that are absent. */
+  isAbsent(id: number): boolean {
+    if (this.segments.absent === 0 || this.table.disk(id) !== 0) return false;
+    return this.handles(id).every((handle) => this.segments.of(handle).isAbsent);
+  }
+
   isLeased(id: number, now: number): boolean {
     return this.table.leaseUntil(id) > now || this.table.lookupUntil(id) > now;
   }
@@ -183,10 +205,12 @@ export class Books {
   startPut(id: number, tenant: Tenant, put: Put): void {
     this.puts.set(id, put);
     tenant.usedBytes += put.size * put.handles.length;
+    this.journal?.reserved(put.handles, put.startedAt + this.options.putReleaseMs);
   }
 
   /** An upsert that writes over the content itself, which nobody may read from now on. */
   startInPlace(id: number, tenant: Tenant, put: Put): void {
+    this.journal?.lost(id);
     this.#closeContent(id, 'removed');
     this.startPut(id, tenant, put);
   }
@@ -211,9 +235,37 @@ export class Books {
     tenant.objects++;
     table.link(id, UNREAD);
     if (!pinned) tenant.order?.add(id, now);
+    this.journal?.kept(id);
     const { offload: enabled, offloadOnEvict } = this.options;
     const disk = enabled && !offloadOnEvict ? this.offload.diskFor(id) : undefined;
     if (disk) this.offload.request(id, disk, now);
+  }
+
+  /**
+   * An object from before a restart, whose record says all but when it may be read: whoever reads it since then has at
+   * most one lease. In the list of what is read, eviction stops at such objects instead of walking over them.
+   */
+  restore(id: number, handles: readonly number[], now: number): void {
+    const { table, options } = this;
+    if (handles.length === 0) {
+      this.#strike(id);
+      return;
+    }
+    const tenant = this.tenantOf(id);
+    table.setState(id, COMPLETE);
+    table.setLeaseUntil(id, now + options.leaseTtlMs);
+    table.setHandle(id, handles[0]);
+    table.setExtra(id, this.#keepMore(handles.slice(1)));
+    this.objects++;
+    tenant.objects++;
+    tenant.usedBytes += table.size(id) * handles.length;
+    table.link(id, READ);
+    if ((table.flags(id) & HARD_PINNED) === 0) tenant.order?.add(id, now);
+  }
+
+  /** Nothing new is placed in restored segments before then: what was freed last may still be read. */
+  fence(until: number): void {
+    this.#fencedUntil = until;
   }
 
   /** Whether the last put of a readable object was this client's, and ended. */
@@ -226,6 +278,7 @@ export class Books {
     this.puts.delete(id);
     const tenant = this.tenantOf(id);
     tenant.usedBytes -= put.size * put.handles.length;
+    if (safeAt <= now) this.journal?.released(put.handles);
     this.keptBack.free(put.handles, safeAt, now);
     this.#lose(id, put);
   }
@@ -245,27 +298,33 @@ export class Books {
 
   /** Takes away the copies that lie in segments of that name; whether there were any. */
   dropCopies(id: number, segmentName: string, now: number): boolean {
-    let dropped = false;
-    this.#loseContentCopies(id, (handle, until) => {
-      if (this.segments.of(handle).info.name !== segmentName) return false;
-      this.keptBack.free([handle], until, now);
-      dropped = true;
-      return true;
-    });
-    return dropped;
+    return this.#dropThose(id, (handle) => this.segments.of(handle).info.name === segmentName, now);
   }
 
   /** Takes one copy of a readable object away. */
   dropCopy(id: number, copy: number, now: number): void {
+    this.#dropThose(id, (handle) => handle === copy, now);
+  }
+
+  #dropThose(id: number, goes: (handle: number) => boolean, now: number): boolean {
+    const handles = this.handles(id);
+    if (!handles.some(goes)) return false;
+    const all = handles.every(goes);
+    if (all) this.journal?.lost(id);
     this.#loseContentCopies(id, (handle, until) => {
-      if (handle === copy) this.keptBack.free([handle], until, now);
-      return handle === copy;
+      if (!goes(handle)) return false;
+      this.keptBack.free([handle], until, now);
+      return true;
     });
+    if (!all) this.journal?.kept(id);
+    return true;
   }
 
   /** A readable object gets more copies, which its tenant is charged for already. */
   addCopies(id: number, copies: readonly number[]): void {
-    if (copies.length > 0) this.#setHandles(id, [...this.handles(id), ...copies]);
+    if (copies.length === 0) return;
+    this.#setHandles(id, [...this.handles(id), ...copies]);
+    this.journal?.kept(id);
   }
 
   /** An object that was held for a while, and that eviction may have passed over, may go again. */
@@ -278,14 +337,17 @@ export class Books {
   /** Mounts a segment; what somebody may still be using of memory that comes back is kept back. */
   mount(info: SegmentInfo, client: Uuid, now: number): Status {
     const { segments, keptBack } = this;
+    if (segments.absent > 0 && this.#returns(info, client)) return STATUS.ok;
     const again = segments.byId(info.id) !== undefined;
     if (this.unmounts.mayBe(info, client)) return STATUS.unavailable;
     const status = segments.mount(info, client);
     const segment = segments.byId(info.id);
     if (status !== STATUS.ok || again || !segment) return status;
+    this.journal?.mounted(segment);
     for (const { offset, size, until } of this.departed.claims(info, client, this.options.alignment, now)) {
       const handle = segments.placeAt(segment, offset, size);
       if (handle !== undefined) {
+        this.journal?.reserved([handle], until);
         keptBack.free([handle], until, now);
         continue;
       }
@@ -294,6 +356,19 @@ export class Books {
       return STATUS.noSpace;
     }
     return status;
+  }
+
+  /** Whether it is an absent segment that is mounted again. An absent one that differs is not going to come back. */
+  #returns(info: SegmentInfo, client: Uuid): boolean {
+    const { segments } = this;
+    const known = segments.byId(info.id);
+    if (known?.isAbsent && segments.mount(info, client) === STATUS.ok) {
+      segments.revive(known);
+      this.#revived.push(known);
+      return true;
+    }
+    for (const segment of segments.inTheWay(info, client)) this.unmounts.begin(segment);
+    return false;
   }
 
   /** Strikes out the copies of an object that are lost, those that are being written too. */
@@ -373,6 +448,7 @@ export class Books {
     const handles = this.handles(id);
     const until = this.table.leaseUntil(id);
     this.promotion.cancel(id, now);
+    this.journal?.lost(id);
     this.#closeContent(id, reason);
     this.keptBack.free(handles, until, now);
   }
@@ -415,22 +491,6 @@ export class Books {
     this.#freeMore.push(at);
   }
 }
-
-const NOBODY = 0;
-
-/** A client as a record names it: its id folded to 32 bits, so that clients that are gone leave nothing behind. */
-function ownerOf(client: Uuid): number {
-  if (client === lastClient) return lastOwner;
-  let folded = 0;
-  for (let at = 0; at < client.length; at += 8) folded ^= Number.parseInt(client.slice(at, at + 8), 16);
-  lastClient = client;
-  lastOwner = folded >>> 0 || 1;
-  return lastOwner;
-}
-
-// Batches are of one client each.
-let lastClient = '';
-let lastOwner = NOBODY;
 
 /** The refusal of a key, as outcomes say it. */
 export function refuse(status: Status, why: string): { ok: false; status: Status; why: string } {

@@ -43,6 +43,14 @@ export class CopiesUnderWay {
     return this.#copying.size;
   }
 
+  /** Space that clients may write to, and until when. */
+  *reserved(): Generator<{ handle: number; until: number }> {
+    const { putReleaseMs } = this.#books.options;
+    for (const { targets, startedAt } of this.#copying.values()) {
+      for (const handle of targets) yield { handle, until: startedAt + putReleaseMs };
+    }
+  }
+
   get(id: number): Copying | undefined {
     return this.#copying.get(id);
   }
@@ -52,6 +60,7 @@ export class CopiesUnderWay {
     this.#copying.set(id, copying);
     table.setFlags(id, table.flags(id) | COPYING);
     this.#charge(id, copying.targets.length);
+    this.#books.journal?.reserved(copying.targets, copying.startedAt + this.#books.options.putReleaseMs);
   }
 
   /** Its targets become copies of the object like the others. */
@@ -64,6 +73,7 @@ export class CopiesUnderWay {
   revoke(id: number, copying: Copying, safeAt: number, now: number): void {
     this.#charge(id, -copying.targets.length);
     this.#forget(id, now);
+    if (safeAt <= now) this.#books.journal?.released(copying.targets);
     this.#books.keptBack.free(copying.targets, safeAt, now);
   }
 

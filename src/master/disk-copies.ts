@@ -67,6 +67,7 @@ export class DiskCopies {
   leaveMemory(id: number, now: number): void {
     const { table, keptBack } = this.#books;
     const handles = this.#books.handles(id);
+    this.#books.journal?.lost(id);
     this.endInMemory(id);
     keptBack.free(handles, table.leaseUntil(id), now);
   }
@@ -88,6 +89,7 @@ export class DiskCopies {
     table.setHandle(id, handle);
     table.link(id, READ);
     if ((table.flags(id) & HARD_PINNED) === 0) this.#books.tenantOf(id).order?.add(id, now);
+    this.#books.journal?.kept(id);
   }
 
   /** Readable content ends, on the disk too. */

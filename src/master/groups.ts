@@ -37,6 +37,12 @@ export class Groups {
     this.#free.push(number);
   }
 
+  /** The name within its tenant. */
+  name(number: number): string {
+    const full = this.#groups[number]?.name ?? '';
+    return full.slice(full.indexOf(' ') + 1);
+  }
+
   members(number: number): ReadonlySet<number> {
     return this.#groups[number]?.members ?? NOBODY;
   }

@@ -23,6 +23,11 @@ export class Heap {
     return this.#values[0];
   }
 
+  /** The keys of `values`, in the same order: a view like it. */
+  get keys(): Float64Array {
+    return this.#keys.subarray(0, this.#size);
+  }
+
   /** All values, in no order: a view that the next change ends. */
   get values(): Float64Array {
     return this.#values.subarray(0, this.#size);

@@ -8,6 +8,12 @@ export type { CopyEnd, CopyPlan, CopyRequest } from './copies.js';
 export type { DiskReplicas, DiskTask, Offloaded } from './disk-replicas.js';
 export { type DrainJob, type DrainRequest, Drains, JOB_STATE } from './drain.js';
 export type { AllocationStrategy, MetadataOptions, TenantPolicy } from './options.js';
+export {
+  Persistence,
+  type PersistenceEvent,
+  type PersistenceFigures,
+  type PersistenceOptions,
+} from './persist/persistence.js';
 export { type MasterEvent, MooncakeMaster, type MooncakeMasterOptions } from './server/master.js';
 export { MetadataService } from './service.js';
 export { STATUS } from './status.js';

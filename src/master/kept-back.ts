@@ -38,6 +38,14 @@ export class KeptBack {
     }
   }
 
+  /** What is kept back now, and until when; some of it may be free by the time that it is reached. */
+  *all(): Generator<{ handle: number; until: number }> {
+    for (const heap of [this.#byTime, this.#unsifted]) {
+      const [times, handles] = [heap.keys.slice(), heap.values.slice()];
+      for (const [at, handle] of handles.entries()) yield { handle, until: times[at] };
+    }
+  }
+
   /** Frees what nobody can be reading or writing any more, at most so many pieces; how many. */
   release(now: number, most: number): number {
     let freed = 0;

@@ -21,7 +21,7 @@ export interface MetadataOptions {
   maxSoftPinTtlMs?: number;
   /** Soft-pinned objects go when nothing else can. Default true; false: a soft pin holds like a hard one. */
   allowEvictSoftPinned?: boolean;
-  /** Share of the objects that one run of eviction frees, above 0 to 1; at most 4,096 objects. Default 0.05. */
+  /** Share of the objects that one run of eviction frees, above 0 to 1; at most 1,024 objects. Default 0.05. */
   evictionRatio?: number;
   /** Share of the capacity that a put may fill before eviction runs, above 0 to 1. Default 0.90. */
   evictionHighWatermark?: number;

@@ -104,6 +104,7 @@ export class Promotion {
     this.#tasks.delete(id);
     this.#tasks.set(id, task);
     tenant.usedBytes += size;
+    this.#books.journal?.reserved([handle], now + this.#books.options.putReleaseMs);
     return { ok: true, value: this.#books.replicas([handle], size, 'processing')[0] };
   }
 
@@ -141,6 +142,14 @@ export class Promotion {
     this.#forget(id, task);
   }
 
+  /** Space that clients may write to, and until when. */
+  *reserved(): Generator<{ handle: number; until: number }> {
+    const { putReleaseMs } = this.#books.options;
+    for (const { handle, since } of this.#tasks.values()) {
+      if (handle !== undefined) yield { handle, until: since + putReleaseMs };
+    }
+  }
+
   /** Gives up what no client has promoted in time. */
   expire(now: number): void {
     for (const [id, task] of this.#tasks) {
@@ -154,6 +163,7 @@ export class Promotion {
     this.counters.failed++;
     if (task.handle === undefined) return;
     task.tenant.usedBytes -= task.size;
+    if (safeAt <= now) this.#books.journal?.released([task.handle]);
     this.#books.keptBack.free([task.handle], safeAt, now);
   }
 

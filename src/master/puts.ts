@@ -114,6 +114,13 @@ export class Puts {
     const id = this.#books.find(start.tenant.number, start.key);
     if (id !== 0) {
       const put = puts.get(id);
+      if (!put && this.#books.isAbsent(id)) {
+        // Nobody is told of it, and perhaps nobody ever will be: who wants it there puts it.
+        const hopeless = this.#hopeless(start);
+        if (hopeless) return hopeless;
+        this.#books.drop(id, 'removed', start.now);
+        return this.#startNew(start);
+      }
       if (!put || this.#books.isReadable(id) || start.now - put.startedAt < options.putDiscardMs) return EXISTS;
       const hopeless = this.#hopeless(start);
       if (hopeless) return hopeless;
@@ -145,9 +152,18 @@ export class Puts {
     const pinUntil = wanted.softPin === 'disable' ? 0 : table.pinUntil(id);
     const hardPin = wanted.hardPin || (table.flags(id) & HARD_PINNED) !== 0;
     const handlesNow = this.#books.handles(id);
-    const stays = handlesNow.every((handle) => !this.#books.segments.of(handle).isLeaving) && handlesNow.length > 0;
+    const stays = handlesNow.every((handle) => {
+      const { isLeaving, isAbsent } = this.#books.segments.of(handle);
+      return !isLeaving && !isAbsent;
+    });
     const isWritten = (table.flags(id) & OFFLOADING) !== 0;
-    if (table.size(id) === start.size && stays && !isWritten && !this.#books.isLeased(id, now)) {
+    if (
+      table.size(id) === start.size &&
+      handlesNow.length > 0 &&
+      stays &&
+      !isWritten &&
+      !this.#books.isLeased(id, now)
+    ) {
       const again = describe(start, handlesNow, pinUntil, hardPin);
       this.#books.startInPlace(id, tenant, again);
       return this.#started(again);

@@ -27,6 +27,7 @@ export class Reads {
     const ids = new Float64Array(keys.length);
     table.lookupMany(tenant.number, keys, 'read', now + options.leaseTtlMs, ids);
     this.#settle(ids);
+    this.#passOverAbsent(ids);
     this.#keepInOrder(ids);
     this.#protectGroups(ids, now, true);
     return this.#answers(
@@ -53,6 +54,7 @@ export class Reads {
     const ids = new Float64Array(keys.length);
     table.lookupMany(tenant.number, keys, 'lookup', now + options.leaseTtlMs, ids, now);
     this.#settle(ids);
+    this.#passOverAbsent(ids);
     this.#protectGroups(ids, now, false);
     for (let i = 0; i < ids.length; i++) {
       if (ids[i] > 0) answers[i] = 1;
@@ -73,7 +75,8 @@ export class Reads {
     return Array.from({ length: keys.length }, (_, i) => {
       if (!tenant) return tenants.closed ? UNKNOWN_TENANT : missed('absent');
       const id = this.#books.find(tenant.number, keys.at(i));
-      if (id > 0 && this.#books.isReadable(id)) return { ok: true, value: { ...this.#info(id), leaseMs: 0 } };
+      if (id > 0 && this.#books.isReadable(id) && !this.#books.isAbsent(id))
+        return { ok: true, value: { ...this.#info(id), leaseMs: 0 } };
       return missed(this.#reason(tenant, keys, i, -id));
     });
   }
@@ -104,12 +107,18 @@ export class Reads {
     const size = table.size(id);
     const disk = this.#books.diskCopies.replica(id);
     return {
-      replicas: this.#books.replicas(this.#books.handles(id), size, 'complete'),
+      replicas: this.#books.replicas(this.#books.offered(id), size, 'complete'),
       size,
       checksum: (table.flags(id) & HAS_CHECKSUM) !== 0 ? table.checksum(id) : undefined,
       leaseMs: options.leaseTtlMs,
       ...(disk && { disk }),
     };
+  }
+
+  /** Objects that are only in segments whose clients have not come back yet are as if their put had not ended. */
+  #passOverAbsent(ids: Float64Array): void {
+    if (this.#books.segments.absent === 0) return;
+    for (let i = 0; i < ids.length; i++) if (ids[i] > 0 && this.#books.isAbsent(ids[i])) ids[i] = -ids[i];
   }
 
   /** What is read for the first time, or was taken out of the lists by eviction, comes to the list of what is read. */

@@ -54,10 +54,10 @@ export class Scans {
     const books = this.#books;
     const { table } = books;
     await this.#visit(tenantName, (id) => {
-      if (!books.isReadable(id)) return;
+      if (!books.isReadable(id) || books.isAbsent(id)) return;
       const key = table.keyText(id);
       if (!matches(key)) return;
-      const replicas = books.replicas(books.handles(id), table.size(id), 'complete');
+      const replicas = books.replicas(books.offered(id), table.size(id), 'complete');
       found.set(key, { replicas, disk: books.diskCopies.replica(id) });
     });
     return found;
@@ -73,7 +73,7 @@ export class Scans {
   async keys(tenantName: string): Promise<string[]> {
     const found: string[] = [];
     await this.#visit(tenantName, (id) => {
-      if (this.#books.isReadable(id)) found.push(this.#books.table.keyText(id));
+      if (this.#books.isReadable(id) && !this.#books.isAbsent(id)) found.push(this.#books.table.keyText(id));
     });
     return found;
   }

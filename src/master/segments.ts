@@ -19,12 +19,16 @@ export type Drain = 'none' | 'draining' | 'drained';
 export interface Segment {
   /** The allocator's number. */
   readonly number: number;
+  /** Of all mountings ever, in this process and those whose state it took over. */
+  readonly serial: number;
   readonly info: Readonly<SegmentInfo>;
   readonly client: Uuid;
   readonly capacity: number;
   used: number;
   /** Nothing new is placed in it: it is about to go, or drained (drain.ts). */
   isLeaving: boolean;
+  /** Known from before a restart, and its client has not said yet that it still lends it: nothing in it is offered. */
+  isAbsent: boolean;
   drain: Drain;
   /** It is gone for everybody; what was in it is being struck out (unmount.ts). */
   isWithdrawn: boolean;
@@ -56,6 +60,9 @@ export class Segments {
   /** Bytes over all segments. */
   capacity = 0;
   used = 0;
+  /** Segments that are absent. */
+  absent = 0;
+  #serial = 0;
 
   constructor(options: ResolvedOptions) {
     this.#allocator = new AllocatorSet({ maxSegments: options.maxSegments });
@@ -121,27 +128,55 @@ export class Segments {
       }
     }
     if (this.#mounted === this.#allocator.maxSegments) return STATUS.noSpace;
+    this.#open.push(this.#enter(info, client, this.#serial + 1));
+    return STATUS.ok;
+  }
+
+  /** Enters a segment from before a restart, as absent; undefined where as many as may be are mounted. */
+  restore(info: SegmentInfo, client: Uuid, serial: number): Segment | undefined {
+    if (this.#mounted === this.#allocator.maxSegments) return undefined;
+    const segment = this.#enter(info, client, serial);
+    segment.isAbsent = true;
+    this.absent++;
+    return segment;
+  }
+
+  /** An absent segment is there again. Nothing is placed in it before `open`. */
+  revive(segment: Segment): void {
+    segment.isAbsent = false;
+    this.absent--;
+  }
+
+  /** From now on something new is placed in a segment that was revived. */
+  open(segment: Segment): void {
+    if (this.#byId.get(segment.info.id) === segment && !segment.isLeaving) this.#open.push(segment);
+  }
+
+  #enter(info: SegmentInfo, client: Uuid, serial: number): Segment {
+    const { length } = info;
     const number = this.#allocator.addSegment({ length, alignment: this.#alignment });
     const capacity = length - (length % this.#alignment);
     const segment: Segment = {
       number,
+      serial,
       info: { ...info },
       client,
       capacity,
       used: 0,
       isLeaving: false,
+      isAbsent: false,
       drain: 'none',
       isWithdrawn: false,
       replicas: 0,
       kept: 0,
     };
+    this.#serial = Math.max(this.#serial, serial);
     this.#mounted++;
     this.#byNumber[number] = segment;
-    this.#byId.set(id, segment);
+    this.#byId.set(info.id, segment);
     this.#list.push(segment);
-    this.#open.push(segment);
     this.capacity += capacity;
-    return STATUS.ok;
+    return segment;
   }
 
   /** Nothing new is placed in a segment any more. */
@@ -164,6 +199,7 @@ export class Segments {
   /** Takes a segment from everybody's sight; its allocations stay until they are freed. */
   withdraw(segment: Segment): void {
     this.leave(segment);
+    if (segment.isAbsent) this.absent--;
     segment.isWithdrawn = true;
     this.#byId.delete(segment.info.id);
     this.#list = this.#list.filter((other) => other !== segment);
@@ -182,11 +218,25 @@ export class Segments {
     return this.#list.filter(({ info }) => info.name === name);
   }
 
+  /** Whether an allocation is live. */
+  has(handle: number): boolean {
+    return this.#allocator.locate(handle) !== undefined;
+  }
+
   /** Where a live allocation lies and the bytes it takes. */
   locate(handle: number): Allocation & { size: number } {
     const place = this.#allocator.locate(handle);
     if (!place) throw new Error(`allocation ${handle} is not live`);
     return place;
+  }
+
+  /** What an absent segment would be in the way of: one with the segment's id, its place or its range of memory. */
+  inTheWay({ id, name, endpoint, base, length }: SegmentInfo, client: Uuid): Segment[] {
+    const clashes = ({ info, client: owner }: Segment) =>
+      info.id === id ||
+      (owner !== client && info.name === name && info.endpoint === endpoint) ||
+      (owner === client && base < info.base + info.length && info.base < base + length);
+    return this.#list.filter((segment) => segment.isAbsent && clashes(segment));
   }
 
   /** The segment that a live allocation lies in. */

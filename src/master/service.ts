@@ -34,7 +34,7 @@ import { Puts } from './puts.js';
 import { Reads } from './reads.js';
 import { Removal } from './removal.js';
 import { type ObjectCopies, Scans } from './scan.js';
-import type { Drain } from './segments.js';
+import type { Drain, Segment } from './segments.js';
 import { STATUS } from './status.js';
 import { DEFAULT_TENANT } from './tenants.js';
 
@@ -51,8 +51,8 @@ export class MetadataService implements Metadata, LongMetadata {
   readonly copies: Copies;
 
   /** @throws ERR_INVALID_ARGUMENT naming the option */
-  constructor(options?: MetadataOptions) {
-    this.#books = new Books(resolveOptions(options));
+  constructor(options?: MetadataOptions, books = new Books(resolveOptions(options))) {
+    this.#books = books;
     this.#eviction = new Eviction(this.#books);
     this.#puts = new Puts(this.#books, this.#eviction);
     this.#reads = new Reads(this.#books);
@@ -196,16 +196,18 @@ export class MetadataService implements Metadata, LongMetadata {
 
   segments(): SegmentFigures[] {
     this.#books.begin();
-    return this.#books.segments.all.map(({ info, client, isLeaving, drain, used, capacity, replicas, kept }) => ({
+    const figures = ({ info, client, isLeaving, isAbsent, drain, used, capacity, replicas, kept }: Segment) => ({
       ...info,
       client,
       isLeaving,
+      isAbsent,
       drain,
       usedBytes: used,
       capacityBytes: capacity,
       objects: replicas,
       keptBack: kept,
-    }));
+    });
+    return this.#books.segments.all.map(figures);
   }
 
   /** Clears away what has run out, and evicts where the watermark is passed. */

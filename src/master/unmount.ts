@@ -55,6 +55,8 @@ export class Unmounts {
         this.#end = resolve;
       });
     }
+    // In one record, not in one for each copy.
+    this.#books.journal?.unmounted(segment);
     this.#books.segments.withdraw(segment);
     this.#unmounting.set(segment.number, { segment, claims: new ClaimList(segment.info.length), note });
     if (this.#isRunning) return;

@@ -42,6 +42,15 @@ export interface RpcServerOptions {
   onRefused?: (refusal: Refusal) => void;
   /** Told of every call that is answered: the handler's result, undefined where it threw, and the time that it took. */
   onCall?: (method: string, args: unknown, result: unknown, milliseconds: number) => void;
+  /** Asked before and after each call, by the method's name. */
+  gate?: RpcGate;
+}
+
+export interface RpcGate {
+  /** What it throws is the answer, and the handler is not called. */
+  enter(method: string): void;
+  /** What it returns is waited for before the answer leaves; where that rejects, the reason is the answer. */
+  settled(method: string): Promise<void> | undefined;
 }
 
 export interface RequestInfo {
@@ -145,15 +154,19 @@ export class RpcServer {
   #call(connection: Connection, sequence: number, served: Served, args: unknown): void {
     const begun = this.#options.onCall ? performance.now() : 0;
     try {
+      const { gate } = this.#options;
+      const { name } = served.method;
+      gate?.enter(name);
       const result = served.handler(args, connection);
-      if (result instanceof Promise) {
-        result.then(
-          (value) => this.#answer(connection, sequence, served, args, value, begun),
-          (error) => this.#throw(connection, sequence, served, args, error, begun),
-        );
-      } else {
+      const settled = result instanceof Promise ? result.then(() => gate?.settled(name)) : gate?.settled(name);
+      if (settled === undefined) {
         this.#answer(connection, sequence, served, args, result, begun);
+        return;
       }
+      Promise.all([result, settled]).then(
+        ([value]) => this.#answer(connection, sequence, served, args, value, begun),
+        (error) => this.#throw(connection, sequence, served, args, error, begun),
+      );
     } catch (error) {
       this.#throw(connection, sequence, served, args, error, begun);
     }

@@ -1,6 +1,9 @@
 // `mooncake-ts master`: flags as the stock master has them, what it says, and how it stops.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { METHODS, RpcClient } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -121,6 +124,30 @@ test('the stock flags, in both forms, mean what they mean there', async () => {
   await exited;
 });
 
+test("a data directory is one master's, and outlives it", async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'master-cli-'));
+  try {
+    for (const flags of [
+      [`--data-dir=${folder}/a`],
+      ['--enable_snapshot=true', '--snapshot_backup_dir', `${folder}/b`],
+    ]) {
+      const { child, exited } = await start('--json', ...ANY, ...flags);
+      const second = await run(['master', ...ANY, ...flags]);
+      assert.is(second.code, 1);
+      assert.match(second.stderr, /another master uses it; give each master a folder of its own.*ERR_DATA_DIR/);
+      child.kill('SIGTERM');
+      assert.is((await exited)[0], 143);
+      const third = await start('--json', ...ANY, ...flags);
+      third.child.kill('SIGTERM');
+      assert.is((await third.exited)[0], 143);
+    }
+    assert.ok(existsSync(join(folder, 'a', 'format')));
+    assert.ok(existsSync(join(folder, 'b', 'mooncake-ts', 'format')));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
 test('events have levels, and one that repeats is counted instead of written', async () => {
   const { child, lines, exited } = await start('--json', ...ANY);
   const { ports } = JSON.parse(lines[0]);
@@ -178,7 +205,8 @@ test('what it does not have is refused, and nothing is started', async () => {
   for (const [flag, wanted] of [
     ['--enable_ha=true', /--enable_ha.*ERR_NOT_SUPPORTED/],
     ['--offload_cap_ratio=2', /--offload_cap_ratio must be a number.*ERR_INVALID_ARGUMENT/],
-    ['--enable_snapshot=yes', /snapshots.*ERR_NOT_SUPPORTED/],
+    ['--enable_snapshot=yes', /--enable_snapshot must be given with --data-dir.*ERR_INVALID_ARGUMENT/],
+    ['--snapshot_object_store_type=s3', /s3.*ERR_NOT_SUPPORTED/],
     ['--allocation_strategy=cxl', /cxl.*ERR_NOT_SUPPORTED/],
     ['--eviction_ratio=2', /--eviction_ratio must be a number above 0, at most 1.*ERR_INVALID_ARGUMENT/],
     ['--default_kv_lease_ttl=soon', /--default_kv_lease_ttl must be a duration.*ERR_INVALID_ARGUMENT/],

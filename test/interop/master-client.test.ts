@@ -1,5 +1,8 @@
 /** The stock Python client, unchanged, on both masters: the same scenario must give the same answers. */
 import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
@@ -12,7 +15,7 @@ const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 type Line = [step: string, value: unknown];
 
-function start(mode: 'scenario' | 'load', master: Master, metadata: string, name: number) {
+function start(mode: 'scenario' | 'load' | 'keep', master: Master, metadata: string, name: number) {
   const place = `127.0.0.1:${master.port}`;
   const child = spawn(process.env.MOONCAKE_PYTHON!, [client, mode, place, metadata, `${name}`], {
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -99,6 +102,45 @@ test('a master that is killed under load and started again gets its clients back
     run.child.kill('SIGKILL');
     await run.ended;
     await master.end();
+  }
+});
+
+test('with a data directory, a stock client keeps its objects over a kill of the master', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'master-data-'));
+  const master = await Master.start('ours', [...FLAGS, `--data-dir=${folder}`]);
+  const run = start('keep', master, 'P2PHANDSHAKE', await freePort());
+  const looks = () => run.lines.filter(([step]) => step === 'seen').map(([, value]) => value as number[]);
+  const allRight = async () => {
+    const from = looks().length;
+    const deadline = Date.now() + 60_000;
+    while (
+      !looks()
+        .slice(from)
+        .some(([right]) => right === 100)
+    ) {
+      assert.ok(Date.now() < deadline, `${JSON.stringify(run.lines.slice(-3))}\n${run.log()}\n${master.log}`);
+      await wait(50);
+    }
+  };
+  try {
+    await allRight();
+    assert.equal(
+      run.lines.find(([step]) => step === 'kept'),
+      ['kept', 100],
+    );
+    for (const signal of ['SIGKILL', 'SIGKILL', 'SIGTERM'] as const) {
+      await master.end(signal);
+      await master.restart();
+      await allRight();
+    }
+    for (const [, , wrong] of looks()) assert.is(wrong, 0);
+    assert.match(master.log, /restored 100 objects in \d+ segments/);
+    assert.match(master.log, /is back, with what it held before the restart/);
+  } finally {
+    run.child.kill('SIGKILL');
+    await run.ended;
+    await master.end();
+    rmSync(folder, { recursive: true, force: true });
   }
 });
 

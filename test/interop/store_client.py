@@ -1,7 +1,7 @@
 """A stock Mooncake store client, unchanged: every form of put and get, and the rest of its API, against one master.
 
 Prints one JSON line per step, in order; the two masters' lines are compared. `load` puts and gets for as long as stdin is open.
-Usage: store_client.py scenario|load MASTER METADATA NAME
+Usage: store_client.py scenario|load|keep MASTER METADATA NAME
 """
 import ctypes
 import json
@@ -142,8 +142,21 @@ def load():
         time.sleep(0.02)
 
 
+def keep():
+    """Objects that are put once and looked at for ever after: how many are right, missing, wrong."""
+    store = open_store(f"127.0.0.1:{name}")
+    keys = [f"keep/{i}" for i in range(100)]
+    say("kept", [store.put(key, value(i, 4096)) for i, key in enumerate(keys)].count(0))
+    while True:
+        got = [store.get(key) for key in keys]
+        right = sum(one == value(i, 4096) for i, one in enumerate(got))
+        missing = got.count(b"")
+        say("seen", [right, missing, len(keys) - right - missing])
+        time.sleep(0.2)
+
+
 try:
-    scenario() if mode == "scenario" else load()
+    {"scenario": scenario, "load": load, "keep": keep}[mode]()
 except Exception as error:  # noqa: BLE001: the test decides
     say("error", f"{type(error).__name__}: {error}")
 results.flush()

@@ -291,6 +291,7 @@ test('figures of segments', () => {
     client: ALICE,
     usedBytes: 128 + 128 + 64,
     isLeaving: false,
+    isAbsent: false,
     drain: 'none',
     keptBack: 1,
     capacityBytes: 960,

@@ -46,6 +46,11 @@ export class Clients {
     else this.seen(id);
   }
 
+  /** One from before a restart, to be heard of within the time to live and a grace. */
+  expects(id: Uuid, graceMs: number): void {
+    this.#clients.set(id, { lastSeen: this.#now() + graceMs, inOrder: false });
+  }
+
   remounted(id: Uuid): void {
     this.#clients.set(id, { lastSeen: this.#now(), inOrder: true });
   }

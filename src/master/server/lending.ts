@@ -26,6 +26,7 @@ export interface LendingEvent {
     | 'disk-mounted'
     | 'segment-mounted'
     | 'segment-fenced'
+    | 'segment-restored'
     | 'segment-refused'
     | 'segment-replaced'
     | 'segment-leaving'
@@ -47,6 +48,8 @@ interface Fenced {
 const UNMOUNTS = 8;
 /** Longest grace of an unmount: a day. */
 const MAX_GRACE_MS = 24 * 60 * 60_000;
+/** Clients find a master that was restarted within so long beyond their time to live. */
+const RESTART_GRACE_MS = 10_000;
 /** Between two sweeps so long, this process itself stood still, and could not have heard anybody. */
 const STOOD_STILL_MS = 3000;
 
@@ -66,6 +69,10 @@ export class Lending {
     this.#options = options;
     this.#clients = new Clients(options.clientTtlMs, options.now);
     this.#sweptAt = options.now();
+    for (const { id, base, client } of service.segments()) {
+      this.bases.set(id, base);
+      this.#clients.expects(client, RESTART_GRACE_MS);
+    }
   }
 
   get clients(): number {
@@ -106,6 +113,7 @@ export class Lending {
    * every second.
    */
   remount(infos: readonly SegmentInfo[], client: Uuid): Status {
+    this.#dropUnnamed(infos, client);
     for (const info of infos) {
       if (this.bases.has(info.id)) this.#mount(info, client);
       else if (!this.#fenced.has(info.id)) {
@@ -186,12 +194,23 @@ export class Lending {
     this.#service.tick();
   }
 
+  /** A client names all that it lends: what is absent of it and not named, or not as it was, does not come back. */
+  #dropUnnamed(infos: readonly SegmentInfo[], client: Uuid): void {
+    for (const known of this.segments()) {
+      if (!known.isAbsent) continue;
+      const named = infos.find(({ id }) => id === known.id);
+      const same = known.client === client && named !== undefined && isSame(known, named);
+      if (!same && (named !== undefined || known.client === client)) this.unmount(known.id, known.client);
+    }
+  }
+
   #find(segment: Uuid): SegmentFigures | undefined {
     return this.bases.has(segment) ? this.segments().find((one) => one.id === segment) : undefined;
   }
 
   #mount(info: SegmentInfo, client: Uuid): Status {
-    const again = this.bases.has(info.id);
+    const known = this.#find(info.id);
+    const again = known !== undefined && !known.isAbsent;
     // Memory does not begin at 0, whatever a service in the same process may count from.
     let status = info.base === 0 ? STATUS.invalidParams : this.#service.mountSegment(info, client);
     if (status === STATUS.segmentExists && this.#takeOver(info, client)) {
@@ -202,7 +221,7 @@ export class Lending {
       this.#options.onEvent({ what: 'segment-refused', client, segment: info.name, bytes: info.length, status });
     } else if (!again) {
       this.bases.set(info.id, info.base);
-      this.#tell('segment-mounted', client, info);
+      this.#tell(known ? 'segment-restored' : 'segment-mounted', client, info);
     }
     return status;
   }
@@ -225,4 +244,10 @@ export class Lending {
   #tell(what: LendingEvent['what'], client: Uuid, info?: SegmentInfo): void {
     this.#options.onEvent({ what, client, segment: info?.name, bytes: info?.length });
   }
+}
+
+const FIELDS = ['name', 'base', 'length', 'endpoint', 'protocol', 'hostId'] as const;
+
+function isSame(a: SegmentInfo, b: SegmentInfo): boolean {
+  return FIELDS.every((field) => a[field] === b[field]);
 }

@@ -13,6 +13,7 @@ import { type Refusal, RpcServer } from '../../rpc/server.js';
 import { MetadataServer } from '../../transfer/metadata/server.js';
 import { Drains } from '../drain.js';
 import type { MetadataOptions } from '../options.js';
+import { Persistence, type PersistenceEvent } from '../persist/persistence.js';
 import { MetadataService } from '../service.js';
 import { TaskRequests } from '../task-requests.js';
 import { type TaskOptions, TaskQueue } from '../tasks.js';
@@ -27,7 +28,7 @@ import { serveOthers } from './other-calls.js';
 import { serveSegments } from './segment-calls.js';
 import { serveTasks } from './task-calls.js';
 
-export type MasterEvent = LendingEvent | ({ what: 'request-refused' } & Refusal);
+export type MasterEvent = LendingEvent | PersistenceEvent | ({ what: 'request-refused' } & Refusal);
 
 export interface MooncakeMasterOptions extends MetadataOptions, TaskOptions {
   /** Address of the RPC port. Default 127.0.0.1. */
@@ -46,12 +47,37 @@ export interface MooncakeMasterOptions extends MetadataOptions, TaskOptions {
   metadataHost?: string;
   /** Silence after which a client, and all that it lends, is gone. Default 10,000 ms. */
   clientTtlMs?: number;
+  /** A folder in which state outlives this process (docs/persistence.md). Default: none does. */
+  dataDir?: string;
+  /** Longest time between two snapshots, ms. Default 600,000. */
+  snapshotIntervalMs?: number;
+  /** Snapshots that are kept. Default 2. */
+  snapshotRetention?: number;
   /** Told what a person should know. */
   onEvent?: (event: MasterEvent) => void;
 }
 
 const SWEEP_MS = 1000;
 const DRAIN_MS = 500;
+
+/** Calls that change nothing that must outlive the process: they wait for no disk. All others do. */
+const READS: ReadonlySet<string> = new Set([
+  'BatchExistKey',
+  'BatchGetReplicaList',
+  'BatchQueryIp',
+  'ExistKey',
+  'GetAllNoFSegments',
+  'GetFsdir',
+  'GetNoFSegmentsByName',
+  'GetReplicaList',
+  'GetReplicaListByRegex',
+  'GetStorageConfig',
+  'Ping',
+  'QuerySegmentStatus',
+  'QuerySegmentStatusById',
+  'QueryTask',
+  'ServiceReady',
+]);
 
 export class MooncakeMaster {
   readonly service: MetadataService;
@@ -60,6 +86,7 @@ export class MooncakeMaster {
   readonly #tasks: TaskQueue;
   readonly #drains: Drains;
   readonly #options: MooncakeMasterOptions;
+  readonly #persistence?: Persistence;
   readonly #calls = new CallFigures();
   readonly #process: ProcessFigures;
   #admin?: Server;
@@ -68,9 +95,10 @@ export class MooncakeMaster {
   #draining?: NodeJS.Timeout;
   #ports = { rpc: 0, admin: 0, metadata: 0 };
 
-  private constructor(options: MooncakeMasterOptions) {
+  private constructor(options: MooncakeMasterOptions, persistence?: Persistence) {
     this.#options = options;
-    this.service = new MetadataService(options);
+    this.#persistence = persistence;
+    this.service = persistence?.service ?? new MetadataService(options);
     const leaseTtlMs = options.leaseTtlMs ?? 10_000;
     const onEvent = options.onEvent ?? (() => {});
     const now = options.now ?? (() => performance.now());
@@ -93,6 +121,10 @@ export class MooncakeMaster {
       port: integer('options.port', options.port ?? 50051, 0, 65535),
       onCall: this.#calls.observe.bind(this.#calls),
       onRefused: (refusal) => onEvent({ what: 'request-refused', ...refusal }),
+      gate: persistence && {
+        enter: (method) => (READS.has(method) ? undefined : persistence.enter()),
+        settled: (method) => (READS.has(method) ? undefined : persistence.settled()),
+      },
     });
     serveObjects(this.#rpc, this.service, this.#lending.bases);
     serveSegments(this.#rpc, this.#lending);
@@ -104,13 +136,19 @@ export class MooncakeMaster {
     this.#process = new ProcessFigures();
   }
 
-  /** Serves until `close`. Throws ERR_PEER where a port cannot be had, ERR_INVALID_ARGUMENT. */
+  /** Serves until `close`. Throws ERR_PEER where a port cannot be had, ERR_DATA_DIR, ERR_INVALID_ARGUMENT. */
   static async listen(options: MooncakeMasterOptions = {}): Promise<MooncakeMaster> {
-    const master = new MooncakeMaster(optionsOf('options', options));
+    const { dataDir, snapshotIntervalMs, snapshotRetention, onEvent } = optionsOf('options', options);
+    const persistence =
+      dataDir === undefined
+        ? undefined
+        : await Persistence.open({ dataDir, snapshotIntervalMs, snapshotRetention, onEvent }, options);
+    let master: MooncakeMaster | undefined;
     try {
+      master = new MooncakeMaster(options, persistence);
       await master.#listen();
     } catch (error) {
-      await master.close();
+      await (master ?? persistence)?.close();
       throw error;
     }
     return master;
@@ -130,10 +168,11 @@ export class MooncakeMaster {
       segments: this.service.segments(),
       calls: this.#calls,
       process: this.#process,
+      persistence: this.#persistence?.figures(),
     };
   }
 
-  /** Closes ports and connections. Idempotent. */
+  /** Closes ports and connections, and writes a last snapshot where state is kept. Idempotent. */
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
     clearInterval(this.#draining);
@@ -146,6 +185,7 @@ export class MooncakeMaster {
       this.#metadata?.close(),
       http?.listening ? new Promise<void>((resolve) => http.close(() => resolve())) : undefined,
     ]);
+    await this.#persistence?.close();
   }
 
   async #listen(): Promise<void> {

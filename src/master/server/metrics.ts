@@ -1,6 +1,7 @@
 /** The master's figures as Prometheus text: stock names where the meaning is the same, ours where stock has none. */
 import type { RpcServerStats } from '../../rpc/server.js';
 import type { DiskStats, MetadataStats, SegmentFigures } from '../api.js';
+import type { PersistenceFigures } from '../persist/persistence.js';
 import type { CallFigures } from './metrics-calls.js';
 import type { ProcessFigures } from './metrics-process.js';
 import { labelled, MetricsText } from './metrics-text.js';
@@ -14,9 +15,12 @@ export interface MasterFigures {
   segments: readonly SegmentFigures[];
   calls: CallFigures;
   process: ProcessFigures;
+  /** Undefined: no state is kept. */
+  persistence?: PersistenceFigures;
 }
 
-export function metrics({ stats, requests, clients, activeClients, segments, calls, process }: MasterFigures): string {
+export function metrics(figures: MasterFigures): string {
+  const { stats, requests, clients, activeClients, segments, calls, process, persistence } = figures;
   const text = new MetricsText();
   const metric = text.metric.bind(text);
   metric('master_allocated_bytes', 'gauge', 'Bytes that objects take in segments', stats.usedBytes);
@@ -58,6 +62,15 @@ export function metrics({ stats, requests, clients, activeClients, segments, cal
   metric('mooncake_rpc_requests_total', 'counter', 'Requests', requests.requests);
   metric('mooncake_rpc_refused_total', 'counter', 'Requests of an unknown method or shape', requests.refused);
   metric('mooncake_rpc_failed_total', 'counter', 'Requests that ended in an exception', requests.failed);
+  if (persistence) {
+    const { logBytes, snapshotBytes, snapshotAgeMs, snapshots, replayMs, isFailing } = persistence;
+    metric('mooncake_log_bytes', 'gauge', 'Bytes of log that a restart would read', logBytes);
+    metric('mooncake_log_failing', 'gauge', '1: nothing can be made durable, writes are refused', isFailing ? 1 : 0);
+    metric('mooncake_snapshot_bytes', 'gauge', 'Bytes of the last snapshot', snapshotBytes);
+    metric('mooncake_snapshot_age_seconds', 'gauge', 'Time since the last snapshot or the start', snapshotAgeMs / 1000);
+    metric('mooncake_snapshots_total', 'counter', 'Snapshots written', snapshots);
+    metric('mooncake_replay_seconds', 'gauge', 'Time that reading the data directory took', replayMs / 1000);
+  }
   calls.write(text);
   process.write(text);
   return text.toString();

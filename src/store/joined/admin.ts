@@ -72,6 +72,7 @@ export class Admin {
       hostId: '',
       client: uuidOf(segment.client_id),
       isLeaving: segment.status !== undefined && !/^(ok|mounted)$/i.test(`${segment.status}`),
+      isAbsent: false,
       drain: drainOf(segment.status),
       usedBytes: Number(segment.allocator_used_bytes),
       capacityBytes: Number(segment.allocator_capacity_bytes),

@@ -1,0 +1,205 @@
+/**
+ * Reads records back into empty books. A snapshot is taken while the log goes on, so in between two objects may seem to
+ * lie in the same bytes; only at the end does everything fit. Until then nothing is allocated: an object's record has the
+ * serial of its segment where its lease will be, and the offset where its handle will be (settle.ts).
+ */
+import { errors } from '../../core/errors.js';
+import type { SegmentInfo, Uuid } from '../api.js';
+import type { Books } from '../books.js';
+import { HAS_CHECKSUM } from '../table.js';
+import type { Tenant } from '../tenants.js';
+import type { ByteReader } from './bytes.js';
+import { KeyChain } from './keys.js';
+import { GROUPED, KEPT_FLAGS, PINNED, RECORD, VERSION } from './records.js';
+
+export interface MountedSegment {
+  readonly serial: number;
+  readonly info: SegmentInfo;
+  readonly client: Uuid;
+  isMounted: boolean;
+}
+
+export interface Reservation {
+  readonly serial: number;
+  readonly offset: number;
+  readonly size: number;
+  /** Wall clock, ms. */
+  readonly until: number;
+}
+
+/** A copy beyond an object's first. */
+export interface Place {
+  readonly serial: number;
+  readonly offset: number;
+}
+
+export class Replay {
+  readonly books: Books;
+  readonly segments = new Map<number, MountedSegment>();
+  readonly reservations = new Map<string, Reservation>();
+  /** Copies beyond the first, by the number in the record; 0 is none. */
+  readonly more: (Place[] | undefined)[] = [undefined];
+  readonly #freeMore: number[] = [];
+  /** Records read. */
+  records = 0;
+  /** Objects for which the table had no room, and those of tenants that are not served any more. */
+  dropped = 0;
+  /** The file that is being read: what kind it is, whether it was finished, its tenants. */
+  kind = 0;
+  isEnded = false;
+  #tenants = new Map<number, Tenant | undefined>();
+  readonly #keys = new KeyChain();
+  readonly #toMonotonic: number;
+
+  constructor(books: Books, wallNow: number) {
+    this.books = books;
+    this.#toMonotonic = books.options.now() - wallNow;
+  }
+
+  /** What is read from now on is of another file. */
+  startFile(): void {
+    this.kind = 0;
+    this.isEnded = false;
+    this.#tenants = new Map();
+  }
+
+  /** The records of one frame. Throws ERR_PROTOCOL at what is no record of this version. */
+  frame(from: ByteReader): void {
+    this.#keys.reset();
+    while (from.left > 0) {
+      this.records++;
+      this.#record(from.u8(), from);
+    }
+  }
+
+  #record(type: number, from: ByteReader): void {
+    if (this.isEnded || (this.kind === 0) !== (type === RECORD.start))
+      throw errors.protocol('a record out of place', type);
+    switch (type) {
+      case RECORD.start: {
+        const version = from.u8();
+        if (version !== VERSION) throw errors.protocol('records of another version', version);
+        this.kind = from.u8();
+        from.f64();
+        return;
+      }
+      case RECORD.tenant:
+        this.#tenants.set(from.varint(), this.books.tenants.find(from.text(), true));
+        return;
+      case RECORD.segment:
+        this.#segment(from);
+        return;
+      case RECORD.unmounted: {
+        const segment = this.segments.get(from.varint());
+        if (segment) segment.isMounted = false;
+        return;
+      }
+      case RECORD.reserved: {
+        const reservation = { serial: from.varint(), offset: from.varint(), size: from.varint(), until: from.f64() };
+        this.reservations.set(`${reservation.serial} ${reservation.offset}`, reservation);
+        return;
+      }
+      case RECORD.released:
+        this.reservations.delete(`${from.varint()} ${from.varint()}`);
+        return;
+      case RECORD.object:
+        this.#object(from);
+        return;
+      case RECORD.lost: {
+        const tenant = this.#tenants.get(from.varint());
+        const key = this.#keys.read(from);
+        const id = tenant ? this.books.table.find(tenant.number, key) : 0;
+        if (id > 0) this.strike(id);
+        return;
+      }
+      case RECORD.end:
+        this.isEnded = true;
+        return;
+      default:
+        throw errors.protocol('a record of no type that is known', type);
+    }
+  }
+
+  #segment(from: ByteReader): void {
+    const serial = from.varint();
+    const [id, client, name, endpoint, protocol, hostId] = Array.from({ length: 6 }, () => from.text());
+    const info = { id, name, endpoint, protocol, hostId, base: from.varint(), length: from.varint() };
+    // A snapshot may say so of a segment that its log unmounts: in the order in which they are read, that comes later.
+    this.segments.set(serial, { serial, info, client, isMounted: true });
+  }
+
+  #object(from: ByteReader): void {
+    const { table, groups } = this.books;
+    const tenant = this.#tenants.get(from.varint());
+    const flags = from.u8();
+    const size = from.varint();
+    const owner = from.u32();
+    const checksum = (flags & HAS_CHECKSUM) !== 0 ? from.u64() : 0n;
+    const pinUntil = (flags & PINNED) !== 0 ? from.f64() + this.#toMonotonic : 0;
+    const group = (flags & GROUPED) !== 0 ? from.text() : undefined;
+    const copies = from.varint();
+    if (copies === 0) throw errors.protocol('an object without copies', copies);
+    const serial = this.#place(from);
+    const offset = this.#offset;
+    const more: Place[] = [];
+    for (let i = 1; i < copies; i++) more.push({ serial: this.#place(from), offset: this.#offset });
+    const key = this.#keys.read(from);
+    const id = tenant ? this.#enter(tenant.number, key) : 0;
+    if (!tenant || id === 0) {
+      this.dropped++;
+      return;
+    }
+    table.setFlags(id, flags & KEPT_FLAGS);
+    table.setSize(id, size);
+    table.setOwner(id, owner);
+    table.setChecksum(id, checksum);
+    table.setPinUntil(id, Math.max(0, pinUntil));
+    table.setLeaseUntil(id, serial);
+    table.setHandle(id, offset);
+    if (more.length > 0) table.setExtra(id, this.#keepMore(more));
+    if (group !== undefined && table.group(id) === 0) table.setGroup(id, groups.join(tenant.number, group, id));
+  }
+
+  #offset = 0;
+
+  /** A copy lies there, whatever was going to be written there: its serial. The offset is in `#offset`. */
+  #place(from: ByteReader): number {
+    const serial = from.varint();
+    this.#offset = from.varint();
+    if (this.reservations.size > 0) this.reservations.delete(`${serial} ${this.#offset}`);
+    return serial;
+  }
+
+  /** A record for the key, that of its old content where it has one; 0 where the table is full. */
+  #enter(tenant: number, key: Uint8Array): number {
+    const { table } = this.books;
+    const made = table.insert(tenant, key);
+    if (made > 0) return made;
+    const id = table.find(tenant, key);
+    if (id > 0) this.#forgetMore(id);
+    return id;
+  }
+
+  /** Takes an object out of the table. */
+  strike(id: number): void {
+    const { table, groups } = this.books;
+    this.#forgetMore(id);
+    const group = table.group(id);
+    if (group !== 0) groups.leave(group, id);
+    table.remove(id);
+  }
+
+  #keepMore(places: Place[]): number {
+    const at = this.#freeMore.pop() ?? this.more.length;
+    this.more[at] = places;
+    return at;
+  }
+
+  #forgetMore(id: number): void {
+    const at = this.books.table.extra(id);
+    if (at === 0) return;
+    this.more[at] = undefined;
+    this.#freeMore.push(at);
+    this.books.table.setExtra(id, 0);
+  }
+}
