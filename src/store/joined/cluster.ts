@@ -30,6 +30,7 @@ import type { ResolvedJoin } from './options.js';
 import { ClusterPeers } from './peers.js';
 import { type LentSegment, LentSegments } from './segments.js';
 import { removeCorrupt } from './suspects.js';
+import { LentTasks } from './tasks.js';
 
 /** Half of what masters keep the room of a silent put (put_start_release_timeout_sec, 600 s by default). */
 const PUT_WINDOW_MS = 300_000;
@@ -86,6 +87,7 @@ export class JoinedCluster {
   readonly #link: MasterLink;
   readonly #membership: Membership;
   readonly #lent: LentSegments;
+  readonly #tasks: LentTasks;
   #session = new JoinedSession(this);
   #closing?: Promise<void>;
 
@@ -97,10 +99,12 @@ export class JoinedCluster {
     if (options.hotCache > 0) this.hotCache = new HotCache(options.hotCache);
     this.#link = new MasterLink(options.master);
     this.#lent = new LentSegments(engine, options.protocol, options.hostId);
-    this.#membership = new Membership(this.#link, this.client, () => {
+    this.#tasks = new LentTasks(this.#link, this.client, this.#lent, (replica) => this.place(replica));
+    const forgotten = () => {
       this.#session.end();
       this.#session = new JoinedSession(this);
-    });
+    };
+    this.#membership = new Membership(this.#link, this.client, forgotten, () => this.#tasks.start());
   }
 
   /** Resolves when the master knows us and our segments. */
@@ -184,6 +188,7 @@ export class JoinedCluster {
   async #close(): Promise<void> {
     await this.#session.claims.close();
     this.#membership.leave();
+    await this.#tasks.leave();
     const lent = this.#lent.all;
     for (const { memory } of lent) memory.retired = true;
     await Promise.all(

@@ -27,16 +27,19 @@ export class Membership {
   readonly client: Uuid;
   readonly #link: MasterLink;
   readonly #onForgotten: () => void;
+  readonly #onPing: () => void;
   readonly #mounted = new Map<Uuid, SegmentInfo>();
   #timer?: NodeJS.Timeout;
   #left = false;
   /** The master has taken our segments once: a ping that asks for them again means that it has forgotten us. */
   #isKnown = false;
 
-  constructor(link: MasterLink, client: Uuid, onForgotten: () => void) {
+  /** `onPing`: the master answered, and knows us. */
+  constructor(link: MasterLink, client: Uuid, onForgotten: () => void, onPing: () => void) {
     this.#link = link;
     this.client = client;
     this.#onForgotten = onForgotten;
+    this.#onPing = onPing;
   }
 
   /** Throws ERR_PEER where no master answers, ERR_NOT_SUPPORTED where it is of another version. */
@@ -97,9 +100,12 @@ export class Membership {
     const limits = { timeoutMs: ANSWER_MS };
     const answer = await this.#link.call(METHODS.Ping, { client: this.client }, limits);
     if (!answer.ok) throw errors.peer(this.#link.address, `a ping was answered with status ${answer.error}`);
-    if (answer.value.clientState !== NEED_REMOUNT || this.#left) return;
-    if (this.#isKnown) this.#onForgotten();
-    await this.#remount(limits);
+    if (this.#left) return;
+    if (answer.value.clientState === NEED_REMOUNT) {
+      if (this.#isKnown) this.#onForgotten();
+      await this.#remount(limits);
+    }
+    this.#onPing();
   }
 
   async #remount(limits: Limits): Promise<void> {

@@ -58,10 +58,16 @@ export class LentSegments {
   }
 
   /** The bytes of a copy that lies here. Throws ERR_SEGMENT. */
-  place({ id, offset, size }: Replica): Place {
-    for (const { info, memory } of this.#byId.values()) {
+  place(replica: Replica): Place {
+    const { memory, offset } = this.origin(replica);
+    return { replica: replica.id, memory, offset };
+  }
+
+  /** The same with the number of the segment in the engine. */
+  origin({ offset, size }: Replica): { segment: number; memory: SegmentMemory; offset: number } {
+    for (const { info, memory, segment } of this.#byId.values()) {
       const at = offset - info.base;
-      if (at >= 0 && at + size <= info.length) return { replica: id, memory, offset: at };
+      if (at >= 0 && at + size <= info.length) return { segment, memory, offset: at };
     }
     throw errors.segment('replica', offset, 'lies in no segment that is lent');
   }

@@ -7,7 +7,7 @@ import { STATUS } from '../../master/status.js';
 import type { METHODS, replica, replicateConfig, segment } from '../../rpc/schemas/v0_3_13.js';
 import type { ExpectedValue, Value } from '../../rpc/types.js';
 
-type WireReplica = Value<typeof replica>;
+export type WireReplica = Value<typeof replica>;
 type WireFound = Value<(typeof METHODS)['GetReplicaList']['result']>;
 
 /** Mooncake's ReplicaStatus: the copy is readable. */
@@ -43,27 +43,26 @@ export function segmentToWire(one: SegmentInfo): Value<typeof segment> {
   return { id, name, base: BigInt(base), size: BigInt(length), endpoint, protocol, hostId };
 }
 
-/** The copies in memory, of those that an answer names. */
-function replicasFromWire(replicas: readonly WireReplica[]): Replica[] {
-  const memory: Replica[] = [];
-  for (const { id, descriptor, state } of replicas) {
-    if (descriptor.kind !== 'memory') continue;
-    const { size, address, protocol, endpoint } = descriptor.value.buffer;
-    if (address + size > HIGHEST) continue;
-    memory.push({
-      id: Number(id),
-      kind: 'memory',
-      state: state === COMPLETE ? 'complete' : 'processing',
-      segment: '',
-      segmentName: endpoint,
-      endpoint,
-      protocol,
-      offset: Number(address),
-      size: Number(size),
-    });
-  }
-  return memory;
+/** A copy in memory as the store takes it; undefined for others. */
+export function memoryReplica({ id, descriptor, state }: WireReplica): Replica | undefined {
+  if (descriptor.kind !== 'memory') return undefined;
+  const { size, address, protocol, endpoint } = descriptor.value.buffer;
+  if (address + size > HIGHEST) return undefined;
+  return {
+    id: Number(id),
+    kind: 'memory',
+    state: state === COMPLETE ? 'complete' : 'processing',
+    segment: '',
+    segmentName: endpoint,
+    endpoint,
+    protocol,
+    offset: Number(address),
+    size: Number(size),
+  };
 }
+
+/** The copies in memory, of those that an answer names. */
+const replicasFromWire = (replicas: readonly WireReplica[]) => replicas.flatMap((one) => memoryReplica(one) ?? []);
 
 const refused = (status: number) => ({ ok: false, status, why: '' }) as const;
 
