@@ -50,6 +50,8 @@ export function runBinary(label, command, args = [], { env = {}, timeout = 5 * 6
       const counts = { passed: Number(passed ?? 0), failed: Math.max(Number(failed ?? 0), good ? 0 : 1), skipped: 0 };
       const seconds = ((Date.now() - started) / 1000).toFixed(1);
       process.stderr.write(`  ${label}: ${counts.passed} passed, ${counts.failed} failed, ${seconds} s\n`);
+      // What a test binary leaves out says why; it is no test of this machine, so it is not among the counts.
+      for (const line of good ? (output.match(/^ *SKIP .*$/gm) ?? []) : []) process.stderr.write(`  ${line.trim()}\n`);
       if (!good) process.stderr.write(`${output}  ${label} ended with ${how}\n`);
       resolve(counts);
     };

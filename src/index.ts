@@ -71,9 +71,11 @@ export { generateTrace, type WorkloadOptions } from './replay/workload.js';
 export * from './store/api.js';
 export type { AttachOptions } from './store/attached.js';
 export type { StoreCounters, StoreFigures, StoreStats } from './store/counters.js';
+export { DiskTier, type DiskTierOptions, type DiskTierStats } from './store/disk/tier.js';
 export type { HotCacheFigures } from './store/hot-cache.js';
 export type { ConnectOptions } from './store/joined/options.js';
 export type { PeerFigures } from './store/joined/peers.js';
+export { type NodeStatus, StoreNode, type StoreNodeOptions } from './store/node/node.js';
 export type {
   GetValueOptions,
   IntegrityOptions,

@@ -6,7 +6,7 @@
 //    4  u32  generation << 8 | list + 1       80  f64  size
 //    8  u32  template of the key              88  u64  checksum
 //   12  u32  group                            96  f64  pinned until
-//   16  f64  protected by lookups until      104  f64  started at
+//   16  f64  protected by lookups until      104  u32  disk
 //   24  f64  protected by reads until        112  f64  handle of the first replica
 //   32       tail of the key, 32 bytes,      120  u32  owner
 //            or its text u32, length u32     124  u32  extra

@@ -53,6 +53,7 @@ EngineObject::EngineObject(Info info) : ObjectWrap(info) {
   EngineOptions options;
   options.copyThreads = static_cast<u32>(arguments.property(given, "copyThreads", 0, 64));
   options.maxBatches = static_cast<u32>(arguments.property(given, "maxBatches", options.maxBatches, 1 << 20));
+  options.spinUs = static_cast<u32>(arguments.property(given, "spinUs", options.spinUs, 10'000));
   if (const Napi::Value names = given.Get("transports"); names.IsArray()) {
     const Napi::Array list = names.As<Napi::Array>();
     for (u32 i = 0; i < list.Length(); i++) options.transports.push_back(list.Get(i).ToString().Utf8Value());

@@ -1,4 +1,4 @@
-// allocate and keepFreedMemory: memory for those who need no engine.
+// allocate, keepFreedMemory and adjustExternalMemory: memory for those who need no engine.
 #include "memory/process.h"
 
 #include "binding/arguments.h"
@@ -26,11 +26,18 @@ Napi::Value keepFreed(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), keepFreedMemory(bytes));
 }
 
+Napi::Value adjustExternal(const Napi::CallbackInfo& info) {
+  if (info.Length() < 1 || !info[0].IsNumber()) refuse(info.Env(), {Code::invalidArgument, "change is not a number"});
+  const int64_t total = Napi::MemoryManagement::AdjustExternalMemory(info.Env(), info[0].As<Napi::Number>().Int64Value());
+  return Napi::Number::New(info.Env(), static_cast<double>(total));
+}
+
 }  // namespace
 
 void exportProcess(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New(env, allocateBuffer, "allocate"));
   exports.Set("keepFreedMemory", Napi::Function::New(env, keepFreed, "keepFreedMemory"));
+  exports.Set("adjustExternalMemory", Napi::Function::New(env, adjustExternal, "adjustExternalMemory"));
 }
 
 }  // namespace mooncake::binding

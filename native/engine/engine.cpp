@@ -15,6 +15,11 @@ namespace mooncake {
 
 namespace {
 
+/** Whoever polls on the only processor keeps the one from it whom it waits for. */
+std::chrono::microseconds spinTime(u32 wanted) {
+  return std::chrono::microseconds(std::thread::hardware_concurrency() > 1 ? wanted : 0);
+}
+
 u32 defaultCopyThreads() { return std::clamp(std::thread::hardware_concurrency(), 1U, 4U); }
 
 const Status CLOSED(Code::closed, "the engine is closed");
@@ -40,7 +45,8 @@ struct Engine::Impl {
         context{memory, copies, generation, [this] { keeper.now(); },
                 [this](u8 type, std::string json, std::function<void(std::string)> reply) {
                   handshake(type, std::move(json), std::move(reply));
-                }},
+                },
+                spinTime(options.spinUs)},
         keeper([this](Clock::time_point now) { return visit(now); }) {}
 
   void makeTransports();

@@ -19,6 +19,9 @@ struct EngineOptions {
   u32 maxBatches = 8192;
   /** Names of the transports to use; empty: all. */
   std::vector<std::string> transports;
+  /** Microseconds that threads which exchange small messages with a peer poll before they sleep; 0: they sleep at once, as
+      they do where there is one processor. */
+  u32 spinUs = 50;
 };
 
 struct BatchSpec {

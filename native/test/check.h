@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <string>
 #include <vector>
@@ -36,6 +37,17 @@ struct Abandon {};
 inline void fail(const char* file, int line, const char* what) {
   failures()++;
   std::fprintf(stderr, "  %s:%d: %s\n", file, line, what);
+}
+
+/**
+ * Whether a test has to be left out because an emulated processor lacks what it is about: the lane `release` says with
+ * MOONCAKE_TEST_EMULATED=1 that it runs under one. On a real machine nothing is left out.
+ */
+inline bool emulatorLacks(const char* name, const char* what) {
+  const char* emulated = std::getenv("MOONCAKE_TEST_EMULATED");
+  if (!emulated || std::string(emulated) != "1") return false;
+  std::fprintf(stderr, "  SKIP %s: emulated processors have no %s\n", name, what);
+  return true;
 }
 
 }  // namespace mooncake::test

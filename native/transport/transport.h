@@ -107,6 +107,8 @@ struct TransportContext {
   std::function<void()> wake;
   /** A handshake (wire section 7) that came in on a shared port: the answer goes to `reply`, from any thread, once. */
   std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> handshake;
+  /** How long a thread that waits for peers, and had work at short intervals, polls before it sleeps; 0: not at all. */
+  std::chrono::microseconds spin{};
 };
 
 /** What was found on this machine, for doctor. */

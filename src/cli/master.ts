@@ -2,10 +2,11 @@
 import type { Command } from 'commander';
 import { type MasterEvent, MooncakeMaster } from '../master/server/master.js';
 import { interruptible } from './interrupt.js';
-import { FLAGS, optionsOfFlags } from './master-flags.js';
+import { inForce, optionsOf, type Setting, settingsOf } from './master-config.js';
+import { FLAGS } from './master-flags.js';
 import { printable } from './printable.js';
 
-type Typed = Record<string, string | true | undefined> & { json?: true; stockDefaults?: true };
+type Typed = Record<string, string | true | undefined> & { json?: true; printConfig?: true; stockDefaults?: true };
 
 export function addMaster(program: Command): void {
   const command = program
@@ -16,6 +17,8 @@ export function addMaster(program: Command): void {
         'and "--flag=value"; listens on 127.0.0.1 unless told otherwise.',
     )
     .option('--stock-defaults', 'listen on all addresses, as the stock master does')
+    .option('--config_path [file]', 'JSON or YAML with the same names as the flags, which win over it')
+    .option('--print-config', 'print what is in force and where it comes from, and end')
     .option('--json', 'events as JSON lines');
   for (const { name, help, hidden } of FLAGS) {
     const option = command.createOption(`--${name} [value]`, help);
@@ -24,10 +27,15 @@ export function addMaster(program: Command): void {
   command.action((typed: Typed) => interruptible((signal) => serve(typed, signal)));
 }
 
-async function serve({ json, stockDefaults, ...typed }: Typed, signal: AbortSignal): Promise<void> {
+async function serve({ json, printConfig, stockDefaults, ...typed }: Typed, signal: AbortSignal): Promise<void> {
   const say = (event: object, text: string) =>
     process.stdout.write(json ? `${JSON.stringify({ time: new Date().toISOString(), ...event })}\n` : `${text}\n`);
-  const options = optionsOfFlags(typed as Record<string, string | true>);
+  const settings = await settingsOf(typed as Record<string, string | true>);
+  const options = optionsOf(settings);
+  if (printConfig) {
+    process.stdout.write(configuration(inForce(settings), json));
+    return;
+  }
   if (stockDefaults) {
     options.host ??= '0.0.0.0';
     process.stderr.write(
@@ -55,10 +63,21 @@ async function serve({ json, stockDefaults, ...typed }: Typed, signal: AbortSign
   await master.close();
 }
 
+function configuration(settings: readonly Setting[], json?: true): string {
+  const lines = settings.map(({ name, value, from }) =>
+    json
+      ? JSON.stringify({ name, value, from })
+      : `${name.padEnd(34)} ${printable(value).padEnd(20)} ${printable(from)}`.trimEnd(),
+  );
+  return lines.map((line) => `${line}\n`).join('');
+}
+
 function describe(event: MasterEvent): string {
   switch (event.what) {
     case 'client-lost':
       return `client ${event.client} fell silent: what it lent is gone`;
+    case 'disk-mounted':
+      return `client ${event.client} lends a disk`;
     case 'segment-mounted':
       return `segment ${event.segment}: ${event.bytes} bytes of client ${event.client}`;
     case 'segment-fenced':

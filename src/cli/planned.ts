@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { errors } from '../core/errors.js';
 
-const PLANNED = ['store', 'service', 'proxy', 'indexer', 'top'];
+const PLANNED = ['service', 'proxy', 'indexer', 'top'];
 
 export function addPlanned(root: Command): void {
   for (const name of PLANNED) {

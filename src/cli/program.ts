@@ -6,10 +6,12 @@ import { addBench } from './bench.js';
 import { addDoctor } from './doctor.js';
 import { addHash } from './hash.js';
 import { addMaster } from './master.js';
+import { withTwoDashes } from './master-flags.js';
 import { addMetadata } from './metadata.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
 import { addReplay } from './replay.js';
+import { addStore } from './store.js';
 import { addUp } from './up.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
@@ -27,6 +29,7 @@ export async function program(argv: string[]): Promise<void> {
   addDoctor(root);
   addMaster(root);
   addMetadata(root);
+  addStore(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -35,7 +38,7 @@ export async function program(argv: string[]): Promise<void> {
     process.exit(1);
   });
   try {
-    await root.parseAsync(argv);
+    await root.parseAsync(withTwoDashes(argv));
   } catch (error) {
     const known = error instanceof MooncakeError;
     process.stderr.write(

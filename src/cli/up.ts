@@ -7,6 +7,7 @@ import { demoFigures, demoTable } from '../cluster/report.js';
 import type { Scheduling } from '../cluster/router.js';
 import { capacity, type Reference, startCluster } from '../cluster/start.js';
 import { longest } from '../cluster/workload.js';
+import type { HandoverMode } from '../connector/decode.js';
 import { oneOf } from '../core/check.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import { parseSize } from '../store/size.js';
@@ -19,6 +20,7 @@ interface Options {
   prefill: number;
   decode: number;
   scheduling: Scheduling;
+  handover: HandoverMode;
   storeSize: number;
   blockSize: number;
   blocks: number;
@@ -40,6 +42,7 @@ const DEMO_BLOCKS = 64;
 const MIN_STORE = 2 ** 20;
 
 const SCHEDULING: readonly Scheduling[] = ['prefix_aware', 'round_robin'];
+const HANDOVER: readonly HandoverMode[] = ['pull', 'push', 'layers'];
 
 export function addUp(program: Command): void {
   const command = program
@@ -66,6 +69,12 @@ export function addUp(program: Command): void {
       (text) => oneOf('--scheduling', text, SCHEDULING),
       'prefix_aware' as Scheduling,
     )
+    .option(
+      '--handover <how>',
+      'how decode engines get the KV of a prompt: pull, push, or layers, while the prefill computes',
+      (text) => oneOf('--handover', text, HANDOVER),
+      'pull' as HandoverMode,
+    )
     .option('--store-size <size>', 'memory of the store, as in 256MB', storeSize, 2 ** 28);
   number('block-size', 'tokens of a block', 16, 1, 256);
   command.option(
@@ -86,8 +95,21 @@ export function addUp(program: Command): void {
     .option('--json', 'the result of the demo, or the addresses of the cluster, as one JSON line')
     .action((options: Omit<Options, 'blocks'> & { blocks?: number }) => {
       const blocks = options.blocks ?? (options.demo ? DEMO_BLOCKS : BLOCKS);
-      return interruptible((signal) => (options.demo ? demo : keepUp)({ ...options, blocks }, signal));
+      const command = options.demo ? demo : keepUp;
+      return interruptible((signal) => stoppable(command({ ...options, blocks }, signal), signal));
     });
+}
+
+/** Once it is to stop, whatever fails fails because of that, or is too late to matter: the exit code is the signal's. */
+async function stoppable(running: Promise<void>, signal: AbortSignal): Promise<void> {
+  try {
+    await running;
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    const stopped = error instanceof MooncakeError && error.code === 'ERR_ABORTED';
+    if (!stopped) process.stderr.write(`while stopping: ${error instanceof Error ? error.message : error}\n`);
+    throw errors.aborted(signal.reason);
+  }
 }
 
 async function demo(options: Options, signal: AbortSignal): Promise<void> {
@@ -142,10 +164,10 @@ function checkFit(options: Options): void {
 }
 
 function describe(options: Options): string {
-  const { prefill, decode, processes, sessions, turns, concurrency, scheduling, blocks, blockSize } = options;
+  const { prefill, decode, processes, sessions, turns, concurrency, scheduling, handover, blocks, blockSize } = options;
   const where = processes ? 'each in a process of its own, KV over TCP' : 'in one process';
   return (
-    `${prefill} prefill and ${decode} decode engines, ${where}; scheduling ${scheduling}\n` +
+    `${prefill} prefill and ${decode} decode engines, ${where}; scheduling ${scheduling}, hand-over ${handover}\n` +
     `each engine's own cache holds ${count(blocks * blockSize)} tokens; one store behind all of them\n` +
     `${sessions} conversations of ${turns} turns, ${Math.min(concurrency, sessions)} at a time`
   );

@@ -24,7 +24,7 @@ process.on('message', async (message: ToInstance) => {
           await store.close();
           await transfer.close();
         };
-        say({ type: 'started' });
+        say({ type: 'started', reached: instance.reached });
       } catch (error) {
         say({ type: 'failed', error: toWire(error) });
       }
@@ -45,7 +45,7 @@ process.on('message', async (message: ToInstance) => {
       break;
     case 'close':
       await close().catch((error) => process.stderr.write(`mooncake-ts: closing: ${error.message}\n`));
-      process.disconnect();
+      if (process.connected) process.disconnect();
       break;
   }
 });

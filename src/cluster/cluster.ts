@@ -4,10 +4,10 @@
  * already computed and computes the rest, so a caller sees an answer or a typed error, never half of one.
  */
 import { randomUUID } from 'node:crypto';
-import type { ConnectorStats } from '../connector/api.js';
+import type { ConnectorStats, KvTransferParams } from '../connector/api.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import type { HashOptions } from '../core/hash.js';
-import type { CachedTokens, Instance } from './instance.js';
+import type { CachedTokens, GenerateRequest, Instance } from './instance.js';
 import { type Assignment, Router, type Scheduling } from './router.js';
 
 export interface ClusterOptions {
@@ -15,6 +15,8 @@ export interface ClusterOptions {
   hash: HashOptions;
   /** Default `prefix_aware`. */
   scheduling?: Scheduling;
+  /** A request goes to its decode instance while the prefill instance computes, not after. Default false. */
+  beside?: boolean;
 }
 
 export interface Completion {
@@ -45,8 +47,10 @@ export class Cluster {
   readonly instances: readonly Instance[];
   readonly #router: Router;
   readonly #blockSize: number;
+  readonly #beside: boolean;
 
-  constructor({ instances, hash, scheduling = 'prefix_aware' }: ClusterOptions) {
+  constructor({ instances, hash, scheduling = 'prefix_aware', beside = false }: ClusterOptions) {
+    this.#beside = beside;
     this.instances = instances;
     this.#router = new Router(instances, hash, scheduling);
     this.#blockSize = hash.blockSize;
@@ -62,7 +66,9 @@ export class Cluster {
     let emitted = 0;
     let firstAt: number | undefined;
     for (;;) {
-      const prefilled = await this.#prefill(id, tokens, signal, failed);
+      const prefilled = this.#beside
+        ? this.#prefillBeside(id, tokens, signal, failed)
+        : await this.#prefill(id, tokens, signal, failed);
       const assignment = this.#router.decode(blocks, failed);
       if (!assignment) throw prefilled.error ?? errors.noInstance(this.instances.length);
       // Greedy decoding repeats what a failed instance said; the caller hears each token once.
@@ -90,7 +96,7 @@ export class Cluster {
           ttftMs: (firstAt ?? now) - started,
           totalMs: now - started,
           promptTokens: tokens.length,
-          prefillCached: prefilled.cached ?? result.cached,
+          prefillCached: (await prefilled.cached) ?? result.cached,
           decodeCached: result.cached,
           prefillInstance: prefilled.instance,
           decodeInstance: assignment.instance.name,
@@ -116,33 +122,47 @@ export class Cluster {
   }
 
   /** Runs the prefill on one instance after another until one succeeds; without any, the decode instance does it all. */
-  async #prefill(id: string, tokens: Uint32Array, signal: AbortSignal, failed: Set<Instance>) {
+  async #prefill(id: string, tokens: Uint32Array, signal: AbortSignal, failed: Set<Instance>): Promise<Prefilled> {
     for (let error: unknown; ; ) {
       const assignment = this.#router.prefill(tokens, failed);
       if (!assignment) return { params: undefined, cached: undefined, instance: null, error };
-      const transferId = `${id}-${failed.size}`;
+      const { instance } = assignment;
       try {
-        const result = await assignment.instance.generate(
-          {
-            id: `${transferId}-prefill`,
-            tokens,
-            maxTokens: 1,
-            kvTransferParams: { do_remote_decode: true, do_remote_prefill: false, transfer_id: transferId },
-          },
-          { signal },
-        );
+        const result = await instance.generate(prefillRequest(`${id}-${failed.size}`, tokens), { signal });
         assignment.done(true);
-        return {
-          params: result.kvTransferParams ?? undefined,
-          cached: result.cached,
-          instance: assignment.instance.name,
-          error,
-        };
+        return { params: result.kvTransferParams ?? undefined, cached: result.cached, instance: instance.name, error };
       } catch (problem) {
         error = problem;
         this.#failed(assignment, failed, problem, signal);
       }
     }
+  }
+
+  /** Starts the prefill, and says where the decode finds it. One that fails is the decode's to compute, as any lost load. */
+  #prefillBeside(id: string, tokens: Uint32Array, signal: AbortSignal, failed: Set<Instance>): Prefilled {
+    const assignment = this.#router.prefill(tokens, failed);
+    if (!assignment) return { params: undefined, cached: undefined, instance: null, error: undefined };
+    const { instance } = assignment;
+    const transfer = `${id}-${failed.size}`;
+    const cached = instance.generate(prefillRequest(transfer, tokens), { signal }).then(
+      (result) => {
+        assignment.done(true);
+        return result.cached;
+      },
+      () => {
+        assignment.done(false);
+        failed.add(instance);
+        return undefined;
+      },
+    );
+    const params: KvTransferParams = {
+      do_remote_decode: false,
+      do_remote_prefill: true,
+      transfer_id: transfer,
+      remote_engine_id: instance.reached.engineId,
+      remote_bootstrap_addr: instance.reached.address,
+    };
+    return { params, cached, instance: instance.name, error: undefined };
   }
 
   #failed(assignment: Assignment, failed: Set<Instance>, error: unknown, signal: AbortSignal): void {
@@ -152,4 +172,19 @@ export class Cluster {
     if (error instanceof MooncakeError && error.code === 'ERR_INVALID_ARGUMENT') throw error;
     failed.add(assignment.instance);
   }
+}
+
+/** A prefill that has ended, or runs. */
+interface Prefilled {
+  /** What the decode is told. */
+  readonly params: KvTransferParams | undefined;
+  readonly cached: CachedTokens | undefined | Promise<CachedTokens | undefined>;
+  readonly instance: string | null;
+  /** What the last instance failed with. */
+  readonly error: unknown;
+}
+
+function prefillRequest(transfer: string, tokens: Uint32Array): GenerateRequest {
+  const kvTransferParams = { do_remote_decode: true, do_remote_prefill: false, transfer_id: transfer };
+  return { id: `${transfer}-prefill`, tokens, maxTokens: 1, kvTransferParams };
 }

@@ -34,9 +34,16 @@ export interface GenerateResult {
   kvTransferParams: KvTransferParams | null;
 }
 
+/** Where a decode finds an instance that prefills for it. */
+export interface Reached {
+  readonly engineId: string;
+  readonly address: string;
+}
+
 export interface Instance {
   readonly name: string;
   readonly role: InstanceRole;
+  readonly reached: Reached;
   /** Resolves with the reason when the instance is gone for good. */
   readonly gone: Promise<Error>;
   generate(

@@ -1,7 +1,7 @@
 /** What the cluster's process and an instance's process say to each other, over Node's IPC channel. */
 import type { ConnectorStats } from '../connector/api.js';
 import { type ErrorCode, MooncakeError } from '../core/errors.js';
-import type { GenerateRequest, GenerateResult } from './instance.js';
+import type { GenerateRequest, GenerateResult, Reached } from './instance.js';
 import type { ReferenceOptions } from './reference.js';
 
 export interface WireError {
@@ -17,7 +17,7 @@ export type ToInstance =
   | { type: 'close' };
 
 export type FromInstance =
-  | { type: 'started' }
+  | { type: 'started'; reached: Reached }
   | { type: 'alive' }
   | { type: 'failed'; error: WireError }
   | { type: 'token'; call: number; token: number; text: string }

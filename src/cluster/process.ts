@@ -6,7 +6,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import type { ConnectorStats } from '../connector/api.js';
 import { errors } from '../core/errors.js';
-import type { GenerateResult, Instance } from './instance.js';
+import type { GenerateResult, Instance, Reached } from './instance.js';
 import { ALIVE_EVERY, type FromInstance, fromWire, SILENCE, type ToInstance } from './messages.js';
 import type { ReferenceOptions } from './reference.js';
 
@@ -42,7 +42,8 @@ export async function spawnInstance(
   const calls = new Map<number, Call>();
   let next = 0;
   const gone = new Promise<Error>((resolve) => {
-    child.once('error', (error) => resolve(errors.peer(options.name, error.message, error)));
+    // More than one may come: of the spawn, the channel, a signal that could not be sent.
+    child.on('error', (error) => resolve(errors.peer(options.name, error.message, error)));
     child.once('exit', (code, signal) => resolve(errors.peer(options.name, `its process ended (${signal ?? code})`)));
   });
   gone.then((error) => {
@@ -51,11 +52,11 @@ export async function spawnInstance(
   });
 
   const heard = watch(child);
-  const started = new Promise<void>((resolve, reject) => {
+  const started = new Promise<Reached>((resolve, reject) => {
     child.on('message', (message: FromInstance) => {
       heard();
       if (message.type === 'alive') return;
-      if (message.type === 'started') return resolve();
+      if (message.type === 'started') return resolve(message.reached);
       if (message.type === 'failed') return reject(fromWire(message.error));
       const call = calls.get(message.call);
       if (message.type === 'token') return call?.onToken?.(message.token, message.text);
@@ -68,8 +69,9 @@ export async function spawnInstance(
   const kill = () => child.kill('SIGKILL');
   signal.addEventListener('abort', kill, { once: true });
   send(child, { type: 'start', options, store });
+  let reached: Reached;
   try {
-    await within(started, START_TIMEOUT, `start of ${options.name}`);
+    reached = await within(started, START_TIMEOUT, `start of ${options.name}`);
   } catch (error) {
     kill();
     throw error;
@@ -93,6 +95,7 @@ export async function spawnInstance(
   return {
     name: options.name,
     role: options.role,
+    reached,
     pid: child.pid as number,
     gone,
     async generate(request, { signal, onToken }) {

@@ -3,6 +3,7 @@
  * hand-over from prefill to decode first, then the store that all instances share.
  */
 import { decode, Model, ReferenceEngine } from 'mooncake-ts/reference-engine';
+import type { HandoverMode } from '../connector/decode.js';
 import { MooncakeConnector } from '../connector/mooncake.js';
 import { MultiConnector } from '../connector/multi.js';
 import { MooncakeStoreConnector } from '../connector/store.js';
@@ -19,6 +20,8 @@ export interface ReferenceOptions {
   /** Blocks of KV cache. */
   blocks: number;
   hash: HashOptions;
+  /** How it wants blocks from a prefill instance. */
+  handover: HandoverMode;
 }
 
 /** Instances of a process share their weights. */
@@ -34,17 +37,18 @@ export function modelOf(seed: number): Model {
 }
 
 export function startReference(options: ReferenceOptions, transfer: Transfer, store: ObjectStore): Instance {
-  const { name, role, seed, blocks, hash } = options;
+  const { name, role, seed, blocks, hash, handover: mode } = options;
   const engine = new ReferenceEngine({
     model: modelOf(seed),
     blocks,
     blockSize: hash.blockSize,
     hash,
-    connector: new MultiConnector([new MooncakeConnector({ transfer }), new MooncakeStoreConnector({ store })]),
+    connector: new MultiConnector([new MooncakeConnector({ transfer, mode }), new MooncakeStoreConnector({ store })]),
   });
   return {
     name,
     role,
+    reached: { engineId: engine.info.engineId, address: transfer.address },
     // It ends with this process.
     gone: new Promise(() => {}),
     async generate({ tokens, maxTokens, kvTransferParams, id }, { signal, onToken }) {

@@ -18,6 +18,8 @@ export interface DemoFigures {
   /** Blocks and bytes between instances, and into and out of the store, over all ranks. */
   handedBlocks: number;
   handedBytes: number;
+  /** Of the bytes between instances, those that were there before the prefill had ended. */
+  earlyBytes: number;
   savedBlocks: number;
   savedBytes: number;
   loadedBlocks: number;
@@ -57,6 +59,7 @@ export function demoFigures({ requests, stats, ...result }: DemoResult): DemoFig
     decodeOtherTokens: sum(({ decodeCached }) => decodeCached.local + decodeCached.store),
     handedBlocks: stats['MooncakeConnector.blocksLoaded'] ?? 0,
     handedBytes: stats['MooncakeConnector.bytesLoaded'] ?? 0,
+    earlyBytes: stats['MooncakeConnector.bytesLoadedEarly'] ?? 0,
     savedBlocks: stats['MooncakeStoreConnector.savedBlocks'] ?? 0,
     savedBytes: stats['MooncakeStoreConnector.savedBytes'] ?? 0,
     loadedBlocks: stats['MooncakeStoreConnector.loadedBlocks'] ?? 0,
@@ -93,6 +96,11 @@ export function demoTable(figures: DemoFigures): string {
     ['time to first token', milliseconds(figures.ttftMs)],
     ['  without cache', `${milliseconds(figures.ttftWithoutMs)} (one engine, nothing else to do)`],
   ];
+  if (figures.earlyBytes > 0) {
+    const share = percent(figures.earlyBytes / figures.handedBytes);
+    const handed = rows.findIndex(([name]) => name === 'prefill to decode');
+    rows.splice(handed + 1, 0, ['  while it computed', `${share}  ${megabytes(figures.earlyBytes)}`]);
+  }
   if (figures.retries > 0) rows.push(['failed and repeated', count(figures.retries)]);
   return rows.map(([name, value]) => `${name.padEnd(24)}${value}`).join('\n');
 }

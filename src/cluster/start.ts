@@ -1,5 +1,6 @@
 /** Starts a cluster of reference engines with a store of its own, in this process or in one process each. */
 import { DEFAULT_MODEL, decode, encode, ReferenceEngine } from 'mooncake-ts/reference-engine';
+import type { HandoverMode } from '../connector/decode.js';
 import { errors } from '../core/errors.js';
 import type { HashOptions } from '../core/hash.js';
 import { MooncakeStore } from '../store/store.js';
@@ -17,6 +18,8 @@ export interface StartOptions {
   /** Each instance in a process of its own. */
   processes?: boolean;
   scheduling: Scheduling;
+  /** How decode instances get the prompt's blocks. With `layers` both instances have a request at once. */
+  handover: HandoverMode;
   /** Bytes of the store. */
   storeSize: number;
   blockSize: number;
@@ -62,10 +65,8 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
   // Whoever comes from outside this process comes by TCP.
   const outside = options.processes || options.serveStore;
   const transfer = outside ? await TcpTransfer.listen() : new LocalTransfer();
-  const opened: { close(): Promise<void> }[] = [transfer];
-  const close = async () => {
-    for (const part of opened.splice(0).reverse()) await part.close();
-  };
+  const opened: Part[] = [transfer];
+  const close = () => closeAll(opened.splice(0).reverse());
   try {
     const store = new MooncakeStore({ segments: options.storeSize, transfer });
     opened.push(store);
@@ -76,7 +77,7 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
     const instances: Instance[] = [];
     const pids: Record<string, number> = {};
     const gone = new Set<string>();
-    opened.push({ close: async () => void (await Promise.all(instances.map((instance) => instance.close()))) });
+    opened.push({ close: () => settled(instances.map((instance) => instance.close())) });
     if (options.processes) {
       const started = await Promise.allSettled(
         wanted.map((one) => spawnInstance(one, transfer.address, options.signal)),
@@ -90,7 +91,8 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
     }
     if (options.signal.aborted) throw errors.aborted(options.signal.reason);
     for (const instance of instances) instance.gone.then(() => gone.add(instance.name));
-    const cluster = new Cluster({ instances, hash, scheduling: options.scheduling });
+    const { scheduling, handover } = options;
+    const cluster = new Cluster({ instances, hash, scheduling, beside: handover === 'layers' });
     return {
       cluster,
       model: 'reference',
@@ -114,12 +116,34 @@ export async function startCluster(options: StartOptions): Promise<Reference> {
       close,
     };
   } catch (error) {
-    await close();
+    // What cannot be closed has no better reason than what kept it from starting.
+    await close().catch(() => {});
     throw options.signal.aborted ? errors.aborted(options.signal.reason) : error;
   }
 }
 
-const pick = ({ seed, blocks }: StartOptions) => ({ seed, blocks });
+const pick = ({ seed, blocks, handover }: StartOptions) => ({ seed, blocks, handover });
+
+interface Part {
+  close(): Promise<void>;
+}
+
+/** Closes one part after another, whatever the others do; then throws what the first of them threw. */
+async function closeAll(parts: readonly Part[]): Promise<void> {
+  const closed: Promise<void>[] = [];
+  for (const part of parts) {
+    const closing = (async () => part.close())();
+    closed.push(closing);
+    await closing.catch(() => {});
+  }
+  await settled(closed);
+}
+
+/** Waits for all; then throws what the first of them threw. */
+async function settled(tasks: readonly Promise<void>[]): Promise<void> {
+  const results = await Promise.allSettled(tasks);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
 
 /** An engine that keeps nothing from one request to the next and asks nobody. */
 function startBaseline({ seed, blocks, blockSize }: StartOptions): Baseline {

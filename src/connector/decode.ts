@@ -10,12 +10,18 @@ import type { KvGroup } from '../core/layout-group.js';
 import type { CallLimits, Transfer, Verify } from '../transfer/transfer.js';
 import { type PrefillEngine, PrefillEngines, type SourceRank } from './decode-engines.js';
 import type { HandoverSource, Load, RankInfo } from './handover.js';
-import { isHole, move } from './handover-move.js';
+import { isHole, leastBytes, move } from './handover-move.js';
 import type { Slots } from './handover-slots.js';
 import { readGrant, readPushed, send, type Wanted } from './handover-wire.js';
 
+/**
+ * How the blocks come: `pull`: the decode reads them; `push`: the prefill writes them when all are computed; `layers`: the
+ * prefill writes each layer of finished blocks while it computes the next.
+ */
+export type HandoverMode = 'pull' | 'push' | 'layers';
+
 export interface DecodeOptions {
-  readonly mode: 'pull' | 'push';
+  readonly mode: HandoverMode;
   readonly verify: Verify | undefined;
   /** From the start of a load to its end, the wait for the prefill included. */
   readonly loadTimeoutMs: number;
@@ -46,6 +52,8 @@ export interface DecodeCounters {
   blocksLoaded: number;
   bytesLoaded: number;
   bytesVerified: number;
+  /** Of the bytes loaded, those that were here before the prefill had ended. */
+  bytesLoadedEarly: number;
 }
 
 interface Running {
@@ -71,6 +79,7 @@ export class DecodeRank {
     blocksLoaded: 0,
     bytesLoaded: 0,
     bytesVerified: 0,
+    bytesLoadedEarly: 0,
   };
   /** Failed loads by error code. */
   readonly failures: Record<string, number> = {};
@@ -169,10 +178,12 @@ export class DecodeRank {
     const by = this.#wanted(load.request, load.source);
     const tokens = { from: load.from, to: load.to };
     const take = { by, prompt: load.prompt, reader: { engine, rank, generation }, readers, timeoutMs };
-    if (mode === 'push') {
-      const push = { ...take, tokens, blocks: load.blocks, verify: verify ?? null };
-      const { bytes, verifiedBytes } = readPushed(await send(peer, 'push', info, push, limits()), verify);
-      this.#count(bytes, verifiedBytes);
+    if (mode !== 'pull') {
+      const push = { ...take, tokens, blocks: load.blocks, verify: verify ?? null, early: mode === 'layers' };
+      const least = leastBytes(plans, load.blocks, tokens);
+      const pushed = readPushed(await send(peer, 'push', info, push, limits()), verify, least);
+      this.#count(pushed.bytes, pushed.verifiedBytes);
+      this.counters.bytesLoadedEarly += pushed.earlyBytes;
       return;
     }
     const grant = readGrant(await send(peer, 'take', info, take, limits()));
@@ -201,7 +212,7 @@ export class DecodeRank {
     const aborted = error === CANCELLED || error === DROPPED;
     const by = this.#wanted(load.request, load.source);
     const why = aborted ? 'its decode was aborted' : `its decode failed: ${error}`;
-    if (this.#options.mode === 'push') await stopWriting(sources, by, why);
+    if (this.#options.mode !== 'pull') await stopWriting(sources, by, why);
     if (engine === undefined) this.letGo(load.request, load.source, why);
     else this.#release(engine, engine.ranks, by, why);
 

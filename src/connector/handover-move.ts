@@ -12,21 +12,36 @@ import type { GroupBlocks } from './api.js';
 const MAX_RECORDS = 1 << 15;
 
 /** One part of what a rank reads from another, ready to be turned into descriptors. */
-export interface RankPlan {
+export class RankPlan {
   readonly group: number;
-  readonly plan: TransferPlan;
+  readonly layers: readonly number[];
   /** The group on either side. */
   readonly source: KvGroup;
   readonly destination: KvGroup;
+  readonly plan: TransferPlan;
+  readonly #ofLayer: (layer: number) => RankPlan;
+  readonly #byLayer = new Map<number, RankPlan>();
+
+  constructor(source: KvLayout, destination: KvLayout, part: Omit<TransferSource, 'source'>) {
+    const { group, layers, heads } = part;
+    this.group = group;
+    this.layers = layers;
+    this.source = source.groups[group];
+    this.destination = destination.groups[group];
+    this.plan = new TransferPlan(source, destination, { group, layers, heads });
+    this.#ofLayer = (layer) => new RankPlan(source, destination, { group, layers: [layer], heads });
+  }
+
+  /** What of it is in one layer. */
+  of(layer: number): RankPlan {
+    let plan = this.#byLayer.get(layer);
+    if (plan === undefined) this.#byLayer.set(layer, (plan = this.#ofLayer(layer)));
+    return plan;
+  }
 }
 
 export function rankPlans(source: KvLayout, destination: KvLayout, parts: readonly TransferSource[]): RankPlan[] {
-  return parts.map(({ group, layers, heads }) => ({
-    group,
-    plan: new TransferPlan(source, destination, { group, layers, heads }),
-    source: source.groups[group],
-    destination: destination.groups[group],
-  }));
+  return parts.map((part) => new RankPlan(source, destination, part));
 }
 
 /** What to move: `tokens` of a prompt, from the prefill's blocks to the decode's, by group. */
@@ -46,7 +61,11 @@ export async function move(
   let verifiedBytes = 0;
   for (const ranks of plans) {
     const { group } = ranks;
-    const blocks = { sourceBlocks: source[group] ?? [], destinationBlocks: destination[group] ?? [], tokens };
+    const blocks = {
+      sourceBlocks: source[group] ?? [],
+      destinationBlocks: destination[group] ?? [],
+      tokens: ofGroup(ranks.destination, tokens),
+    };
     checkWindow(ranks, blocks);
     for (const descriptors of ranks.plan.chunks(blocks, MAX_RECORDS)) {
       const report = await batch(descriptors);
@@ -56,6 +75,41 @@ export async function move(
   }
   return { bytes, verifiedBytes };
 }
+
+/**
+ * Bytes that a move of `tokens` into these blocks has at least: those of the groups whose tokens are all needed. What else
+ * moves depends on the windows that the prefill has kept.
+ */
+export function leastBytes(plans: readonly RankPlan[], destination: GroupBlocks, tokens: KvRange): number {
+  let bytes = 0;
+  for (const { group, plan, source, destination: into } of plans) {
+    if (!needsAll(source)) continue;
+    const destinationBlocks = destination[group] ?? [];
+    // Which blocks they come from does not change how many bytes they are.
+    const count = Math.ceil((destinationBlocks.length * into.blockSize) / source.blockSize);
+    const sourceBlocks = Array.from({ length: count }, (_, index) => index % source.blocks);
+    const blocks = { sourceBlocks, destinationBlocks, tokens };
+    for (const descriptors of plan.chunks(blocks, MAX_RECORDS)) bytes += descriptors.totalBytes;
+  }
+  return bytes;
+}
+
+/** What of `tokens` a group moves: of states, the one behind the last token. */
+function ofGroup({ kind, blockSize }: KvGroup, { from, to }: KvRange): KvRange {
+  return { from: kind === 'state' ? Math.max(from, to - blockSize) : from, to };
+}
+
+/** The least tokens that fill blocks of every one of these sizes. */
+export function leastCommonMultiple(...sizes: readonly number[]): number {
+  return sizes.reduce((a, b) => {
+    let [high, low] = [a, b];
+    while (low > 0) [high, low] = [low, high % low];
+    return (a / high) * b;
+  });
+}
+
+/** Whether each token of a prompt has its own place in the group, to which nothing is written after it. */
+export const needsAll = ({ kind }: KvGroup) => kind === 'full' || kind === 'mla';
 
 /** Whether an id stands for no block: in a group with a window, what it has left behind. */
 export function isHole({ nullBlock }: KvGroup, id: number): boolean {

@@ -3,7 +3,7 @@
  * with it. One service, so that all ranks and engines of a process can share one transfer; `op`, engine, rank and
  * generation say whom a message is for.
  */
-import { integer, oneOf, string } from '../core/check.js';
+import { boolean, integer, oneOf, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import type { KvRange } from '../core/layout-group.js';
 import type { CallLimits, MoveReport, Peer, Verify } from '../transfer/transfer.js';
@@ -47,10 +47,15 @@ export interface Push extends Take {
   readonly blocks: GroupBlocks;
   /** What the reader wants compared; undefined where it leaves that to the prefill. */
   readonly verify: Verify | undefined;
+  /** Finished layers may be written before the prompt is computed. */
+  readonly early: boolean;
 }
 
 /** What a push has written. */
-export type Pushed = Pick<MoveReport, 'bytes' | 'verifiedBytes'>;
+export interface Pushed extends Pick<MoveReport, 'bytes' | 'verifiedBytes'> {
+  /** Those of the bytes that were written while the prefill computed. */
+  readonly earlyBytes: number;
+}
 
 export interface Done {
   readonly transfer: string;
@@ -129,7 +134,14 @@ export function readPush(message: Message): Push {
   const tokens = record('tokens', message.tokens);
   const from = integer('tokens.from', tokens.from, 0, take.prompt.tokens);
   const to = integer('tokens.to', tokens.to, from, take.prompt.tokens);
-  return { ...take, tokens: { from, to }, blocks: readBlocks(message.blocks), verify: readVerify(message.verify) };
+  const early = boolean('early', message.early ?? false);
+  return {
+    ...take,
+    tokens: { from, to },
+    blocks: readBlocks(message.blocks),
+    verify: readVerify(message.verify),
+    early,
+  };
 }
 
 /** Which bytes to compare; undefined where nothing is said. */
@@ -139,12 +151,17 @@ export function readVerify(value: unknown): Verify | undefined {
   return { sampled: integer('verify.sampled', record('verify', value).sampled, 1, Number.MAX_SAFE_INTEGER) };
 }
 
-/** Whoever reads from a rank lacks something of it: a push that wrote nothing, or unverified, is not the one asked for. */
-export function readPushed(answer: unknown, verify: Verify | undefined): Pushed {
+/** A push that wrote less than the `least` bytes that the reader lacks, or unverified, is not the one asked for. */
+export function readPushed(answer: unknown, verify: Verify | undefined, least: number): Pushed {
   const report = record('report', answer);
-  const bytes = integer('report.bytes', report.bytes, 1, Number.MAX_SAFE_INTEGER);
-  const least = verify === 'full' ? bytes : 0;
-  return { bytes, verifiedBytes: integer('report.verifiedBytes', report.verifiedBytes, least, bytes) };
+  // Whoever reads from a rank lacks something of it.
+  const bytes = integer('report.bytes', report.bytes, Math.max(1, least), Number.MAX_SAFE_INTEGER);
+  const verified = verify === 'full' ? bytes : 0;
+  return {
+    bytes,
+    verifiedBytes: integer('report.verifiedBytes', report.verifiedBytes, verified, bytes),
+    earlyBytes: integer('report.earlyBytes', report.earlyBytes ?? 0, 0, bytes),
+  };
 }
 
 export function readDone(message: Message): Done {

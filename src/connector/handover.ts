@@ -6,7 +6,8 @@
  *                                  (PrefillRank)   ◄────  (DecodeRank)
  *                                                  roster   which ranks has this engine, where is their KV
  *                                                  take     wait until it is computed; lock it for this reader
- *                                                  (bytes)  one-sided read, or `push`: the prefill writes
+ *                                                  (bytes)  one-sided read, or `push`: the prefill writes, at
+ *                                                           once or layer by layer while it still computes
  *                                                  done     was it held for me until now?
  *                                                  release  nobody of this engine wants it (any more)
  *
@@ -54,6 +55,25 @@ export interface Offer {
   readonly blocks: GroupBlocks;
 }
 
+/** A step of a prefill that a decode may follow: tokens `from` up to `to` are computed in it. */
+export interface PrefillStep {
+  readonly transfer: string;
+  readonly request: string;
+  /** Where it begins, or begins anew: what it computes, and that `blocks` are all that it has. */
+  readonly prompt?: PromptName;
+  /** Blocks that are new in this step. */
+  readonly blocks: GroupBlocks;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** A prefill that ended before it had computed its prompt. */
+export interface Withdrawal {
+  readonly transfer: string;
+  /** The request, where the engine keeps its blocks until nothing of them is on its way to a decode. */
+  readonly held?: string;
+}
+
 /** What a decode rank has to load: tokens `from` up to `to` into its own blocks. */
 export interface Load {
   readonly request: string;
@@ -78,9 +98,9 @@ export interface HandoverSource {
 export interface HandoverMetadata {
   /** All ranks of this engine; once. */
   readonly roster?: readonly RankInfo[];
+  readonly steps: readonly PrefillStep[];
   readonly offers: readonly Offer[];
-  /** Transfer ids whose prefill was aborted before it had computed the prompt. */
-  readonly withdrawn: readonly string[];
+  readonly withdrawn: readonly Withdrawal[];
   readonly loads: readonly Load[];
   /** Loads whose request was aborted. */
   readonly cancelled: readonly string[];

@@ -4,7 +4,8 @@
  *
  * A prefill request is handed over when it has ended with its prompt computed, which its first output token proves: that
  * token was sampled from the prompt's last position. A decode request asks for its whole prompt once; if that load fails,
- * the engine computes it like any other.
+ * the engine computes it like any other. Where the cache has states, it asks for what is before the last state that the
+ * prompt's last token can be computed from: a state that has seen a token cannot see it again.
  */
 import type {
   ConnectorOutput,
@@ -24,6 +25,7 @@ import {
   promptName,
   type RankInfo,
 } from './handover.js';
+import { leastCommonMultiple } from './handover-move.js';
 import { readRoster } from './handover-wire.js';
 
 /** A request that prefills for a decode elsewhere. */
@@ -31,7 +33,10 @@ interface Prefill {
   readonly request: KvRequest;
   readonly transfer: string;
   readonly prompt: PromptName;
-  /** Tokens it had when it was last scheduled from the start; one more proves that all of those are computed. */
+  /**
+   * Tokens it had when it was last scheduled from the start; one more proves that all of those are computed. Infinite while
+   * it is not scheduled: then nothing of its blocks is on its way.
+   */
   startTokens: number;
 }
 
@@ -55,6 +60,8 @@ export class MooncakeScheduler implements SchedulerConnector {
   /** Requests whose load the workers have not reported yet. */
   readonly #loading = new Set<string>();
   #roster: readonly RankInfo[] = [];
+  /** Tokens between states that can be gone on from; 1 without states: from any token on. */
+  #stateTokens = 1;
   #next = emptyMetadata();
   #closed = false;
   readonly #stats = { handoversRefused: 0, loadsRequested: 0, tokensRequested: 0, handoversUnwanted: 0 };
@@ -66,6 +73,9 @@ export class MooncakeScheduler implements SchedulerConnector {
   setHandshakeMetadata(metadata: readonly unknown[]): void {
     this.#roster = readRoster(metadata);
     this.#next.roster = this.#roster;
+    const states = this.#roster[0].layout.groups.filter(({ kind }) => kind === 'state');
+    if (states.length === 0) return;
+    this.#stateTokens = leastCommonMultiple(this.#engine.hash.blockSize, ...states.map(({ blockSize }) => blockSize));
   }
 
   onNewRequest(request: KvRequest): void {
@@ -94,7 +104,9 @@ export class MooncakeScheduler implements SchedulerConnector {
     const decode = this.#decodes.get(request.requestId);
     if (decode?.state !== 'waiting') return [0, false];
     decode.computed = numComputedTokens;
-    const tokens = Math.max(0, request.numPromptTokens - numComputedTokens);
+    const { numPromptTokens: prompt } = request;
+    const most = this.#stateTokens === 1 ? prompt : prompt - 1 - ((prompt - 1) % this.#stateTokens);
+    const tokens = Math.max(0, most - numComputedTokens);
     return [tokens, tokens > 0];
   }
 
@@ -123,9 +135,19 @@ export class MooncakeScheduler implements SchedulerConnector {
       if (decode?.state === 'waiting') this.#unwanted(requestId, decode);
       else if (decode) decode.state = 'settled';
     }
-    for (const { requestId } of output.newRequests) {
+    for (const { requestId, blockIds, numComputedTokens: from } of output.newRequests) {
       const prefill = this.#prefills.get(requestId);
-      if (prefill) prefill.startTokens = prefill.request.tokens.length;
+      if (prefill === undefined) continue;
+      prefill.startTokens = prefill.request.tokens.length;
+      const to = from + (output.numScheduledTokens[requestId] ?? 0);
+      const { transfer, prompt } = prefill;
+      this.#next.steps.push({ transfer, request: requestId, prompt, blocks: blockIds, from, to });
+    }
+    for (const { requestId, newBlockIds: blocks, numComputedTokens: from } of output.cachedRequests) {
+      const prefill = this.#prefills.get(requestId);
+      if (prefill === undefined || from >= prefill.prompt.tokens) continue;
+      const to = from + (output.numScheduledTokens[requestId] ?? 0);
+      this.#next.steps.push({ transfer: prefill.transfer, request: requestId, blocks, from, to });
     }
     const metadata = this.#next;
     this.#next = emptyMetadata();
@@ -159,10 +181,8 @@ export class MooncakeScheduler implements SchedulerConnector {
     const { transfer, prompt } = prefill;
     const computed = request.tokens.length > prefill.startTokens;
     const [bootstrap] = this.#roster;
-    if (!computed || bootstrap === undefined || this.#closed || blockIds.every((group) => group.length === 0)) {
-      this.#transfers.delete(transfer);
-      this.#next.withdrawn.push(transfer);
-      return [false, null];
+    if (!computed || bootstrap === undefined || this.#closed || isEmpty(blockIds)) {
+      return [this.#withdraw(prefill, blockIds), null];
     }
     this.#next.offers.push({ request: requestId, transfer, prompt, blocks: blockIds });
     this.#held.set(requestId, transfer);
@@ -193,6 +213,15 @@ export class MooncakeScheduler implements SchedulerConnector {
     this.#next = emptyMetadata();
   }
 
+  /** Whether the blocks have to be kept: layers of them may be on their way to a decode. */
+  #withdraw({ request: { requestId }, transfer, startTokens }: Prefill, blockIds: GroupBlocks): boolean {
+    const keep = startTokens < Number.POSITIVE_INFINITY && !this.#closed && !isEmpty(blockIds);
+    this.#next.withdrawn.push({ transfer, ...(keep && { held: requestId }) });
+    if (keep) this.#held.set(requestId, transfer);
+    else this.#transfers.delete(transfer);
+    return keep;
+  }
+
   /** Nothing of the prefill's blocks is needed: it may free them. */
   #unwanted(request: string, decode: Decode): void {
     decode.state = 'settled';
@@ -206,8 +235,10 @@ type Pending = {
 };
 
 function emptyMetadata(): Pending {
-  return { offers: [], withdrawn: [], loads: [], cancelled: [], unwanted: [] };
+  return { steps: [], offers: [], withdrawn: [], loads: [], cancelled: [], unwanted: [] };
 }
+
+const isEmpty = (blockIds: GroupBlocks) => blockIds.every((group) => group.length === 0);
 
 /** Null for a prompt that cannot be named, as its tokens or extra keys are none: it is not handed over. */
 function namePrompt(request: KvRequest, blockSize: number): PromptName | null {

@@ -1,8 +1,8 @@
 /**
  * The worker half of MooncakeConnector: one rank's KV memory, reached by peers through its transfer. What the scheduler half
  * decided goes to the hand-overs that this rank offers (prefill.ts) and to the loads that it runs (decode.ts); both
- * work between steps, and a step only collects what has ended. There is nothing to wait for by layer: a request runs
- * when all of its KV is there.
+ * work between steps, and a step only collects what has ended. No load is waited for by layer: a request runs when all of
+ * its KV is there. What a step has written of a layer goes to decodes that wait for it (prefill-layers.ts).
  */
 import { errors } from '../core/errors.js';
 import type { KvLayout } from '../core/layout.js';
@@ -11,9 +11,10 @@ import type { ConnectorMetadata, ConnectorStats, EngineInfo, KvCaches, WorkerCon
 import { Bootstrap } from './bootstrap.js';
 import { RankRoster } from './bootstrap-roster.js';
 import { type DecodeOptions, DecodeRank } from './decode.js';
-import { type HandoverMetadata, hashOptions, newGeneration, type RankInfo } from './handover.js';
-import { type Message, readDone, readRelease, readTake } from './handover-wire.js';
+import { type HandoverMetadata, hashOptions, newGeneration, type RankInfo, unknown } from './handover.js';
+import { type Message, type Release, readDone, readRelease, readTake } from './handover-wire.js';
 import { PrefillRank } from './prefill.js';
+import { PrefillLayers } from './prefill-layers.js';
 import { PrefillPush } from './prefill-push.js';
 
 export interface WorkerOptions extends DecodeOptions {
@@ -35,6 +36,7 @@ export class MooncakeWorker implements WorkerConnector {
   readonly #transfer: Transfer;
   readonly #options: WorkerOptions;
   readonly #prefill: PrefillRank;
+  readonly #layers = new PrefillLayers();
   readonly #roster = new RankRoster();
   #registered: Registered | undefined;
   #metadata: HandoverMetadata | undefined;
@@ -54,7 +56,7 @@ export class MooncakeWorker implements WorkerConnector {
     const { engineId, model, role, hash, tensorParallelSize: size = 1 } = this.#engine;
     const generation = newGeneration();
     // Peers write into this memory only where it asks them to.
-    const access = this.#options.mode === 'push' && role !== 'producer' ? 'read-write' : 'read';
+    const access = this.#options.mode !== 'pull' && role !== 'producer' ? 'read-write' : 'read';
     const segments: { id: number; name: string }[] = [];
     try {
       for (const [index, memory] of caches.memories.entries()) {
@@ -83,12 +85,9 @@ export class MooncakeWorker implements WorkerConnector {
 
   /** From here on peers reach this rank. */
   #join(info: RankInfo, layout: KvLayout): void {
-    if (layout.groups.some(({ kind }) => kind === 'state')) {
-      throw errors.notSupported('handing over a state', 'a decode would go on from the state behind its last token');
-    }
     if (info.size === 1) this.#roster.set([info]);
     const self = { info, layout, roster: (signal: AbortSignal) => this.#roster.get(signal) };
-    const push = new PrefillPush(self, this.#prefill, this.#options);
+    const push = new PrefillPush(self, this.#prefill, this.#layers, this.#options);
     const answer = (op: string, message: Message, context: RequestContext) => this.#answer(op, message, context);
     this.#registered = {
       info,
@@ -111,7 +110,7 @@ export class MooncakeWorker implements WorkerConnector {
   }
 
   async handlePreemptions(requestIds: readonly string[]): Promise<void> {
-    await this.#ready().decode.drop(requestIds);
+    await Promise.all([this.#ready().decode.drop(requestIds), this.#layers.preempted(requestIds)]);
   }
 
   startLoadKv(): void {
@@ -120,19 +119,27 @@ export class MooncakeWorker implements WorkerConnector {
     this.#metadata = undefined;
     const { decode } = this.#ready();
     if (metadata.roster !== undefined) this.#roster.set(metadata.roster);
-    for (const offer of metadata.offers) this.#prefill.offer(offer);
-    for (const transfer of metadata.withdrawn) this.#prefill.withdraw(transfer);
+    for (const offer of metadata.offers) this.#prefill.offer(offer, this.#layers.end(offer.transfer));
+    for (const one of metadata.withdrawn) this.#prefill.withdraw(one, this.#layers.end(one.transfer));
+    this.#layers.begin(metadata.steps);
     for (const load of metadata.loads) decode.start(load);
     for (const request of metadata.cancelled) decode.cancel(request);
     for (const { request, source } of metadata.unwanted)
       decode.letGo(request, source, 'the decode needs nothing of it');
   }
 
-  async waitForLayerLoad(): Promise<void> {}
+  async waitForLayerLoad(): Promise<void> {
+    await this.#layers.fenced();
+  }
 
-  saveKvLayer(): void {}
+  saveKvLayer(layer: number): void {
+    this.#layers.written(layer);
+  }
 
-  async waitForSave(): Promise<void> {}
+  /** Waits for nobody: what the engine may not change while it is read, it is told where it would. */
+  async waitForSave(): Promise<void> {
+    this.#layers.stepped();
+  }
 
   getFinished(): { sending: string[]; receiving: string[] } {
     const { finished, failed } = this.#ready().decode.report();
@@ -151,6 +158,7 @@ export class MooncakeWorker implements WorkerConnector {
     const failures = Object.entries(decode?.failures ?? {}).map(([code, count]) => [`loadsFailed.${code}`, count]);
     return {
       ...this.#prefill.counters,
+      ...this.#layers.counters,
       handoversHeld: this.#prefill.held,
       decodesWaiting: this.#prefill.waiting,
       ...decode?.counters,
@@ -168,7 +176,8 @@ export class MooncakeWorker implements WorkerConnector {
     this.#roster.close();
     if (this.#registered === undefined) return;
     const { decode, leave, info } = this.#registered;
-    await Promise.all([decode.close(), this.#prefill.close()]);
+    const closed = errors.closed('the prefill engine');
+    await Promise.all([decode.close(), this.#prefill.close(), this.#layers.close(closed)]);
     leave();
     await Promise.all(info.segments.map(({ id }) => this.#transfer.unregister(id)));
   }
@@ -190,10 +199,16 @@ export class MooncakeWorker implements WorkerConnector {
         this.#prefill.done(readDone(message));
         return null;
       case 'release':
-        await this.#prefill.release(readRelease(message));
+        await this.#release(readRelease(message));
         return null;
       default:
         throw errors.notSupported(`the hand-over message ${op}`, 'roster, rank, take, push, done and release are');
     }
+  }
+
+  /** Resolves when nothing is written for the decode any more, early or late. */
+  async #release(release: Release): Promise<void> {
+    const why = unknown('transfer', release.by.transfer, release.why);
+    await Promise.all([this.#prefill.release(release), this.#layers.stop(release.by, why)]);
   }
 }

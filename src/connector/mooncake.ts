@@ -7,7 +7,7 @@ import { integer, options as object, oneOf } from '../core/check.js';
 import { errors, type MooncakeError } from '../core/errors.js';
 import type { Transfer, Verify } from '../transfer/transfer.js';
 import type { EngineInfo, KvConnector, SchedulerConnector, WorkerConnector } from './api.js';
-import type { LoadName } from './decode.js';
+import type { HandoverMode, LoadName } from './decode.js';
 import { Slots } from './handover-slots.js';
 import { readVerify } from './handover-wire.js';
 import { MooncakeScheduler } from './mooncake-scheduler.js';
@@ -16,8 +16,8 @@ import { MooncakeWorker } from './mooncake-worker.js';
 export interface MooncakeConnectorOptions {
   /** How ranks are reached: one transfer for all ranks of this process, or one for each. They stay the caller's to close. */
   transfer: Transfer | ((rank: number) => Transfer);
-  /** Whether a decode reads the blocks, or has the prefill write them. The decode's choice alone. Default `pull`. */
-  mode?: 'pull' | 'push';
+  /** Whether a decode reads the blocks, or has the prefill write them, early or late. The decode's choice alone. Default `pull`. */
+  mode?: HandoverMode;
   /** Which bytes of its loads a decode has compared with the sender's checksums. Default: the transfer's, which is `full`. */
   verify?: Verify;
   /** How long a prefill keeps blocks that no decode has fetched, in milliseconds. Default 480,000, as vLLM. */
@@ -49,7 +49,7 @@ export class MooncakeConnector implements KvConnector {
     const milliseconds = (name: 'abortTimeoutMs' | 'loadTimeoutMs', otherwise: number) =>
       integer(name, given[name] ?? otherwise, 1, MAX_TIMEOUT_MS);
     this.#options = {
-      mode: oneOf('mode', mode, ['pull', 'push']),
+      mode: oneOf('mode', mode, ['pull', 'push', 'layers']),
       verify: readVerify(given.verify),
       abortTimeoutMs: milliseconds('abortTimeoutMs', 480_000),
       loadTimeoutMs: milliseconds('loadTimeoutMs', 120_000),

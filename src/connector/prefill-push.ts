@@ -1,17 +1,20 @@
 /**
- * Push mode: a decode rank asks, this prefill rank writes into the decode's memory. The decode's layout is asked for over
- * the connection that the request came by, once per connection and rank. As long as a write is under way the hand-over
+ * Push: a decode rank asks, this prefill rank writes into the decode's memory. The decode's layout is asked for over the
+ * connection that the request came by, once per connection and rank. As long as a write is under way the hand-over
  * stays, so that no block is reused under it, and a release waits for it, so that the decode may reuse its own.
  */
+import type { Descriptors } from '../core/descriptors.js';
 import { KvLayout } from '../core/layout.js';
 import { transferSources } from '../core/layout-sources.js';
 import type { CallLimits, Peer, RequestContext, Verify } from '../transfer/transfer.js';
 import type { RankInfo } from './handover.js';
-import { move, type RankPlan, rankPlans } from './handover-move.js';
+import { type RankPlan, rankPlans } from './handover-move.js';
 import { checkSame, remoteLayout } from './handover-plan.js';
 import type { Slots } from './handover-slots.js';
-import { type Addressee, type Message, type Push, type Pushed, readPush, readRank, send } from './handover-wire.js';
-import type { Handover, PrefillRank } from './prefill.js';
+import { type Addressee, type Message, type Pushed, readPush, readRank, send } from './handover-wire.js';
+import type { PrefillRank } from './prefill.js';
+import type { PrefillLayers } from './prefill-layers.js';
+import { PushStream } from './prefill-stream.js';
 
 /** This rank, as pushing needs it. */
 export interface PushSource {
@@ -28,50 +31,48 @@ export interface PushOptions {
 export class PrefillPush {
   readonly #self: PushSource;
   readonly #prefill: PrefillRank;
+  readonly #layers: PrefillLayers;
   readonly #options: PushOptions;
   readonly #plans = new WeakMap<Peer, Map<string, RankPlan[]>>();
 
-  constructor(self: PushSource, prefill: PrefillRank, options: PushOptions) {
+  constructor(self: PushSource, prefill: PrefillRank, layers: PrefillLayers, options: PushOptions) {
     this.#self = self;
     this.#prefill = prefill;
+    this.#layers = layers;
     this.#options = options;
   }
 
-  /** Answers a `push`: waits for the prefill as `take` does, writes, and is done with this reader. */
+  /** Answers a `push`: writes what the reader wants early, waits for the prefill as `take` does, and writes the rest. */
   async answer(message: Message, { peer, signal }: RequestContext): Promise<Pushed> {
     const push = readPush(message);
-    const handover = await this.#prefill.take(push, peer, signal);
-    const writing = this.#write(handover, push, peer, signal);
-    handover.writes.add(writing);
+    const { slots } = this.#options;
+    const verify = push.verify ?? this.#options.verify;
+    const reader = {
+      plans: (limits: CallLimits) => this.#plansFor(peer, push.reader, limits),
+      write: (descriptors: Descriptors, limits: CallLimits) => peer.write(descriptors, { ...limits, verify }),
+      slots,
+    };
+    const stream = new PushStream(push, reader, this.#layers.counters);
+    const stop = (event: Event) => stream.stop((event.target as AbortSignal).reason);
+    const stoppedBy = (cause: AbortSignal) => {
+      if (cause.aborted) stream.stop(cause.reason);
+      cause.addEventListener('abort', stop, { once: true });
+    };
+    stoppedBy(signal);
     try {
-      const report = await writing;
+      const taken = this.#prefill.take(push, peer, stream.signal);
+      if (push.early) this.#layers.join(stream);
+      const handover = await taken;
+      handover.writes.add(stream.ended);
+      stoppedBy(handover.stop.signal);
+      const report = await stream.finish(handover.offer.blocks);
       this.#prefill.done({ transfer: push.by.transfer, lease: handover.lease, rank: push.reader.rank });
       return report;
-    } finally {
-      handover.writes.delete(writing);
-    }
-  }
-
-  async #write(handover: Handover, push: Push, peer: Peer, given: AbortSignal): Promise<Pushed> {
-    const stop = new AbortController();
-    const onAbort = (event: Event) => stop.abort((event.target as AbortSignal).reason);
-    const signals = [given, handover.stop.signal];
-    for (const signal of signals) {
-      if (signal.aborted) stop.abort(signal.reason);
-      signal.addEventListener('abort', onAbort);
-    }
-    const limits = { signal: stop.signal, timeoutMs: push.timeoutMs };
-    try {
-      const plans = await this.#plansFor(peer, push.reader, limits);
-      const blocks = { source: handover.offer.blocks, destination: push.blocks, tokens: push.tokens };
-      const { slots } = this.#options;
-      const verify = push.verify ?? this.#options.verify;
-      const write = () => move(plans, blocks, (descriptors) => peer.write(descriptors, { ...limits, verify }));
-      return await slots.run(write, stop.signal);
     } catch (error) {
-      throw handover.stop.signal.aborted ? handover.stop.signal.reason : error;
+      throw stream.signal.aborted ? stream.signal.reason : error;
     } finally {
-      for (const signal of signals) signal.removeEventListener('abort', onAbort);
+      signal.removeEventListener('abort', stop);
+      stream.stop();
     }
   }
 

@@ -10,7 +10,7 @@
  */
 import { errors } from '../core/errors.js';
 import type { Peer } from '../transfer/transfer.js';
-import { type Offer, type PromptName, unknown } from './handover.js';
+import { type Offer, type PromptName, unknown, type Withdrawal } from './handover.js';
 import { Departures } from './handover-departures.js';
 import type { Done, Release, Take, Wanted } from './handover-wire.js';
 import { isSame, Waiting } from './prefill-waiting.js';
@@ -89,8 +89,8 @@ export class PrefillRank {
     return this.#waiting.count;
   }
 
-  /** The request's blocks are computed; they are kept until `finished` names it. */
-  offer(offer: Offer): void {
+  /** The request's blocks are computed; they are kept until `finished` names it. `writes` of them are under way already. */
+  offer(offer: Offer, writes: readonly Promise<void>[] = []): void {
     const { transfer, request } = offer;
     this.counters.handoversOffered++;
     const ended = this.#ended.get(transfer);
@@ -98,14 +98,14 @@ export class PrefillRank {
     if (ended?.early || this.#closed) {
       this.#remember(transfer, { why: ended?.why ?? 'the engine shut down', early: false });
       this.counters.handoversReleased++;
-      this.#finished.push(request);
+      void this.#free(request, transfer, writes);
       return;
     }
     const handover: Handover = {
       offer,
       lease: ++this.#leases,
       readers: undefined,
-      writes: new Set(),
+      writes: new Set(writes),
       stop: new AbortController(),
       timer: setTimeout(() => {
         this.#end(handover, 'handoversExpired', `was not fetched within ${this.#timeoutMs} ms`);
@@ -115,10 +115,11 @@ export class PrefillRank {
     this.#waiting.resolve(transfer, handover);
   }
 
-  /** The prefill was aborted: who waits for it hears so. */
-  withdraw(transfer: string): void {
+  /** The prefill was aborted: who waits for it hears so. Blocks that are held are free when the `writes` of them have ended. */
+  withdraw({ transfer, held }: Withdrawal, writes: readonly Promise<void>[]): void {
     this.#waiting.fail(transfer, 'its prefill was aborted');
     this.#remember(transfer, { why: 'its prefill was aborted', early: false });
+    if (held !== undefined) void this.#free(held, transfer, writes);
   }
 
   /** Waits until the hand-over is offered, checks that it is the reader's, and notes who reads. */
@@ -216,7 +217,12 @@ export class PrefillRank {
     this.#remember(transfer, { why, early: false });
     this.counters[counter]++;
     handover.stop.abort(unknown('transfer', transfer, why));
-    const ending = Promise.allSettled([...handover.writes]).then(() => {
+    return this.#free(request, transfer, handover.writes);
+  }
+
+  /** The blocks of a request are free when nothing of them is being written any more. */
+  #free(request: string, transfer: string, writes: Iterable<Promise<unknown>>): Promise<void> {
+    const ending = Promise.allSettled(writes).then(() => {
       this.#ending.delete(ending);
       this.#finished.push(request);
     });

@@ -21,8 +21,8 @@ const F64_STAMP = 9;
 const F64_SIZE = 10;
 const U64_CHECKSUM = 11;
 const F64_PIN_UNTIL = 12;
-const F64_STARTED_AT = 13;
 const F64_HANDLE = 14;
+const U32_DISK = 26;
 const U32_OWNER = 30;
 const U32_EXTRA = 31;
 
@@ -151,13 +151,13 @@ export abstract class ObjectRecords {
     this.#setF64(id, F64_PIN_UNTIL, time('until', until));
   }
 
-  /** When its put was started. */
-  startedAt(id: number): number {
-    return this.#f64(id, F64_STARTED_AT);
+  /** The caller's number of the disk that has a copy of it; 0 for none. */
+  disk(id: number): number {
+    return this.#u32(id, U32_DISK);
   }
 
-  setStartedAt(id: number, at: number): void {
-    this.#setF64(id, F64_STARTED_AT, time('at', at));
+  setDisk(id: number, disk: number): void {
+    this.#setU32(id, U32_DISK, integer('disk', disk, 0, MAX_U32));
   }
 
   /** Handle of the first replica's allocation (AllocatorSet). */

@@ -49,6 +49,17 @@ export interface Replica {
   readonly size: number;
 }
 
+/** The copy of an object in the files of a client, whose RPC service hands its bytes out. */
+export interface DiskReplica {
+  readonly id: number;
+  readonly kind: 'disk';
+  readonly client: Uuid;
+  /** Address of that service. */
+  readonly endpoint: string;
+  /** Bytes of the object. */
+  readonly size: number;
+}
+
 export interface ReplicateConfig {
   /** Copies wanted, on different segments; fewer is success as long as there is one. Default 1. */
   replicas?: number;
@@ -69,7 +80,9 @@ export interface ReplicateConfig {
 
 /** A readable object, protected for `leaseMs` from now: a reader that takes longer must treat its read as failed. */
 export interface ObjectInfo {
+  /** Copies in memory; none where the object is on a disk alone. */
   readonly replicas: readonly Replica[];
+  readonly disk?: DiskReplica;
   readonly size: number;
   /** CRC-64 of the bytes; undefined where the writer gave none. */
   readonly checksum: bigint | undefined;
@@ -93,6 +106,25 @@ export interface SegmentFigures extends SegmentInfo {
   keptBack: number;
 }
 
+export interface DiskStats {
+  /** Clients that lend a disk. */
+  disks: number;
+  /** Copies of objects on disks, and the objects that have no other. */
+  objects: number;
+  objectsOnDiskAlone: number;
+  usedBytes: number;
+  /** What clients say that their disks may hold; those that do not say count nothing. */
+  capacityBytes: number;
+  /** Objects that clients are to write to their disks. */
+  offloads: number;
+  /** Promotions under way, and what became of reads and promotions so far. */
+  promotions: number;
+  promotionsAdmitted: number;
+  promotionsCompleted: number;
+  promotionsFailed: number;
+  promotionsRefused: Readonly<Record<'frequency' | 'watermark' | 'cap', number>>;
+}
+
 export interface MetadataStats {
   /** Readable objects. */
   objects: number;
@@ -112,6 +144,8 @@ export interface MetadataStats {
   lookups: number;
   hits: number;
   misses: Readonly<Record<MissReason, number>>;
+  /** Undefined where it is not told. */
+  disks?: DiskStats;
   /** Bytes of the tables. */
   metadataBytes: number;
   tenants: Readonly<Record<string, { objects: number; usedBytes: number; quotaBytes: number | null }>>;

@@ -6,17 +6,22 @@
  *            ├ Put          while a put or an upsert is under way: who, since when, and the space it writes to
  *            ├ Copying      while it is copied or moved
  *            ├ more copies  handles
+ *            ├ Disk         the one that has a copy; then eviction takes the copies in memory alone
  *            └ group        members that are protected and evicted together
  */
 import { errors } from '../core/errors.js';
 import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
 import { CopiesUnderWay } from './copying.js';
 import { DepartedSegments } from './departed.js';
+import { DiskCopies } from './disk-copies.js';
+import { Disks } from './disks.js';
 import { Groups } from './groups.js';
 import { KeptBack } from './kept-back.js';
 import { type LossReason, RecentLosses } from './losses.js';
+import { Offload } from './offload.js';
 import type { ResolvedOptions } from './options.js';
 import { EvictionOrder } from './order.js';
+import { Promotion } from './promotion.js';
 import { Segments } from './segments.js';
 import { STATUS } from './status.js';
 import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, UNREAD } from './table.js';
@@ -68,6 +73,10 @@ export class Books {
   readonly unmounts = new Unmounts(this);
   readonly tenants: Tenants;
   readonly groups = new Groups();
+  readonly disks = new Disks();
+  readonly diskCopies = new DiskCopies(this);
+  readonly offload = new Offload(this);
+  readonly promotion: Promotion;
   readonly losses: RecentLosses;
   /** By record, in order of their start. */
   readonly puts = new Map<number, Put>();
@@ -102,6 +111,7 @@ export class Books {
     this.losses = new RecentLosses(options.recentLosses);
     this.order = new EvictionOrder(this.table, (id) => this.table.list(id) < 0);
     this.tenants = new Tenants(options.tenants, () => new EvictionOrder(this.table, () => true));
+    this.promotion = new Promotion(this);
   }
 
   /** The time of a call, at which all that has run out by then is cleared away. */
@@ -117,6 +127,8 @@ export class Books {
       this.discardPut(id, put, now);
     }
     this.copying.expire(now);
+    this.offload.expire(now);
+    this.promotion.expire(now);
     return now;
   }
 
@@ -136,8 +148,9 @@ export class Books {
     return id === 0 ? 0 : this.unmounts.settle(id);
   }
 
-  /** Handles of an object's readable copies. */
+  /** Handles of an object's readable copies in memory. */
   handles(id: number): number[] {
+    if (this.diskCopies.isAlone(id)) return [];
     return [this.table.handle(id), ...(this.#more[this.table.extra(id)] ?? [])];
   }
 
@@ -198,6 +211,9 @@ export class Books {
     tenant.objects++;
     table.link(id, UNREAD);
     if (!pinned) tenant.order?.add(id, now);
+    const { offload: enabled, offloadOnEvict } = this.options;
+    const disk = enabled && !offloadOnEvict ? this.offload.diskFor(id) : undefined;
+    if (disk) this.offload.request(id, disk, now);
   }
 
   /** Whether the last put of a readable object was this client's, and ended. */
@@ -254,7 +270,7 @@ export class Books {
 
   /** An object that was held for a while, and that eviction may have passed over, may go again. */
   released(id: number, now: number): void {
-    if (!this.isReadable(id)) return;
+    if (!this.isReadable(id) || this.diskCopies.isAlone(id)) return;
     if (this.table.list(id) < 0) this.order.add(id, now);
     this.tenantOf(id).order?.add(id, now);
   }
@@ -286,6 +302,7 @@ export class Books {
     if (put) this.#losePutCopies(id, put, loses, put.startedAt + this.options.putReleaseMs);
     if (!this.table.has(id) || !this.isReadable(id)) return;
     this.copying.lose(id, loses);
+    this.promotion.lose(id, loses);
     this.#loseContentCopies(id, loses);
   }
 
@@ -310,7 +327,7 @@ export class Books {
     const until = this.table.leaseUntil(id);
     // Most objects have one copy: no array for them.
     if (this.table.extra(id) === 0) {
-      if (loses(this.table.handle(id), until)) this.#loseContent(id);
+      if (!this.diskCopies.isAlone(id) && loses(this.table.handle(id), until)) this.#loseMemory(id);
       return;
     }
     const handles = this.handles(id);
@@ -318,7 +335,7 @@ export class Books {
     const lost = handles.length - staying.length;
     if (lost === 0) return;
     if (staying.length === 0) {
-      this.#loseContent(id);
+      this.#loseMemory(id);
       return;
     }
     this.tenantOf(id).usedBytes -= lost * this.table.size(id);
@@ -332,16 +349,30 @@ export class Books {
     this.table.setExtra(id, this.#keepMore(handles.slice(1)));
   }
 
-  #loseContent(id: number): void {
+  /** The last copies in memory are gone, and with them the content, if it is on no disk. */
+  #loseMemory(id: number): void {
     this.copying.discard(id, this.#now);
+    if (this.table.disk(id) !== 0) {
+      this.diskCopies.endInMemory(id);
+      return;
+    }
     this.#closeContent(id, 'removed');
     if (!this.puts.has(id)) this.#strike(id);
+  }
+
+  /** A readable object has no copies in memory any more, and its tenant is not charged for them; they are the caller's. */
+  clearHandles(id: number): void {
+    this.tenantOf(id).usedBytes -= this.table.size(id) * this.handles(id).length;
+    this.#forgetMore(id);
+    this.table.setHandle(id, 0);
+    this.table.setExtra(id, 0);
   }
 
   /** Readable content ends; its space stays as it is until nobody reads it under a lease. */
   #freeContent(id: number, reason: LossReason, now: number): void {
     const handles = this.handles(id);
     const until = this.table.leaseUntil(id);
+    this.promotion.cancel(id, now);
     this.#closeContent(id, reason);
     this.keptBack.free(handles, until, now);
   }
@@ -352,6 +383,8 @@ export class Books {
     tenant.usedBytes -= this.table.size(id) * this.handles(id).length;
     tenant.objects--;
     this.objects--;
+    this.offload.cancel(id);
+    this.diskCopies.close(id);
     this.#forgetMore(id);
     this.table.setExtra(id, 0);
     this.table.setState(id, PROCESSING);

@@ -1,7 +1,8 @@
 /**
  * Eviction: makes room by giving up the least recently used objects that may go, a batch at a time. It runs when a put
  * would fill the store above the watermark, when nothing fits, and when a tenant reaches its quota (then among the
- * tenant's own). Of each grade of protection (order.ts) the next is looked at only when the one below has nothing left.
+ * tenant's own). An object that is on a disk gives up its memory and stays known; where eviction is what brings objects to
+ * disks, it is queued for one first, and goes in a later run. Of each grade of protection (order.ts) the next is looked at only when the one below has nothing left.
  */
 import { evictionBatch } from '../eviction/store.js';
 import type { Books } from './books.js';
@@ -13,6 +14,9 @@ import type { Tenant } from './tenants.js';
 export class Eviction {
   readonly #books: Books;
   readonly #grades: readonly number[];
+  /** Of the run: objects that were queued for disks, and whether it cannot go on. */
+  #queued = 0;
+  #stopped = false;
 
   constructor(books: Books) {
     this.#books = books;
@@ -48,16 +52,19 @@ export class Eviction {
 
   /** One run: gives up a share of the objects (of the tenant's, where one is given), at least one; how many went. */
   run(now: number, tenant?: Tenant): number {
-    const { counters, options, objects } = this.#books;
-    const wanted = evictionBatch(tenant?.objects ?? objects, options.evictionRatio);
+    const { counters, options, objects, diskCopies } = this.#books;
+    const inMemory = tenant ? tenant.objects - tenant.diskOnly : objects - diskCopies.alone;
+    const wanted = evictionBatch(inMemory, options.evictionRatio);
+    this.#queued = 0;
+    this.#stopped = false;
     let gone = 0;
     for (const grade of this.#grades) {
-      while (gone < wanted) {
+      while (gone + this.#queued < wanted && !this.#stopped) {
         const id = this.#oldest(grade, now, tenant);
         if (id === 0) break;
         gone += this.#evict(id, grade, now);
       }
-      if (gone > 0) break;
+      if (gone + this.#queued > 0 || this.#stopped) break;
     }
     counters.evictions++;
     if (gone === 0) counters.fruitlessEvictions++;
@@ -102,11 +109,30 @@ export class Eviction {
     return gone;
   }
 
+  /** Gives an object's memory up: 1; or 0 where a disk is to have it first. */
   #giveUp(id: number, now: number): number {
     const { counters, table } = this.#books;
+    const onDisk = table.disk(id) !== 0;
+    if (!onDisk && this.#waitsForDisk(id, now)) return 0;
     counters.evictedObjects++;
     counters.evictedBytes += table.size(id);
-    this.#books.drop(id, 'evicted', now);
+    if (onDisk) this.#books.diskCopies.leaveMemory(id, now);
+    else this.#books.drop(id, 'evicted', now);
     return 1;
+  }
+
+  /** Whether an object stays until it is on a disk; it is queued for one, or the run ends because none has room for it. */
+  #waitsForDisk(id: number, now: number): boolean {
+    const { offload, options } = this.#books;
+    if (!options.offloadOnEvict) return false;
+    const disk = offload.diskFor(id);
+    if (!disk) return false;
+    const cap = Math.max(1, options.offloadQueueLimit * options.offloadCapRatio);
+    if (this.#queued < cap && offload.request(id, disk, now)) {
+      this.#queued++;
+      return true;
+    }
+    this.#stopped = !options.offloadForceEvict;
+    return this.#stopped;
   }
 }

@@ -43,6 +43,24 @@ export interface MetadataOptions {
   maxTableBytes?: number;
   /** How many evicted and removed keys are remembered, to say why they are missed. Default 65,536. */
   recentLosses?: number;
+  /** Clients may lend disks: objects are written to them, and read from them when their memory is needed. Default false. */
+  offload?: boolean;
+  /** An object goes to a disk when it would be evicted, and not when its put ends. Default false. */
+  offloadOnEvict?: boolean;
+  /** Then what no disk takes (its queue is full, or the run has used up its share) is evicted all the same. Default false. */
+  offloadForceEvict?: boolean;
+  /** Objects that may wait for one disk. Default 50,000. */
+  offloadQueueLimit?: number;
+  /** Share of that queue which one run of eviction may fill, 0 to 1. Default 0.5. */
+  offloadCapRatio?: number;
+  /** Objects that are on disks alone come back to memory when they are read often. Default false. */
+  promotionOnHit?: boolean;
+  /** Reads from which an object is promoted, 1 to 255. Default 2. */
+  promotionThreshold?: number;
+  /** Promotions that a client is told of at once. Default 1. */
+  promotionsPerHeartbeat?: number;
+  /** Promotions that may be under way. Default 50,000. */
+  promotionQueueLimit?: number;
   /** After so long a scan ends with what it has done, in ms. Default 60,000. */
   scanDeadlineMs?: number;
   /** Milliseconds, never running backwards. Default `performance.now()`. */
@@ -61,6 +79,11 @@ function ratio(argument: string, value: unknown): number {
     throw errors.invalidArgument(argument, value, 'a number above 0, at most 1');
   }
   return value;
+}
+
+/** The same, and 0. */
+function share(argument: string, value: unknown): number {
+  return value === 0 ? 0 : ratio(argument, value);
 }
 
 function callable<T>(argument: string, value: T): T {
@@ -91,6 +114,15 @@ export function resolveOptions(given: MetadataOptions | undefined): ResolvedOpti
     shards: integer('shards', o.shards ?? 1, 1, 64),
     maxTableBytes: o.maxTableBytes,
     recentLosses: integer('recentLosses', o.recentLosses ?? 65_536, 1, 2 ** 26),
+    offload: boolean('offload', o.offload ?? false),
+    offloadOnEvict: boolean('offloadOnEvict', o.offloadOnEvict ?? false),
+    offloadForceEvict: boolean('offloadForceEvict', o.offloadForceEvict ?? false),
+    offloadQueueLimit: integer('offloadQueueLimit', o.offloadQueueLimit ?? 50_000, 1, 100_000_000),
+    offloadCapRatio: share('offloadCapRatio', o.offloadCapRatio ?? 0.5),
+    promotionOnHit: boolean('promotionOnHit', o.promotionOnHit ?? false),
+    promotionThreshold: integer('promotionThreshold', o.promotionThreshold ?? 2, 1, 255),
+    promotionsPerHeartbeat: integer('promotionsPerHeartbeat', o.promotionsPerHeartbeat ?? 1, 1, 100_000),
+    promotionQueueLimit: integer('promotionQueueLimit', o.promotionQueueLimit ?? 50_000, 1, 100_000_000),
     scanDeadlineMs: milliseconds('scanDeadlineMs', o.scanDeadlineMs ?? 60_000, 1),
     now: callable('now', o.now ?? (() => performance.now())),
     random: callable('random', o.random ?? Math.random),

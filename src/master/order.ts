@@ -5,7 +5,7 @@
  *   FREE          nothing protects it
  *   LOOKED_UP     a lookup does: it goes when no object is free, or probes alone could fill the store for good
  *   SOFT_PINNED   a soft pin does: it goes when nothing else may
- *   HELD          it is being read, written or copied, or is hard-pinned: it stays
+ *   HELD          it is being read, written, copied or taken to a disk, is hard-pinned, or has nothing in memory: it stays
  *
  * Grades fall with time alone and rise by calls that know nothing of this order. So an entry is put in place once, by
  * the grade and the use that the object has then, and looked at again when it comes to the front or when its protection

@@ -11,7 +11,7 @@ import { checkKeys, checkUuid } from './check.js';
 import type { Eviction } from './eviction.js';
 import type { Preferences } from './segments.js';
 import { STATUS } from './status.js';
-import { BUSY, HARD_PINNED } from './table.js';
+import { BUSY, HARD_PINNED, OFFLOADING } from './table.js';
 import type { Tenant } from './tenants.js';
 
 const MAX_COPIES = 1024;
@@ -145,8 +145,9 @@ export class Puts {
     const pinUntil = wanted.softPin === 'disable' ? 0 : table.pinUntil(id);
     const hardPin = wanted.hardPin || (table.flags(id) & HARD_PINNED) !== 0;
     const handlesNow = this.#books.handles(id);
-    const stays = handlesNow.every((handle) => !this.#books.segments.of(handle).isLeaving);
-    if (table.size(id) === start.size && stays && !this.#books.isLeased(id, now)) {
+    const stays = handlesNow.every((handle) => !this.#books.segments.of(handle).isLeaving) && handlesNow.length > 0;
+    const isWritten = (table.flags(id) & OFFLOADING) !== 0;
+    if (table.size(id) === start.size && stays && !isWritten && !this.#books.isLeased(id, now)) {
       const again = describe(start, handlesNow, pinUntil, hardPin);
       this.#books.startInPlace(id, tenant, again);
       return this.#started(again);
@@ -187,9 +188,14 @@ export class Puts {
   /** A new record; where the table is full, one run of eviction makes room in it. */
   #enter({ tenant, key, group, now }: Start, put: Put): Outcome<Replica[]> {
     const enter = () => this.#books.startObject(tenant, key, group, put) !== 0;
-    if (enter() || (this.#eviction.run(now) > 0 && enter())) return this.#started(put);
+    if (enter() || (this.#makeRoom(now) && enter())) return this.#started(put);
     this.#books.keptBack.free(put.handles, now, now);
     return refuse(STATUS.noSpace, 'the table of objects is full, and nothing may go');
+  }
+
+  /** Room in the table: what is on disks alone is forgotten, or something is evicted. */
+  #makeRoom(now: number): boolean {
+    return this.#books.diskCopies.forgetOldest(now) || this.#eviction.run(now) > 0;
   }
 
   #started({ handles, size }: Put): Outcome<Replica[]> {

@@ -8,7 +8,7 @@ import type { MissReason, ObjectInfo, Outcome } from './api.js';
 import { type Books, refuse, UNKNOWN_TENANT } from './books.js';
 import { checkKeys } from './check.js';
 import { STATUS } from './status.js';
-import { HAS_CHECKSUM, READ } from './table.js';
+import { HAS_CHECKSUM, ON_DISK, READ } from './table.js';
 import type { Tenant } from './tenants.js';
 
 export class Reads {
@@ -31,7 +31,11 @@ export class Reads {
     this.#protectGroups(ids, now, true);
     return this.#answers(
       ids,
-      (id) => this.#info(id),
+      (id) => {
+        const info = this.#info(id);
+        if (info.replicas.length === 0) this.#books.promotion.hit(id, now);
+        return info;
+      },
       (i, id) => this.#miss(tenant, keys, i, id),
     );
   }
@@ -98,11 +102,13 @@ export class Reads {
   #info(id: number): ObjectInfo {
     const { table, options } = this.#books;
     const size = table.size(id);
+    const disk = this.#books.diskCopies.replica(id);
     return {
       replicas: this.#books.replicas(this.#books.handles(id), size, 'complete'),
       size,
       checksum: (table.flags(id) & HAS_CHECKSUM) !== 0 ? table.checksum(id) : undefined,
       leaseMs: options.leaseTtlMs,
+      ...(disk && { disk }),
     };
   }
 
@@ -115,7 +121,9 @@ export class Reads {
   }
 
   #use(id: number): void {
-    this.#books.table.link(id, READ);
+    const { table } = this.#books;
+    // What is on a disk alone stays in its list, whose order the read has changed.
+    if (table.list(id) !== ON_DISK) table.link(id, READ);
   }
 
   #protectGroups(ids: Float64Array, now: number, read: boolean): void {

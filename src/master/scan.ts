@@ -7,7 +7,7 @@
  */
 import { RE2JS } from 're2js';
 import { errors } from '../core/errors.js';
-import type { Replica } from './api.js';
+import type { DiskReplica, Replica } from './api.js';
 import type { Books } from './books.js';
 import type { Removal } from './removal.js';
 import { STATUS } from './status.js';
@@ -23,6 +23,12 @@ const MAX_PATTERN = 1024;
 const MAX_REPEATS = 16;
 const MAX_INSTRUCTIONS = 4096;
 const MAX_STEPS = 2 ** 22;
+
+/** Where the bytes of an object are. */
+export interface ObjectCopies {
+  readonly replicas: readonly Replica[];
+  readonly disk: DiskReplica | undefined;
+}
 
 export class Scans {
   readonly #books: Books;
@@ -42,16 +48,26 @@ export class Scans {
     return this.#remove(force, tenantName, () => true);
   }
 
-  async replicasByRegex(pattern: string, tenantName: string): Promise<Map<string, readonly Replica[]>> {
+  async copiesByRegex(pattern: string, tenantName: string): Promise<Map<string, ObjectCopies>> {
     const matches = compilePattern(pattern);
-    const found = new Map<string, readonly Replica[]>();
-    const { table } = this.#books;
+    const found = new Map<string, ObjectCopies>();
+    const books = this.#books;
+    const { table } = books;
     await this.#visit(tenantName, (id) => {
-      if (!this.#books.isReadable(id)) return;
+      if (!books.isReadable(id)) return;
       const key = table.keyText(id);
-      if (matches(key)) found.set(key, this.#books.replicas(this.#books.handles(id), table.size(id), 'complete'));
+      if (!matches(key)) return;
+      const replicas = books.replicas(books.handles(id), table.size(id), 'complete');
+      found.set(key, { replicas, disk: books.diskCopies.replica(id) });
     });
     return found;
+  }
+
+  async replicasByRegex(pattern: string, tenantName: string): Promise<Map<string, readonly Replica[]>> {
+    const found = await this.copiesByRegex(pattern, tenantName);
+    return new Map(
+      [...found].filter(([, { replicas }]) => replicas.length > 0).map(([k, { replicas }]) => [k, replicas]),
+    );
   }
 
   async keys(tenantName: string): Promise<string[]> {

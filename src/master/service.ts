@@ -11,6 +11,7 @@ import { boolean, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
 import type {
+  DiskStats,
   LongMetadata,
   Metadata,
   MetadataStats,
@@ -26,17 +27,20 @@ import type {
 import { Books } from './books.js';
 import { checkUuid } from './check.js';
 import { Copies } from './copies.js';
+import { DiskReplicas } from './disk-replicas.js';
 import { Eviction } from './eviction.js';
 import { type MetadataOptions, resolveOptions } from './options.js';
 import { Puts } from './puts.js';
 import { Reads } from './reads.js';
 import { Removal } from './removal.js';
-import { Scans } from './scan.js';
+import { type ObjectCopies, Scans } from './scan.js';
 import type { Drain } from './segments.js';
 import { STATUS } from './status.js';
 import { DEFAULT_TENANT } from './tenants.js';
 
 export class MetadataService implements Metadata, LongMetadata {
+  /** The calls of clients that lend disks. */
+  readonly disks: DiskReplicas;
   readonly #books: Books;
   readonly #eviction: Eviction;
   readonly #puts: Puts;
@@ -53,6 +57,7 @@ export class MetadataService implements Metadata, LongMetadata {
     this.#puts = new Puts(this.#books, this.#eviction);
     this.#reads = new Reads(this.#books);
     this.#removal = new Removal(this.#books);
+    this.disks = new DiskReplicas(this.#books);
     this.#scans = new Scans(this.#books, this.#removal);
     this.copies = new Copies(this.#books);
   }
@@ -119,7 +124,15 @@ export class MetadataService implements Metadata, LongMetadata {
   }
 
   async removeAll(force = false, tenant = DEFAULT_TENANT): Promise<number> {
-    return this.#scans.removeAll(boolean('force', force), tenant);
+    const inUse = this.#books.disks.all.filter((disk) => disk.objects > 0);
+    const removed = await this.#scans.removeAll(boolean('force', force), tenant);
+    for (const disk of inUse) if (disk.objects === 0) disk.mayWipe = true;
+    return removed;
+  }
+
+  /** The same with the copies on disks, and with objects that have no others. */
+  async copiesByRegex(pattern: string, tenant = DEFAULT_TENANT): Promise<Map<string, ObjectCopies>> {
+    return this.#scans.copiesByRegex(pattern, tenant);
   }
 
   async replicasByRegex(pattern: string, tenant = DEFAULT_TENANT): Promise<Map<string, readonly Replica[]>> {
@@ -201,7 +214,7 @@ export class MetadataService implements Metadata, LongMetadata {
     if (this.#books.segments.capacity > 0 && this.#eviction.isPastWatermark(0)) this.#eviction.run(now);
   }
 
-  stats(): MetadataStats {
+  stats(): MetadataStats & { disks: DiskStats } {
     this.#books.begin();
     const { counters, objects, puts, segments, table, tenants, keptBack, losses, order } = this.#books;
     const { absent, evicted, removed, incomplete, 'unknown-tenant': unknown, ...rest } = counters;
@@ -210,6 +223,7 @@ export class MetadataService implements Metadata, LongMetadata {
       ...rest,
       objects,
       incomplete: puts.size,
+      disks: this.disks.stats(),
       usedBytes: segments.used,
       keptBackBytes: keptBack.bytes,
       capacityBytes: segments.capacity,

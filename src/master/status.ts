@@ -22,6 +22,7 @@ export const STATUS = {
   transferFailed: -800,
   checksumMismatch: -801,
   unavailable: -1010,
+  offloadDisabled: -1300,
   taskNotFound: -1400,
   taskLimit: -1401,
   jobNotFound: -1402,

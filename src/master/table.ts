@@ -10,11 +10,15 @@ export const COMPLETE = 'complete';
 /** Flags. */
 export const HAS_CHECKSUM = 1;
 export const HARD_PINNED = 2;
+/** It has a copy on a disk and none in memory: what the record says of handles means nothing. */
+export const DISK_ONLY = 4;
+/** A client is to write it to its disk, or is at it: its copies in memory stay until that has ended. */
+export const OFFLOADING = 8;
 /** A client is copying or moving it: its copies stay until that has ended. */
 export const COPYING = 16;
 
 /** Flags of objects that eviction passes over, and of those that are not to be copied, moved or replaced now. */
-export const HOLDING = HARD_PINNED | COPYING;
+export const HOLDING = HARD_PINNED | COPYING | OFFLOADING | DISK_ONLY;
 export const BUSY = COPYING;
 
 /**
@@ -25,3 +29,5 @@ export const BUSY = COPYING;
  */
 export const UNREAD = 0;
 export const READ = 1;
+/** The list of objects that are on a disk alone. They give up no memory; the oldest goes when the table is full. */
+export const ON_DISK = 2;

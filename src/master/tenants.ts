@@ -20,8 +20,9 @@ export interface Tenant {
   readonly quotaBytes: number;
   /** Bytes charged: all replicas of all objects, from the start of their put. */
   usedBytes: number;
-  /** Readable objects. */
+  /** Readable objects, and those of them that are on a disk alone. */
   objects: number;
+  diskOnly: number;
   /** What may go when the quota is reached; tenants without a quota have none. */
   order: EvictionOrder | undefined;
 }
@@ -72,7 +73,7 @@ export class Tenants {
 
   #add(name: string, quotaBytes: number): Tenant {
     const order = quotaBytes === Infinity ? undefined : this.#newOrder();
-    const tenant = { number: this.#byNumber.length, name, quotaBytes, usedBytes: 0, objects: 0, order };
+    const tenant = { number: this.#byNumber.length, name, quotaBytes, usedBytes: 0, objects: 0, diskOnly: 0, order };
     this.#byName.set(name, tenant);
     this.#byNumber.push(tenant);
     return tenant;

@@ -44,6 +44,7 @@ export interface Completion {
 export interface NativeEngineOptions {
   copyThreads?: number;
   maxBatches?: number;
+  spinUs?: number;
   transports?: string[];
   /** Called once per wake-up with every batch that ended since the last. */
   onCompletions(completions: Completion[]): void;
@@ -90,7 +91,7 @@ export interface NativeFeature {
 }
 
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
-export const INTERFACE = 2;
+export const INTERFACE = 3;
 
 export interface Addon {
   readonly Engine: new (options: NativeEngineOptions) => NativeEngine;
@@ -106,6 +107,8 @@ export interface Addon {
   allocate(length: number): ArrayBuffer;
   /** Lets the allocator keep up to `bytes` of freed memory. False where it cannot be told. */
   keepFreedMemory(bytes: number): boolean;
+  /** Tells V8's collector of so many more bytes outside its heap, or less; what it counts then. */
+  adjustExternalMemory(change: number): number;
   /** Which instructions the checksum uses: "vpclmul512", "vpclmul256", "pclmul", "pmull", "table". */
   readonly checksum: string;
   /** What the machine lets a process do, found out by doing it (native/topology/features.h). Some milliseconds. */

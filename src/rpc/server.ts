@@ -40,6 +40,8 @@ export interface RpcServerOptions {
   /** Requests of a connection under way from which its others wait. Default 64. */
   maxCallsPerConnection?: number;
   onRefused?: (refusal: Refusal) => void;
+  /** Told of every call that is answered: the handler's result, undefined where it threw, and the time that it took. */
+  onCall?: (method: string, args: unknown, result: unknown, milliseconds: number) => void;
 }
 
 export interface RequestInfo {
@@ -141,18 +143,19 @@ export class RpcServer {
   }
 
   #call(connection: Connection, sequence: number, served: Served, args: unknown): void {
+    const begun = this.#options.onCall ? performance.now() : 0;
     try {
       const result = served.handler(args, connection);
       if (result instanceof Promise) {
         result.then(
-          (value) => this.#answer(connection, sequence, served, value),
-          (error) => this.#throw(connection, sequence, error),
+          (value) => this.#answer(connection, sequence, served, args, value, begun),
+          (error) => this.#throw(connection, sequence, served, args, error, begun),
         );
       } else {
-        this.#answer(connection, sequence, served, result);
+        this.#answer(connection, sequence, served, args, result, begun);
       }
     } catch (error) {
-      this.#throw(connection, sequence, error);
+      this.#throw(connection, sequence, served, args, error, begun);
     }
   }
 
@@ -183,24 +186,33 @@ export class RpcServer {
     this.#options.onRefused?.(refusal);
   }
 
-  #throw(connection: Connection, sequence: number, error: unknown): void {
+  #throw(connection: Connection, sequence: number, served: Served, args: unknown, error: unknown, begun: number): void {
     this.stats.failed++;
     this.#fail(connection, sequence, RPC_ERROR.exception, error instanceof Error ? error.message : String(error));
+    this.#options.onCall?.(served.method.name, args, undefined, performance.now() - begun);
   }
 
   #fail(connection: Connection, sequence: number, error: number, why: string): void {
     this.#send(connection, sequence, error, pack(text, why, ANSWER_BYTES));
   }
 
-  #answer(connection: Connection, sequence: number, { method }: Served, value: unknown): void {
+  #answer(
+    connection: Connection,
+    sequence: number,
+    served: Served,
+    args: unknown,
+    value: unknown,
+    begun: number,
+  ): void {
     let message: Buffer;
     try {
-      message = pack(method.result, value, ANSWER_BYTES);
+      message = pack(served.method.result, value, ANSWER_BYTES);
     } catch (error) {
-      this.#throw(connection, sequence, error);
+      this.#throw(connection, sequence, served, args, error, begun);
       return;
     }
     this.#send(connection, sequence, RPC_ERROR.ok, message);
+    this.#options.onCall?.(served.method.name, args, value, performance.now() - begun);
   }
 
   /** `message`: room for a header, and the body. */

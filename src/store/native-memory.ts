@@ -16,6 +16,8 @@ import type { SegmentMemory } from './memory.js';
 const STREAMING_BYTES = 64 * 1024;
 /** What the allocator may keep of freed values: more than a garbage collection frees at once. */
 const KEPT_BYTES = 256 * 2 ** 20;
+/** Bytes of new values that V8 hears of all at once. */
+const UNCOUNTED_BYTES = 256 * 2 ** 20;
 
 /** Undefined where TypeScript and WebAssembly do the work. */
 export const addon: Addon | undefined = loadAddon().addon;
@@ -73,9 +75,21 @@ export function nativeMemory(native: Addon, length: number): SegmentMemory {
 }
 
 let keeping = false;
+let uncounted = 0;
 
 /** New memory for values costs a page fault for every 4 KiB where the allocator gives freed memory back: let it keep some. */
 export function keepFreedValues(native: Addon): boolean {
   if (!keeping) keeping = native.keepFreedMemory(KEPT_BYTES);
   return keeping;
+}
+
+/**
+ * Takes a large new value out of what V8 counts as memory that a full collection might free, until there are UNCOUNTED_BYTES
+ * of them, which it then counts at once. Otherwise a small heap is collected whole for every 32 MiB of values, which takes
+ * longer than reading them. Values that nobody keeps are freed by scavenges, which V8 starts by a count of its own.
+ */
+export function countLater(native: Addon, size: number): void {
+  const all = uncounted + size;
+  native.adjustExternalMemory(all < UNCOUNTED_BYTES ? -size : uncounted);
+  uncounted = all < UNCOUNTED_BYTES ? all : 0;
 }

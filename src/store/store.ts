@@ -64,7 +64,21 @@ interface Cluster {
   close(): Promise<void>;
 }
 
+/** What a store node builds on, beside the store's calls. */
+export interface StoreParts {
+  readonly cluster: Cluster;
+  readonly counters: Counters;
+  readonly context: StoreContext;
+}
+
+/** For this package alone. */
+export let storeParts: (store: MooncakeStore) => StoreParts;
+
 export class MooncakeStore implements ObjectStore {
+  static {
+    storeParts = (store) => ({ cluster: store.#cluster, counters: store.#counters, context: store.#open() });
+  }
+
   readonly transfer: Transfer;
   readonly #cluster: Cluster;
   readonly #counters = new Counters();

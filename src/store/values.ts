@@ -8,7 +8,7 @@ import type { StoreContext } from './context.js';
 import { Counters } from './counters.js';
 import type { ValueMemory } from './far-reads.js';
 import { ObjectGets } from './get.js';
-import { addon, keepFreedValues } from './native-memory.js';
+import { addon, countLater, keepFreedValues } from './native-memory.js';
 import type { GetValueOptions, PutValueOptions } from './options.js';
 import { ObjectPuts } from './put.js';
 import { ObjectView } from './view.js';
@@ -106,6 +106,7 @@ export function uncleared(size: number): Uint8Array {
     if (size >= LARGE && !(addon && keepFreedValues(addon))) keepFreedMemory();
     // Not from the pool of small buffers: the result is the caller's, who may transfer it away.
     const { buffer } = Buffer.allocUnsafeSlow(size);
+    if (size >= LARGE && addon) countLater(addon, size);
     return new Uint8Array(buffer, 0, size);
   } catch {
     throw errors.outOfMemory('a value', size);

@@ -40,6 +40,14 @@ test('engines in processes of their own', async () => {
   checkFigures(await demo('--processes'));
 });
 
+test('layer by layer, while the prefill computes', async () => {
+  for (const where of [[], ['--processes']]) {
+    const figures = await demo('--handover', 'layers', ...where);
+    checkFigures(figures);
+    assert.ok(figures.earlyBytes > 0 && figures.earlyBytes < figures.handedBytes);
+  }
+});
+
 test('without prefill engines the decode engines do it all', async () => {
   const figures = await demo('--prefill', '0');
   assert.is(figures.verified, 9);
@@ -143,9 +151,14 @@ test('the cluster that stays up completes, streams, refuses and stops', async ()
   }
 });
 
-for (const signal of ['SIGKILL', 'SIGSTOP'] as const) {
-  test(`an instance that gets ${signal} costs no answer`, async () => {
-    const cluster = await up('--processes');
+for (const [signal, handover] of [
+  ['SIGKILL', 'pull'],
+  ['SIGSTOP', 'pull'],
+  ['SIGKILL', 'layers'],
+  ['SIGSTOP', 'layers'],
+] as const) {
+  test(`an instance that gets ${signal} costs no answer, hand-over ${handover}`, async () => {
+    const cluster = await up('--processes', '--handover', handover);
     try {
       const before = await complete(cluster.url, { prompt: PROMPT, max_tokens: 8 });
       assert.is(before.status, 200);
@@ -185,20 +198,33 @@ function childrenOf(pid: number): number[] {
     .flatMap(([ppid, child]) => (ppid === pid ? child : []));
 }
 
-test('Ctrl-C while the processes start ends all of them', async () => {
-  // A group of its own: a terminal sends the signal to every process of it.
-  const child = spawn(process.execPath, [main, 'up', '--processes', '--port', '0'], {
-    detached: true,
-    stdio: ['ignore', 'ignore', 'pipe'],
+/** Moments of a start, by the number of engines' processes that there are, and milliseconds after that. */
+const MOMENTS = [
+  [1, 0],
+  [4, 0],
+  [4, 300],
+];
+for (const [processes, later] of MOMENTS) {
+  test(`Ctrl-C while the processes start ends all of them: ${processes} are there, ${later} ms ago`, async () => {
+    // A group of its own: a terminal sends the signal to every process of it.
+    const child = spawn(process.execPath, [main, 'up', '--processes', '--port', '0'], {
+      detached: true,
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let said = '';
+    child.stderr.on('data', (chunk) => {
+      said += chunk;
+    });
+    const exit = once(child, 'close');
+    const pid = child.pid as number;
+    let children: number[] = [];
+    while (children.length < processes) children = childrenOf(pid);
+    await new Promise((resolve) => setTimeout(resolve, later));
+    process.kill(-pid, 'SIGINT');
+    assert.equal(await exit, [130, null], said);
+    for (const one of children) assert.throws(() => process.kill(one, 0), /ESRCH/);
   });
-  const exit = once(child, 'exit');
-  const pid = child.pid as number;
-  let children: number[] = [];
-  while (children.length === 0) children = childrenOf(pid);
-  process.kill(-pid, 'SIGINT');
-  assert.equal(await exit, [130, null]);
-  for (const one of children) assert.throws(() => process.kill(one, 0), /ESRCH/);
-});
+}
 
 test('a port that is taken is said so', async () => {
   const cluster = await up();

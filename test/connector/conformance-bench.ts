@@ -1,13 +1,22 @@
 /** The bench on which scenarios of the conformance suite run: a subject's world and the engines in it. */
-import type { KvConnector, KvRole } from 'mooncake-ts';
+import type { KvConnector, KvRole, KvTransferParams } from 'mooncake-ts';
 import * as assert from 'uvu/assert';
 import { HarnessEngine, type HarnessOptions, type HarnessRequest, type RequestOptions, tokensOf } from './harness.js';
 
 /**
  * shared: what one engine computed, any other finds (a store). handover: a prefill engine hands one request's blocks to the
- * decode engine that its parameters name. The others say what a world's methods can do.
+ * decode engine that its parameters name; early: the decode comes while the prefill computes. The others say what a
+ * world's methods can do.
  */
-export type Capability = 'shared' | 'handover' | 'tensorParallel' | 'evict' | 'corrupt' | 'unchecked' | 'kill';
+export type Capability =
+  | 'shared'
+  | 'handover'
+  | 'early'
+  | 'tensorParallel'
+  | 'evict'
+  | 'corrupt'
+  | 'unchecked'
+  | 'kill';
 
 export interface World {
   /** The connector of one more engine. */
@@ -54,6 +63,8 @@ export class Bench {
   readonly world: World;
   readonly #subject: Subject;
   #transfers = 0;
+  /** Where a request is that computes for a decode. */
+  readonly #given = new Map<HarnessRequest, HarnessEngine>();
 
   constructor(subject: Subject, world: World) {
     this.#subject = subject;
@@ -70,7 +81,9 @@ export class Bench {
 
   async engine(options: EngineOptions = {}): Promise<HarnessEngine> {
     const role: KvRole = options.role ?? 'both';
-    const engine = new HarnessEngine({ ...options, role, connector: await this.world.connector() });
+    // Prompts of the suite are short: in chunks there is something to come early.
+    const chunks = this.has('early') ? { maxTokensPerStep: 6 } : {};
+    const engine = new HarnessEngine({ ...chunks, ...options, role, connector: await this.world.connector() });
     this.engines.push(engine);
     return engine;
   }
@@ -84,12 +97,33 @@ export class Bench {
 
   /** The same prompt for the engine that takes over. */
   take(options: RequestOptions, given: HarnessRequest): RequestOptions {
-    return this.handover ? { ...options, kvTransferParams: given.params ?? undefined } : options;
+    return this.handover ? { ...options, kvTransferParams: given.params ?? this.#announced(given) } : options;
   }
 
-  /** Computes a prompt on one engine; what it gives is there for others when this resolves. */
+  /** What a router sends that does not wait for the prefill. */
+  #announced(given: HarnessRequest): KvTransferParams | undefined {
+    const engine = this.#given.get(given);
+    if (engine === undefined) return undefined;
+    const { address } = engine.workers[0].getHandshakeMetadata() as { address: string };
+    return {
+      do_remote_prefill: true,
+      transfer_id: given.kvTransferParams!.transfer_id,
+      remote_engine_id: engine.info.engineId,
+      remote_bootstrap_addr: address,
+    };
+  }
+
+  /**
+   * Computes a prompt on one engine; what it gives is there for others when this resolves. Early: it is about to, or has
+   * done a part of it.
+   */
   async compute(engine: HarnessEngine, options: RequestOptions): Promise<HarnessRequest> {
     const request = engine.add(this.give(options));
+    if (this.has('early')) {
+      this.#given.set(request, engine);
+      for (let left = this.#transfers % 3; left > 0; left--) await engine.step();
+      return request;
+    }
     await engine.until(() => request.state === 'finished' && (this.handover || engine.idle));
     return request;
   }

@@ -20,7 +20,8 @@ import {
   transferId,
 } from './pd-pair.js';
 
-const MODES = ['pull', 'push'] as const;
+const MODES = ['pull', 'push', 'layers'] as const;
+type Mode = (typeof MODES)[number];
 const TOKENS = tokensOf(7, 18);
 
 function clean(...sides: Side[]): void {
@@ -32,7 +33,7 @@ function clean(...sides: Side[]): void {
 }
 
 /** A pair whose transfers can be stopped. */
-function gatedPair(mode: 'pull' | 'push', options: { abortTimeoutMs?: number; loadTimeoutMs?: number } = {}) {
+function gatedPair(mode: Mode, options: { abortTimeoutMs?: number; loadTimeoutMs?: number } = {}) {
   const gates = { prefill: new GatedTransfer(new LocalTransfer()), decode: new GatedTransfer(new LocalTransfer()) };
   const prefill = side({ transfer: () => gates.prefill, connector: options });
   const decode = side({ transfer: () => gates.decode, connector: { mode, ...options }, form: 'split' });
@@ -40,7 +41,15 @@ function gatedPair(mode: 'pull' | 'push', options: { abortTimeoutMs?: number; lo
 }
 
 /** The steps of a hand-over, and whose transfer stands before them. */
-const STEPS: Record<(typeof MODES)[number], [Step, 'prefill' | 'decode'][]> = {
+const PUSHED: [Step, 'prefill' | 'decode'][] = [
+  ['connect', 'decode'],
+  ['roster', 'decode'],
+  ['push', 'decode'],
+  ['rank', 'prefill'],
+  ['segment', 'prefill'],
+  ['write', 'prefill'],
+];
+const STEPS: Record<Mode, [Step, 'prefill' | 'decode'][]> = {
   pull: [
     ['connect', 'decode'],
     ['roster', 'decode'],
@@ -49,14 +58,8 @@ const STEPS: Record<(typeof MODES)[number], [Step, 'prefill' | 'decode'][]> = {
     ['read', 'decode'],
     ['done', 'decode'],
   ],
-  push: [
-    ['connect', 'decode'],
-    ['roster', 'decode'],
-    ['push', 'decode'],
-    ['rank', 'prefill'],
-    ['segment', 'prefill'],
-    ['write', 'prefill'],
-  ],
+  push: PUSHED,
+  layers: PUSHED,
 };
 
 for (const mode of MODES) {

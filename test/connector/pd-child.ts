@@ -5,7 +5,7 @@ import { GatedTransfer, type Step } from './pd-gate.js';
 import { counters, type SideOptions, side } from './pd-pair.js';
 
 export interface ChildOptions extends Omit<SideOptions, 'transfer' | 'connector'> {
-  mode: 'pull' | 'push';
+  mode: 'pull' | 'push' | 'layers';
   abortTimeoutMs?: number;
   /** Nothing gets past this step. */
   shut?: Step;

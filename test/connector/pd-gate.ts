@@ -2,7 +2,7 @@
  * A transfer that can be stopped at each step of a hand-over: what a slow network does, at the moment that a test
  * chooses. Moves and messages go through the real one.
  */
-import type { CallLimits, Peer, RequestContext, RequestHandler, Transfer } from 'mooncake-ts';
+import type { CallLimits, MoveReport, Peer, RequestContext, RequestHandler, Transfer } from 'mooncake-ts';
 
 export type Step = 'connect' | 'segment' | 'read' | 'write' | 'roster' | 'rank' | 'take' | 'push' | 'done' | 'release';
 
@@ -18,6 +18,8 @@ export class GatedTransfer implements Transfer {
   readonly #gates = new Map<Step, Gate>();
   /** Moves cannot be stopped once they were asked for. */
   stubborn = false;
+  /** Told of each move that has ended well. */
+  onMoved: (step: 'read' | 'write', report: MoveReport) => void = () => {};
 
   /** Where peers are told to find it; a test may put something between. */
   address: string;
@@ -65,7 +67,9 @@ export class GatedTransfer implements Transfer {
     const move = (step: 'read' | 'write'): Peer['read'] => {
       return async (descriptors, options) => {
         await this.#pass(step, this.stubborn ? undefined : options?.signal);
-        return peer[step](descriptors, this.stubborn ? { ...options, signal: undefined } : options);
+        const report = await peer[step](descriptors, this.stubborn ? { ...options, signal: undefined } : options);
+        this.onMoved(step, report);
+        return report;
       };
     };
     const gated: Peer = {

@@ -2,7 +2,14 @@
  * Hand-overs of caches with several groups, driven by hand: full attention, a sliding window of larger blocks, latent
  * vectors that every rank holds. Sizes of tensor parallelism differ; each byte is known by group, head and token.
  */
-import { type GroupBlocks, KvLayout, LocalTransfer, MooncakeConnector, type MooncakeError } from 'mooncake-ts';
+import {
+  type GroupBlocks,
+  KvLayout,
+  type KvTransferParams,
+  LocalTransfer,
+  MooncakeConnector,
+  type MooncakeError,
+} from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { tokensOf } from './harness.js';
@@ -73,8 +80,10 @@ class Rank {
   }
 }
 
+type Mode = 'pull' | 'push' | 'layers';
+
 /** An engine of some ranks, each with a transfer of its own. */
-function open(engineId: string, size: number, mode: 'pull' | 'push') {
+function open(engineId: string, size: number, mode: Mode) {
   const engine = { engineId, model: 'hybrid', role: 'both', hash: { blockSize: 4 }, tensorParallelSize: size } as const;
   const transfers = Array.from({ length: size }, () => new LocalTransfer());
   const failures: MooncakeError[] = [];
@@ -94,13 +103,15 @@ function open(engineId: string, size: number, mode: 'pull' | 'push') {
   let newRequests: { requestId: string; blockIds: GroupBlocks; numComputedTokens: number }[] = [];
   const invalid: number[] = [];
   const counts = { sending: new Map<string, number>(), receiving: new Map<string, number>() };
-  const step = () => {
-    const metadata = structuredClone(scheduler.buildConnectorMeta({ ...OUTPUT, newRequests }));
+  const step = (scheduled = 0) => {
+    const numScheduledTokens = Object.fromEntries(newRequests.map(({ requestId }) => [requestId, scheduled]));
+    const metadata = structuredClone(scheduler.buildConnectorMeta({ ...OUTPUT, newRequests, numScheduledTokens }));
     newRequests = [];
     const done = { sending: [] as string[], receiving: [] as string[] };
     for (const worker of workers) {
       worker.bindConnectorMetadata(metadata);
       worker.startLoadKv();
+      if (scheduled > 0) for (const layer of SIZES.keys()) worker.saveKvLayer(layer);
       const finished = worker.getFinished([]);
       for (const what of ['sending', 'receiving'] as const) {
         for (const id of finished[what]) {
@@ -125,7 +136,8 @@ function open(engineId: string, size: number, mode: 'pull' | 'push') {
     started: (requestId: string, blockIds: GroupBlocks) => {
       newRequests = [{ requestId, blockIds, numComputedTokens: 0 }];
     },
-    loaded: () => workers.reduce((sum, worker) => sum + worker.stats().blocksLoaded, 0),
+    count: (name: string) => workers.reduce((sum, worker) => sum + worker.stats()[name], 0),
+    address: transfers[0].address,
     close: async () => {
       await Promise.all([scheduler.shutdown(), ...workers.map((worker) => worker.shutdown())]);
       await Promise.all(transfers.map((transfer) => transfer.close()));
@@ -138,7 +150,7 @@ const PROMPT = tokensOf(6, 24);
 /** Hands the prompt over between engines of so many ranks; `from` tokens are there already. */
 async function handOver(
   [prefillSize, decodeSize]: readonly number[],
-  mode: 'pull' | 'push',
+  mode: Mode,
   source: GroupBlocks,
   destination: GroupBlocks,
   from = 0,
@@ -157,16 +169,44 @@ async function handOver(
   const kvTransferParams = { do_remote_decode: true, transfer_id: 'groups' };
   const prefilled = { requestId: 'p', tokens, numPromptTokens: PROMPT.length, kvTransferParams };
   prefill.scheduler.onNewRequest(prefilled);
-  prefill.started('p', source);
-  prefill.step();
+  const take = (params: KvTransferParams) => {
+    const decoded = { requestId: 'd', tokens: PROMPT, numPromptTokens: PROMPT.length, kvTransferParams: params };
+    decode.scheduler.onNewRequest(decoded);
+    assert.equal(decode.scheduler.getNumNewMatchedTokens(decoded, from), [PROMPT.length - from, true]);
+    decode.scheduler.updateStateAfterAlloc(decoded, destination, PROMPT.length - from);
+  };
+  const until = async (done: () => boolean) => {
+    for (const end = Date.now() + 10_000; !done(); ) {
+      assert.ok(Date.now() < end, 'nothing happens');
+      decode.step();
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  };
+  if (mode === 'layers') {
+    prefill.step();
+    take({
+      do_remote_prefill: true,
+      transfer_id: 'groups',
+      remote_engine_id: 'prefill',
+      remote_bootstrap_addr: prefill.address,
+    });
+    await until(
+      () => prefill.count('decodesWaiting') >= Math.max(prefillSize > decodeSize ? prefillSize : 0, decodeSize),
+    );
+    // The window's first block is still there in the first chunk, but a window does not go early.
+    prefill.started('p', [source[0].slice(0, 4), [5, source[1][1]], source[2].slice(0, 4)]);
+    prefill.step(16);
+    const early = Math.max(0, 16 - from) * (HEADS + decodeSize) * CELL;
+    await until(() => prefill.count('bytesPushedEarly') >= early);
+    assert.is(prefill.count('bytesPushedEarly'), early);
+  } else {
+    prefill.started('p', source);
+    prefill.step(PROMPT.length);
+  }
   tokens.push(1);
   const [delayFree, params] = prefill.scheduler.requestFinished(prefilled, source);
   assert.is(delayFree, true);
-
-  const decoded = { requestId: 'd', tokens: PROMPT, numPromptTokens: PROMPT.length, kvTransferParams: params! };
-  decode.scheduler.onNewRequest(decoded);
-  assert.equal(decode.scheduler.getNumNewMatchedTokens(decoded, from), [PROMPT.length - from, true]);
-  decode.scheduler.updateStateAfterAlloc(decoded, destination, PROMPT.length - from);
+  if (mode !== 'layers') take(params!);
   let [sent, received] = [false, false];
   for (const end = Date.now() + 10_000; !sent || !received; ) {
     assert.ok(Date.now() < end, `sent: ${sent}, received: ${received}`);
@@ -192,7 +232,7 @@ async function handOver(
       }
     }
   }
-  const result = { wrong, failures: decode.failures, invalid: decode.invalid, loaded: decode.loaded() };
+  const result = { wrong, failures: decode.failures, invalid: decode.invalid, loaded: decode.count('blocksLoaded') };
   await Promise.all([prefill.close(), decode.close()]);
   return result;
 }
@@ -208,7 +248,7 @@ const DESTINATION: GroupBlocks = [
   [1, 3, 5, 7, 9, 11],
 ];
 
-for (const mode of ['pull', 'push'] as const) {
+for (const mode of ['pull', 'push', 'layers'] as const) {
   for (const sizes of [
     [1, 1],
     [2, 1],

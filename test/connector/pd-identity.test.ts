@@ -236,7 +236,7 @@ test('a decode whose blocks are taken before it asks for any lets the prefill go
   await transfer.close();
 });
 
-test('options out of range, a rank that the engine does not have and a state group are refused by name', () => {
+test('options out of range and a rank that the engine does not have are refused by name', () => {
   const transfer = new LocalTransfer();
   const refused = (argument: string) => (error: unknown) =>
     error instanceof MooncakeError && error.argument === argument;
@@ -255,26 +255,6 @@ test('options out of range, a rank that the engine does not have and a state gro
   const engine = { engineId: 'e', model: 'm', role: 'both', hash: { blockSize: 4 } } as const;
   const connector = new MooncakeConnector({ transfer });
   assert.throws(() => connector.createWorker(engine, 1), refused('rank'));
-  const memory = new Uint8Array(64);
-  const worker = connector.createWorker(engine, 0);
-  const state = (segment: number) =>
-    new KvLayout({
-      segments: [{ id: segment, length: 64 }],
-      groups: [
-        {
-          kind: 'state',
-          layers: [0],
-          blockSize: 4,
-          blocks: 4,
-          tensors: { s: { dtype: 'uint8', elements: 8, strides: { block: 8 }, at: { segment, offset: 0 } } },
-        },
-      ],
-    });
-  const caches = { memories: [memory], layout: ([segment]: readonly number[]) => state(segment) };
-  assert.throws(
-    () => worker.registerKvCaches(caches),
-    (error: unknown) => error instanceof MooncakeError && error.code === 'ERR_NOT_SUPPORTED',
-  );
 });
 
 test('incomplete parameters, or those of the other role, are no hand-over', async () => {

@@ -45,7 +45,13 @@ const ofFirst = (change: Message) => (ranks: unknown) => {
   const [first, ...others] = ranks as Message[];
   return [{ ...first, ...change }, ...others];
 };
-const lies: [what: string, mode: 'pull' | 'push', op: string, lie: (truth: Message) => unknown, argument: string][] = [
+const lies: [
+  what: string,
+  mode: 'pull' | 'push' | 'layers',
+  op: string,
+  lie: (truth: Message) => unknown,
+  argument: string,
+][] = [
   ['no roster', 'pull', 'roster', () => null, 'roster'],
   ['an empty roster', 'pull', 'roster', () => [], 'roster'],
   ['the roster of another engine', 'pull', 'roster', ofFirst({ engine: 'other' }), 'engine'],
@@ -69,7 +75,16 @@ const lies: [what: string, mode: 'pull' | 'push', op: string, lie: (truth: Messa
   ],
   ['holes in full attention', 'pull', 'take', (grant) => ({ ...grant, blocks: [[0, 1, -1, 3, 4]] }), 'sourceBlocks[2]'],
   ['that it has written, though nothing', 'push', 'push', () => ({ bytes: 0, verifiedBytes: 0 }), 'report.bytes'],
-  ['that it has written unverified', 'push', 'push', () => ({ bytes: 9, verifiedBytes: 8 }), 'report.verifiedBytes'],
+  // 2 layers of 18 tokens of 4 heads, keys and values of 8 bytes each.
+  ['that it has written less than all', 'push', 'push', () => ({ bytes: 2303, verifiedBytes: 2303 }), 'report.bytes'],
+  ['that it has written unverified', 'push', 'push', () => ({ bytes: 2304, verifiedBytes: 8 }), 'report.verifiedBytes'],
+  [
+    'that it has written more early than at all',
+    'layers',
+    'push',
+    () => ({ bytes: 2304, verifiedBytes: 2304, earlyBytes: 2305 }),
+    'report.earlyBytes',
+  ],
   ['no report', 'push', 'push', () => null, 'report'],
 ];
 for (const [what, mode, op, lie, argument] of lies) {

@@ -1,18 +1,23 @@
 /** Bytes that change on the wire: a hand-over fails, it never brings wrong KV. Without verification it does. */
-import { TcpTransfer } from 'mooncake-ts';
+import { type KvTransferParams, TcpTransfer } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Direction, startRelay } from '../support/relay.js';
-import { tokensOf } from './harness.js';
+import { type HarnessRequest, tokensOf } from './harness.js';
 import { GatedTransfer } from './pd-gate.js';
-import { closeSide, drive, idle, side, transferId } from './pd-pair.js';
+import { closeSide, counters, decodeParams, drive, idle, side, steps, transferId } from './pd-pair.js';
 
 const TOKENS = tokensOf(11, 60);
 /** About 120 KB of KV against a few KB of messages. */
 const SHAPE = { layers: 4, cellBytes: 64 };
 
-/** One hand-over through a relay that flips a bit of the byte at `position` of what goes in `direction`. */
-async function handOverFlipped(mode: 'pull' | 'push', verify: 'full' | 'off', direction: Direction, position: number) {
+type Mode = 'pull' | 'push' | 'layers';
+
+/**
+ * One hand-over through a relay that flips a bit of the byte at `position` of what goes in `direction`. Layer by layer the
+ * decode comes before the prefill.
+ */
+async function handOverFlipped(mode: Mode, verify: 'full' | 'off', direction: Direction, position: number) {
   const inner = await TcpTransfer.listen();
   let passed = 0;
   const relay = await startRelay(Number(new URL(inner.address).port), {
@@ -27,15 +32,27 @@ async function handOverFlipped(mode: 'pull' | 'push', verify: 'full' | 'off', di
   const gate = new GatedTransfer(inner);
   gate.address = `tcp://127.0.0.1:${relay.port}`;
   const options = { mode, verify, abortTimeoutMs: 300, loadTimeoutMs: 3000 };
-  const prefill = side({ ...SHAPE, transfer: () => gate, connector: options });
+  const prefill = side({ ...SHAPE, maxTokensPerStep: 16, transfer: () => gate, connector: options });
   const tcp = await TcpTransfer.listen();
   const decode = side({ ...SHAPE, transfer: () => tcp, connector: options });
-  const prefilled = prefill.engine.add({
-    tokens: TOKENS,
-    kvTransferParams: { do_remote_decode: true, transfer_id: transferId() },
-  });
-  await drive([prefill], () => prefilled.state === 'finished');
-  const decoded = decode.engine.add({ tokens: TOKENS, maxTokens: 3, kvTransferParams: prefilled.params! });
+  const transfer = transferId();
+  const kvTransferParams = { do_remote_decode: true, transfer_id: transfer };
+  const take = (params: KvTransferParams) =>
+    decode.engine.add({ tokens: TOKENS, maxTokens: 3, kvTransferParams: params });
+  let decoded: HarnessRequest;
+  if (mode === 'layers') {
+    decoded = take(decodeParams(prefill, transfer));
+    // Who is told something else than was said may never come so far.
+    const soon = (done: () => boolean) => drive([decode], () => done() || decode.failures.length > 0, 5000);
+    await soon(() => counters(prefill).decodesWaiting === 1);
+    prefill.engine.add({ tokens: TOKENS, kvTransferParams });
+    await steps([prefill], 2);
+    await soon(() => counters(prefill).layersPushedEarly > 0);
+  } else {
+    const prefilled = prefill.engine.add({ tokens: TOKENS, kvTransferParams });
+    await drive([prefill], () => prefilled.state === 'finished');
+    decoded = take(prefilled.params!);
+  }
   await drive([prefill, decode], idle([prefill, decode]));
   for (const { engine } of [prefill, decode]) assert.is(engine.freeBlocks, engine.blocks);
   await Promise.all([prefill, decode].map(closeSide));
@@ -45,14 +62,16 @@ async function handOverFlipped(mode: 'pull' | 'push', verify: 'full' | 'off', di
     corruptions: decode.engine.corruptions.length,
     loaded: decoded.externalTokens > 0,
     code: decode.failures[0]?.code,
+    early: counters(decode).bytesLoadedEarly,
   };
 }
 
-for (const mode of ['pull', 'push'] as const) {
+for (const mode of ['pull', 'push', 'layers'] as const) {
   // Both go from the prefill to the decode, which opened the connection.
   test(`${mode}: whichever byte changes, nothing wrong is loaded; without verification it is`, async () => {
-    const { passed, loaded } = await handOverFlipped(mode, 'full', 'down', Number.POSITIVE_INFINITY);
+    const { passed, loaded, early } = await handOverFlipped(mode, 'full', 'down', Number.POSITIVE_INFINITY);
     assert.is(loaded, true);
+    assert.is(early > 0, mode === 'layers');
     const codes = new Set<string | undefined>();
     let wrong = 0;
     for (let i = 0; i < 24; i++) {

@@ -171,4 +171,71 @@ for (const mode of MODES) {
   });
 }
 
+/** A prompt that takes hundreds of steps, so that who is killed at its first layers is killed in the middle of it. */
+const LONG = tokensOf(10, 240);
+const SLOW = { layers: 3, maxTokensPerStep: 1 };
+
+for (const signal of ['SIGKILL', 'SIGSTOP'] as const) {
+  test(`layers: ${signal} to the prefill under its first early write: the decode computes the prompt`, async () => {
+    const { child, engineId, address } = await Child.start({
+      ...SLOW,
+      mode: 'pull',
+      shut: 'write',
+      engineId: `p-layers-${signal}`,
+    });
+    const decode = await tcpSide({ layers: 3, connector: { mode: 'layers' } });
+    const params = prefillParams();
+    const decoded = decode.engine.add({
+      tokens: LONG,
+      maxTokens: 3,
+      kvTransferParams: {
+        do_remote_prefill: true,
+        transfer_id: params.transfer_id,
+        remote_engine_id: engineId,
+        remote_bootstrap_addr: address,
+      },
+    });
+    await drive([decode], () => decoded.state === 'remote');
+    child.add({ tokens: LONG, kvTransferParams: params });
+    await drive([decode], () => child.has('stopped'));
+    if (signal === 'SIGKILL') await child.kill();
+    else child.signal(signal);
+    await drive([decode], idle([decode]));
+    assert.equal([decoded.externalTokens, decode.failures[0].code], [0, 'ERR_PEER']);
+    clean(decode);
+    await child.kill();
+    await closeSide(decode);
+  });
+}
+
+test('layers: a decode killed under an early write: the prefill goes on, and its blocks are free when it ends', async () => {
+  const prefill = await tcpSide({ ...SLOW });
+  const { child } = await Child.start({ layers: 3, mode: 'layers', engineId: 'd-layers' });
+  const [gate] = prefill.gates;
+  const params = prefillParams();
+  child.add({
+    tokens: LONG,
+    kvTransferParams: {
+      do_remote_prefill: true,
+      transfer_id: params.transfer_id,
+      remote_engine_id: prefill.engine.info.engineId,
+      remote_bootstrap_addr: gate.address,
+    },
+  });
+  await drive([], () => counters(prefill).decodesWaiting === 1);
+  const prefilled = prefill.engine.add({ tokens: LONG, kvTransferParams: params });
+  await drive([prefill], () => counters(prefill).layersPushedEarly >= 6);
+  gate.shut('write');
+  await drive([prefill], () => gate.waiting('write') > 0);
+  await child.kill();
+  await drive([prefill], () => counters(prefill).decodesWaiting === 0);
+  assert.is(prefilled.state, 'running');
+  gate.open('write');
+  await drive([prefill], idle([prefill]));
+  assert.is(prefilled.forwardTokens, LONG.length);
+  assert.is(counters(prefill).handoversReleased, 1);
+  clean(prefill);
+  await closeSide(prefill);
+});
+
 test.run();

@@ -126,7 +126,7 @@ test('every field keeps its value, beside those of its neighbours; a record that
     leaseUntil: table.leaseUntil(id),
     lookupUntil: table.lookupUntil(id),
     pinUntil: table.pinUntil(id),
-    startedAt: table.startedAt(id),
+    disk: table.disk(id),
     handle: table.handle(id),
     owner: table.owner(id),
     extra: table.extra(id),
@@ -143,7 +143,7 @@ test('every field keeps its value, beside those of its neighbours; a record that
     leaseUntil: 0,
     lookupUntil: 0,
     pinUntil: 0,
-    startedAt: 0,
+    disk: 0,
     handle: 0,
     owner: 0,
     extra: 0,
@@ -163,7 +163,7 @@ test('every field keeps its value, beside those of its neighbours; a record that
     ['leaseUntil', () => table.setLeaseUntil(id, now), now],
     ['lookupUntil', () => table.setLookupUntil(id, now + 1), now + 1],
     ['pinUntil', () => table.setPinUntil(id, Number.POSITIVE_INFINITY), Number.POSITIVE_INFINITY],
-    ['startedAt', () => table.setStartedAt(id, -1), -1],
+    ['disk', () => table.setDisk(id, 0xffff_fffb), 0xffff_fffb],
     ['handle', () => table.setHandle(id, Number.MAX_SAFE_INTEGER), Number.MAX_SAFE_INTEGER],
     ['owner', () => table.setOwner(id, 0xffff_fffe), 0xffff_fffe],
     ['extra', () => table.setExtra(id, 0xffff_ffff), 0xffff_ffff],
@@ -386,7 +386,7 @@ test('wrong arguments are named, and nothing has changed', () => {
     rejects('until', () => table.setLeaseUntil(id, value as never));
     rejects('until', () => table.setLookupUntil(id, value as never));
     rejects('until', () => table.setPinUntil(id, value as never));
-    rejects('at', () => table.setStartedAt(id, value as never));
+    rejects('disk', () => table.setDisk(id, value as never));
     rejects('size', () => table.setSize(id, value as never));
     rejects('handle', () => table.setHandle(id, value as never));
   }

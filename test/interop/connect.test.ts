@@ -26,10 +26,10 @@ interface World {
 
 async function withWorld(
   kind: Kind,
-  { http = false, checksums = false },
+  { http = false, checksums = false, leaseMs = LEASE_MS },
   use: (world: World) => Promise<void>,
 ): Promise<void> {
-  const flags = [`--default_kv_lease_ttl=${LEASE_MS}`];
+  const flags = [`--default_kv_lease_ttl=${leaseMs}`];
   const port = await freePort();
   if (http) flags.push('--enable_http_metadata_server=true', '--http_metadata_server_host=127.0.0.1');
   if (http) flags.push(`--http_metadata_server_port=${port}`);
@@ -88,7 +88,7 @@ for (const kind of ['stock', 'ours'] as const) {
   }
 
   test(`batches of 1 to 10,000 keys on the ${kind} master`, () =>
-    withWorld(kind, {}, async ({ stock, user, segments: [theirs, own] }) => {
+    withWorld(kind, { leaseMs: 30_000 }, async ({ stock, user, segments: [theirs, own] }) => {
       for (const count of [1, 255, 256, 1000, 10_000]) {
         const keys = Array.from({ length: count }, (_, i) => `ours${count}/${i}`);
         const values = keys.map((_, i) => value(i, 16));

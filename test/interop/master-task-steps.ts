@@ -134,11 +134,16 @@ export async function copySteps({ leaseMs, call, put, putStart, revoke, get, exi
   await end('target gone, again', 'MoveEnd', 't2');
   await end('source gone', 'CopyEnd', 't3');
   await get('source of a copy gone', 't3');
+  await put('forced', 10n, { preferredSegment: A1 });
+  await copy('to one segment twice', 'forced', A1, [B1, B1]);
+  await call('while copying', 'GetReplicaListByRegex', { pattern: '^forced$', tenant: TENANT });
+  await remove('while copying, forced', 'forced', true);
+  await end('after a forced removal', 'CopyRevoke', 'forced');
   for (const key of ['cp', 'mv', 'big', 't1', 't2', 't3']) await remove(`copied, ${key}`, key, true);
 }
 
 /** The queue of tasks, as any client sees it. */
-export async function taskSteps({ answers, call, put, remove }: Steps): Promise<void> {
+export async function taskSteps({ answers, call, put, putStart, revoke, remove }: Steps): Promise<void> {
   const ids = new Map<string, unknown>();
   const create = async (step: string, name: MethodName, key: string, where: Arguments) => {
     const answer = await call(step, name, { key: bytes(key), tenant: TENANT, ...where });
@@ -199,6 +204,12 @@ export async function taskSteps({ answers, call, put, remove }: Steps): Promise<
   await mark('failed', moved, 2);
   await mark('again', moved, 3);
   await ask('failed', 'QueryTask', { task: moved });
+  await putStart('of tasks', 'begun', 10n, { preferredSegment: A1 });
+  await copy('being written', 'begun', B1);
+  await move('being written', 'begun', A1, B1);
+  await revoke('of tasks', 'begun');
+  await call('those that differ', 'FetchTasks', { client: A, count: 16n });
+  answers['FetchTasks: those that differ'] = 'fetched';
   await remove('of tasks', 'tk', true);
   await remove('of tasks, odd', 'odd "\n\u0001é😀', true);
   await call('of copies', 'UnmountSegment', { segment: id(0x71), client: A });

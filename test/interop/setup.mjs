@@ -10,6 +10,8 @@ import { root, step } from '../../scripts/steps.mjs';
 const WHEEL = 'mooncake-transfer-engine-non-cuda==0.3.13.post1';
 /** Libraries that the wheel expects of the system. */
 const LIBRARIES = ['libibverbs1', 'libnuma1', 'libcurl4'];
+/** Of metadata (backends.ts): their tests are skipped where they are not there. */
+const SERVERS = ['etcd-server', 'redis-server', 'openssl'];
 
 /** Why its engine cannot be loaded; undefined where it can. */
 function broken(python) {
@@ -27,7 +29,7 @@ function broken(python) {
 /** {env} for the lane's tests, or {skip, enable}. */
 export default async function prepare() {
   const enable = `apt-get install ${LIBRARIES.join(' ')}, or a Python with ${WHEEL} in MOONCAKE_PYTHON`;
-  await installInCi(...LIBRARIES);
+  await installInCi(...LIBRARIES, ...SERVERS);
   let python = process.env.MOONCAKE_PYTHON;
   if (!python) {
     const folder = join(root, 'build', 'interop');

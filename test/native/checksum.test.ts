@@ -14,6 +14,7 @@ interface Native {
   copy(destination: Uint8Array, source: Uint8Array, streaming?: boolean): void;
   allocate(length: number): ArrayBuffer;
   keepFreedMemory(bytes: number): boolean;
+  adjustExternalMemory(change: number): number;
 }
 
 const require = createRequire(import.meta.url);
@@ -122,6 +123,13 @@ if (native) {
     const glibc = (process.report.getReport() as { header: { glibcVersionRuntime?: string } }).header
       .glibcVersionRuntime;
     assert.is(native.keepFreedMemory(64 * MiB), glibc !== undefined);
+  });
+
+  test('the collector is told of memory outside its heap', () => {
+    const before = native.adjustExternalMemory(0);
+    assert.is(native.adjustExternalMemory(3 * MiB), before + 3 * MiB);
+    assert.is(native.adjustExternalMemory(-3 * MiB), before);
+    assert.throws(() => native.adjustExternalMemory('3' as unknown as number), /change/);
   });
 }
 

@@ -180,6 +180,21 @@ test('sizes of segments as a stock configuration spells them', async () => {
   }
 });
 
+test('values that were kept for a while and dropped are collected', () =>
+  withStore({ segments: '4MB' }, async (store) => {
+    await store.put('a', content(MiB, 1));
+    // As many as survive the collections of young memory.
+    const kept: (Uint8Array | undefined)[] = [];
+    const before = process.memoryUsage().rss;
+    let most = 0;
+    for (let i = 0; i < 1500; i++) {
+      kept[i % 100] = await store.get('a');
+      most = Math.max(most, process.memoryUsage.rss() - before);
+    }
+    assert.ok(kept.every((value) => value?.length === MiB));
+    assert.ok(most < 900 * MiB, `${most / MiB} MiB were in use for 100 values of 1 MiB`);
+  }));
+
 test('populated memory holds what it held', async () => {
   const memory = content(100_000, 1);
   await withStore({ segments: [{ memory }, { length: '1MB' }], populate: true }, async (store) => {

@@ -289,8 +289,7 @@ for (const plane of PLANES) {
 test('options of create are checked, and metadata that is not served is refused', async () => {
   const bad = (options: object, code: string, argument?: string) =>
     rejects(TransferEngine.create(options as never), code, argument);
-  await bad({ metadata: 'etcd://127.0.0.1:2379' }, 'ERR_NOT_SUPPORTED');
-  await bad({ metadata: 'redis://127.0.0.1' }, 'ERR_NOT_SUPPORTED');
+  await bad({ metadata: 'k8s://default' }, 'ERR_NOT_SUPPORTED');
   await bad({ metadata: 'paper' }, 'ERR_INVALID_ARGUMENT', 'options.metadata');
   await bad({ host: '0.0.0.0' }, 'ERR_INVALID_ARGUMENT', 'options.advertise');
   await bad({ port: 65536 }, 'ERR_INVALID_ARGUMENT', 'options.port');

@@ -1,7 +1,7 @@
 #include "test/check.h"
+#include "test/engine/fake_link.h"
 
 #include <thread>
-#include "test/engine/fake_link.h"
 
 using namespace mooncake;
 using namespace mooncake::test;

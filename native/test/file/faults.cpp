@@ -161,6 +161,7 @@ TEST(file_faults, a_closed_link_settles_what_it_has_and_what_comes) {
 }
 
 TEST(file_faults, threads_take_over_where_io_uring_is_forbidden) {
+  if (mooncake::test::emulatorLacks("threads take over where io_uring is forbidden", "seccomp")) return;
   const Folder folder;
   writeFile(folder.at("f"), Bytes(100'000, 5));
   for (const int error : {EPERM, ENOSYS}) {

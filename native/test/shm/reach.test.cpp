@@ -83,6 +83,7 @@ TEST(shm, mapped) {
 }
 
 TEST(shm, processVm) {
+  if (emulatorLacks("shared memory by process_vm", "process_vm_readv")) return;
   const Folder folder;
   OwnerProcess owner({{{"directory", folder.path}}, {}, 8 << 20});
   roundTrip("vm", "other memory by process_vm", owner);
@@ -95,6 +96,7 @@ TEST(shm, staged) {
 }
 
 TEST(shm, filteredAsAnotherUser) {
+  if (emulatorLacks("shared memory under a seccomp filter", "seccomp")) return;
   // The grantee, in a child of its own, is another user where this is root, and may not use process_vm.
   Folder folder;
   const bool root = ::geteuid() == 0;

@@ -62,7 +62,7 @@ size_t Recorder::count() {
   return entries_.size();
 }
 
-End::End(u64 generation) : context{memory, copies, generation, [] {}, nullptr}, tcp(makeTcpTransport(context)) {}
+End::End(u64 generation) : context{memory, copies, generation, [] {}, nullptr, std::chrono::microseconds(50)}, tcp(makeTcpTransport(context)) {}
 
 End::~End() { tcp->close(); }
 

@@ -1,18 +1,27 @@
 #include "transport/tcp/loop.h"
 
-#include <sys/epoll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <future>
 
 namespace mooncake::tcp {
 
-Loop::Loop() : poll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/** Work comes at short intervals while the last wait was shorter than so many times `spin`: where both sides of an exchange
+    have slept, most of the wait was the waking. */
+constexpr int SHORT_WAIT = 4;
+
+}  // namespace
+
+Loop::Loop(std::chrono::microseconds spin) : spin_(spin), poll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 Status Loop::start() {
   if (!poll_ || !wake_) return systemError("epoll and eventfd", errno);
@@ -121,16 +130,30 @@ void Loop::tickAll() {
   for (const auto& watched : all) busy_ = watched->tick() || busy_;
 }
 
+int Loop::await(epoll_event* events, int most, int milliseconds) {
+  if (spin_.count() == 0) return ::epoll_wait(poll_.get(), events, most, milliseconds);
+  const Clock::time_point began = Clock::now();
+  int count = 0;
+  while (spinning_ && count == 0) {
+    count = ::epoll_wait(poll_.get(), events, most, 0);
+    spinning_ = Clock::now() - began < spin_;
+    if (spinning_ && count == 0) ::sched_yield();
+  }
+  if (count == 0) count = ::epoll_wait(poll_.get(), events, most, milliseconds);
+  spinning_ = count > 0 && Clock::now() - began < SHORT_WAIT * spin_;
+  return count;
+}
+
 void Loop::work() {
   using Milliseconds = std::chrono::milliseconds;
   std::array<epoll_event, 64> events;
-  auto before = std::chrono::steady_clock::now();
+  auto before = Clock::now();
   for (;;) {
     const u64 interval = busy_ ? TICK_MS : IDLE_TICK_MS;
     const u64 due = std::max(lastTick_ + interval, now_) - now_;
     const int wait = watched_.empty() ? -1 : static_cast<int>(due);
-    const int count = ::epoll_wait(poll_.get(), events.data(), static_cast<int>(events.size()), wait);
-    const auto after = std::chrono::steady_clock::now();
+    const int count = await(events.data(), static_cast<int>(events.size()), wait);
+    const auto after = Clock::now();
     const u64 passed = static_cast<u64>(std::chrono::duration_cast<Milliseconds>(after - before).count());
     before += Milliseconds(passed);
     // A round that took longer than it waited and a tick was not spent listening: peers were not given the chance to speak.

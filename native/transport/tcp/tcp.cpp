@@ -64,7 +64,7 @@ Status TcpTransport::startLoops() {
   const u32 count = std::clamp(std::thread::hardware_concurrency(), 1u, MAX_LOOPS);
   Loops loops;
   for (u32 i = 0; i < count; i++) {
-    auto loop = std::make_shared<Loop>();
+    auto loop = std::make_shared<Loop>(context_.spin);
     if (Status status = loop->start(); !status.ok()) {
       for (const auto& started : loops) started->stop();
       return status;

@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Keys } from '../../core/keys.js';
-import type { ObjectInfo, Outcome, SegmentFigures } from '../api.js';
+import type { DiskReplica, ObjectInfo, Outcome, SegmentFigures } from '../api.js';
 import type { Drains } from '../drain.js';
 import type { MetadataService } from '../service.js';
 import { drainHttp } from './drain-http.js';
@@ -24,6 +24,10 @@ const json = (value: unknown, status = 200): Answer => ({
 });
 
 const DEFAULT_TENANT = 'default';
+
+/** What a stock master without high availability says of itself. */
+const [ROLE, STATE] = ['leader', 'serving'];
+const NO_LEADER = { leader_address: null, view_version: null };
 
 export interface AdminSources {
   service: MetadataService;
@@ -45,7 +49,10 @@ export async function admin(request: IncomingMessage, sources: AdminSources): Pr
 }
 
 const ROUTES: Record<string, (sources: AdminSources, query: URLSearchParams) => Answer | Promise<Answer>> = {
-  '/health': () => text('OK'),
+  '/health': () => json({ status: 'ok', role: ROLE, ha_state: STATE, service_ready: true, ...NO_LEADER }),
+  '/role': () => text(ROLE),
+  '/ha_status': () => text(STATE),
+  '/leader': () => json({ present: false, ...NO_LEADER }),
   '/metrics': ({ figures }) => text(metrics(figures())),
   '/metrics/summary': ({ figures }) => text(summary(figures())),
   '/get_all_keys': async ({ service }) => text(lines(await service.keys(DEFAULT_TENANT))),
@@ -91,6 +98,7 @@ const ROUTES: Record<string, (sources: AdminSources, query: URLSearchParams) => 
               transport_endpoint_: one.endpoint,
               buffer_descriptor: Number((bases.get(one.segment) ?? 0) + one.offset),
             })),
+            ...(found.value.disk && { local_disk_values: [found.value.disk].map(diskValue) }),
           }
         : { ok: false, error: 'OBJECT_NOT_FOUND' };
       data.set(key, answer);
@@ -106,6 +114,10 @@ const ROUTES: Record<string, (sources: AdminSources, query: URLSearchParams) => 
 function look(service: MetadataService, key: string | null, tenant: string | null): Outcome<ObjectInfo> {
   if (!key) return { ok: false, status: -704, why: 'absent' };
   return service.peek(Keys.from([key]), tenant ?? DEFAULT_TENANT)[0];
+}
+
+function diskValue({ client, size, endpoint }: DiskReplica) {
+  return { client_id: client, object_size: size, transport_endpoint: endpoint };
 }
 
 function detail(one: SegmentFigures) {

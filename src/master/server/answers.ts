@@ -2,11 +2,10 @@
  * Answers about copies, written from what the service says straight into the message: with an object for each copy, and a
  * bigint for each number in it, they would cost more than the look-up. On the wire they are what the schema says.
  */
-import { METHODS } from '../../rpc/schemas/v0_3_13.js';
+import { METHODS, replica } from '../../rpc/schemas/v0_3_13.js';
 import type { Measure, Type, Writer } from '../../rpc/types.js';
-import type { ObjectInfo, Outcome, Replica } from '../api.js';
-import type { Bases } from './replicas.js';
-import { STATE } from './replicas.js';
+import type { DiskReplica, ObjectInfo, Outcome, Replica } from '../api.js';
+import { type Bases, diskToWire, STATE } from './replicas.js';
 
 /** Bytes of a copy beside its two texts: id, kind, size, address, state. */
 const REPLICA_BYTES = 8 + 1 + 8 + 8 + 4;
@@ -32,9 +31,10 @@ function u64({ view, at }: Writer, value: number): number {
   return 8;
 }
 
-function measureReplicas(replicas: readonly Replica[], into: Measure): void {
+function measureReplicas(replicas: readonly Replica[], into: Measure, disk?: DiskReplica): void {
   into.lengths += 1 + 2 * replicas.length;
-  into.largest = Math.max(into.largest, replicas.length);
+  into.largest = Math.max(into.largest, replicas.length + 1);
+  if (disk) replica.measure(diskToWire(disk), into);
   for (const { protocol, endpoint } of replicas) {
     const [first, second] = [utf8(protocol).length, utf8(endpoint).length];
     into.bytes += REPLICA_BYTES + first + second;
@@ -49,8 +49,8 @@ function writeText(text: string, writer: Writer): void {
   writer.at += bytes.length;
 }
 
-function writeReplicas(bases: Bases, replicas: readonly Replica[], writer: Writer): void {
-  writer.length(replicas.length);
+function writeReplicas(bases: Bases, replicas: readonly Replica[], writer: Writer, disk?: DiskReplica): void {
+  writer.length(replicas.length + (disk ? 1 : 0));
   for (const one of replicas) {
     writer.at += u64(writer, one.id);
     writer.bytes[writer.at++] = MEMORY;
@@ -61,6 +61,7 @@ function writeReplicas(bases: Bases, replicas: readonly Replica[], writer: Write
     writer.view.setInt32(writer.at, STATE[one.state], true);
     writer.at += 4;
   }
+  if (disk) replica.write(diskToWire(disk), writer);
 }
 
 interface Written<T> {
@@ -102,16 +103,16 @@ function outcomes<T>(schema: { literal: Uint8Array }, item: Written<T>): Type<re
 /** The methods whose answers these are, to be handled with outcomes of the service. */
 export function batchMethods(bases: Bases) {
   const started: Written<Replica[]> = {
-    measure: measureReplicas,
+    measure: (replicas, into) => measureReplicas(replicas, into),
     write: (replicas, writer) => writeReplicas(bases, replicas, writer),
   };
   const found: Written<ObjectInfo> = {
-    measure({ replicas, checksum }, into) {
-      measureReplicas(replicas, into);
+    measure({ replicas, disk, checksum }, into) {
+      measureReplicas(replicas, into, disk);
       into.bytes += checksum === undefined ? 9 : 17;
     },
-    write({ replicas, leaseMs, checksum }, writer) {
-      writeReplicas(bases, replicas, writer);
+    write({ replicas, disk, leaseMs, checksum }, writer) {
+      writeReplicas(bases, replicas, writer, disk);
       writer.at += u64(writer, Math.ceil(leaseMs));
       writer.bytes[writer.at++] = checksum === undefined ? 0 : 1;
       if (checksum === undefined) return;

@@ -26,6 +26,13 @@ export class Clients {
     return this.#clients.size;
   }
 
+  /** Those in order. Counted when asked: there are few, and it is asked rarely. */
+  get active(): number {
+    let count = 0;
+    for (const { inOrder } of this.#clients.values()) if (inOrder) count++;
+    return count;
+  }
+
   /** A sign of life, of whatever kind; whether the client is to remount. */
   seen(id: Uuid): (typeof CLIENT)[keyof typeof CLIENT] {
     const client = this.#clients.get(id);

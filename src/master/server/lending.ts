@@ -9,6 +9,8 @@ import { type CLIENT, Clients } from './clients.js';
 
 export interface LendingOptions {
   clientTtlMs: number;
+  /** Whether clients may lend disks. */
+  offload: boolean;
   /** How long a remounted segment that is not known is fenced: one lease of the master before this one. */
   fenceMs: number;
   now: () => number;
@@ -21,6 +23,7 @@ export interface LendingOptions {
 export interface LendingEvent {
   what:
     | 'client-lost'
+    | 'disk-mounted'
     | 'segment-mounted'
     | 'segment-fenced'
     | 'segment-refused'
@@ -69,6 +72,11 @@ export class Lending {
     return this.#clients.count;
   }
 
+  /** Those that have remounted. */
+  get activeClients(): number {
+    return this.#clients.active;
+  }
+
   segments(): SegmentFigures[] {
     return this.#service.segments();
   }
@@ -107,6 +115,20 @@ export class Lending {
     }
     this.#clients.remounted(client);
     return STATUS.ok;
+  }
+
+  get takesDisks(): boolean {
+    return this.#options.offload;
+  }
+
+  /** A client lends its disk, and is watched from now on. -1300: this master has no use for it. */
+  mountDisk(client: Uuid, accepts: boolean): Status {
+    const status = this.#service.disks.mount(client, accepts);
+    if (status === STATUS.ok) {
+      this.#clients.lends(client);
+      this.#tell('disk-mounted', client);
+    }
+    return status;
   }
 
   /** Ok also where nothing is known of it; -601 for another client's. */
@@ -153,6 +175,7 @@ export class Lending {
     if (lost.size > 0) {
       for (const [id, { client }] of this.#fenced) if (lost.has(client)) this.#fenced.delete(id);
       for (const { id, client } of this.segments()) if (lost.has(client)) this.unmount(id, client);
+      for (const client of lost) this.#service.disks.unmount(client);
       for (const client of lost) this.#options.onLost(client);
     }
     for (const [id, { info, client, until }] of this.#fenced) {

@@ -2,7 +2,7 @@
  * The networked master: the metadata service behind Mooncake's RPC, the HTTP endpoints of the stock master, and the HTTP metadata
  * server where it is wanted. Stock clients join it unchanged.
  *
- *   RpcServer ─► object-calls, segment-calls, task-calls, other-calls ─► Lending ─► MetadataService
+ *   RpcServer ─► object-, segment-, disk-, task-, other-calls ─► Lending ─► MetadataService
  *   HTTP      ─► admin (metrics port) · MetadataServer (metadata port)
  */
 import { createServer, type Server } from 'node:http';
@@ -17,8 +17,11 @@ import { MetadataService } from '../service.js';
 import { TaskRequests } from '../task-requests.js';
 import { type TaskOptions, TaskQueue } from '../tasks.js';
 import { admin, send } from './admin.js';
+import { serveDisks } from './disk-calls.js';
 import { Lending, type LendingEvent } from './lending.js';
 import type { MasterFigures } from './metrics.js';
+import { CallFigures } from './metrics-calls.js';
+import { ProcessFigures } from './metrics-process.js';
 import { serveObjects } from './object-calls.js';
 import { serveOthers } from './other-calls.js';
 import { serveSegments } from './segment-calls.js';
@@ -57,6 +60,8 @@ export class MooncakeMaster {
   readonly #tasks: TaskQueue;
   readonly #drains: Drains;
   readonly #options: MooncakeMasterOptions;
+  readonly #calls = new CallFigures();
+  readonly #process = new ProcessFigures();
   #admin?: Server;
   #metadata?: MetadataServer;
   #sweeping?: NodeJS.Timeout;
@@ -74,6 +79,7 @@ export class MooncakeMaster {
     this.#drains = new Drains(this.service, this.#tasks, requests);
     this.#lending = new Lending(this.service, {
       clientTtlMs: integer('options.clientTtlMs', options.clientTtlMs ?? 10_000, 1, 2 ** 31 - 1),
+      offload: options.offload ?? false,
       fenceMs: leaseTtlMs,
       now,
       onLost: (client) => {
@@ -85,10 +91,12 @@ export class MooncakeMaster {
     this.#rpc = new RpcServer({
       host: string('options.host', options.host ?? '127.0.0.1'),
       port: integer('options.port', options.port ?? 50051, 0, 65535),
+      onCall: this.#calls.observe.bind(this.#calls),
       onRefused: (refusal) => onEvent({ what: 'request-refused', ...refusal }),
     });
     serveObjects(this.#rpc, this.service, this.#lending.bases);
     serveSegments(this.#rpc, this.#lending);
+    serveDisks(this.#rpc, this.service, this.#lending);
     serveOthers(this.#rpc);
     const { service } = this;
     serveTasks(this.#rpc, { service, bases: this.#lending.bases, tasks: this.#tasks, requests });
@@ -116,7 +124,10 @@ export class MooncakeMaster {
       stats: this.service.stats(),
       requests: this.#rpc.stats,
       clients: this.#lending.clients,
-      segments: this.service.segments().length,
+      activeClients: this.#lending.activeClients,
+      segments: this.service.segments(),
+      calls: this.#calls,
+      process: this.#process,
     };
   }
 
@@ -124,6 +135,7 @@ export class MooncakeMaster {
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
     clearInterval(this.#draining);
+    this.#process.close();
     const http = this.#admin;
     this.#admin = undefined;
     http?.closeAllConnections();

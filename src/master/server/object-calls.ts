@@ -13,10 +13,10 @@ import { goodKeys, oneKey, packKeys, spread } from './keys.js';
 import {
   type Bases,
   configFromWire,
+  copiesToWire,
   foundToWire,
   sizesFromWire,
   startedToWire,
-  toWire,
   type WireConfig,
 } from './replicas.js';
 
@@ -163,14 +163,9 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
   });
   server.handle(METHODS.GetReplicaListByRegex, async ({ pattern, tenant }) => {
     try {
-      const found = await service.replicasByRegex(pattern, tenant);
-      const value = new Map<Uint8Array, ReturnType<typeof toWire>[]>();
-      for (const [key, replicas] of found) {
-        value.set(
-          Buffer.from(key),
-          replicas.map((one) => toWire(bases, one)),
-        );
-      }
+      const found = await service.copiesByRegex(pattern, tenant);
+      const value = new Map<Uint8Array, ReturnType<typeof copiesToWire>>();
+      for (const [key, copies] of found) value.set(Buffer.from(key), copiesToWire(bases, copies));
       return success(value);
     } catch (error) {
       return failure(statusOf(error));
@@ -183,22 +178,6 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
   server.handle(METHODS.BatchRemove, ({ keys, force, tenant }) =>
     each(keys, (good) => service.remove(good, force, tenant)),
   );
-  // Copies on disks: nobody has any, so there is none to promote, and they are gone wherever the object is known.
-  const evictDisk = (wanted: Packed, tenant: string) =>
-    each(wanted, (keys) =>
-      service
-        .peek(keys, tenant)
-        .map((found) => (found.ok || found.status === STATUS.notReady ? STATUS.ok : found.status)),
-    );
-  const promote = ({ key, tenant }: { key: Uint8Array; tenant: string }) => {
-    const [status] = evictDisk(single(key), tenant);
-    return failure(status === STATUS.ok ? STATUS.notReady : status);
-  };
-  server.handle(METHODS.PromotionAllocStart, promote);
-  server.handle(METHODS.NotifyPromotionSuccess, promote);
-  server.handle(METHODS.NotifyPromotionFailure, ({ key, tenant }) => first(evictDisk(single(key), tenant)));
-  server.handle(METHODS.EvictDiskReplica, ({ key, tenant }) => first(evictDisk(single(key), tenant)));
-  server.handle(METHODS.BatchEvictDiskReplica, ({ keys, tenant }) => evictDisk(keys, tenant));
   server.handle(METHODS.BatchReplicaClear, ({ keys: wanted, client, segment }) => {
     const statuses = each(wanted, (keys) => service.clearReplicas(client, keys, segment));
     const { bytes, offsets } = wanted;

@@ -1,16 +1,14 @@
 /**
- * Calls about what this master does not have: NVMe-oF targets, distributed file systems, disks of clients, promotion. They
- * are answered as the stock master answers where these are switched off (wheel 0.3.13.post1, observed), so
- * that clients go on without them.
+ * Calls about what this master does not have: NVMe-oF targets. They are answered as the stock master answers where these are
+ * switched off (wheel 0.3.13.post1, observed), so that clients go on without them.
  */
 import { METHODS } from '../../rpc/schemas/v0_3_13.js';
 import type { RpcServer } from '../../rpc/server.js';
-import { failure, success, verdict } from '../../rpc/types.js';
+import { failure, success } from '../../rpc/types.js';
 import { STATUS } from '../status.js';
 
 /** Numbers of Mooncake's ErrorCode. */
 const UNAVAILABLE_IN_MODE = -1011;
-const OFFLOAD_DISABLED = -1300;
 
 export function serveOthers(server: RpcServer): void {
   const inMode = () => failure(UNAVAILABLE_IN_MODE);
@@ -19,12 +17,4 @@ export function serveOthers(server: RpcServer): void {
   server.handle(METHODS.UnmountNoFSegment, inMode);
   server.handle(METHODS.GetAllNoFSegments, () => success([]));
   server.handle(METHODS.GetNoFSegmentsByName, () => failure(STATUS.segmentNotFound));
-
-  server.handle(METHODS.MountLocalDiskSegment, () => failure(OFFLOAD_DISABLED));
-  server.handle(METHODS.UnmountLocalDiskSegment, () => failure(OFFLOAD_DISABLED));
-  server.handle(METHODS.OffloadObjectHeartbeat, () => failure(STATUS.segmentNotFound));
-  server.handle(METHODS.ReportSsdCapacity, () => failure(STATUS.segmentNotFound));
-  server.handle(METHODS.NotifyOffloadSuccess, () => verdict(0));
-  server.handle(METHODS.PromotionObjectHeartbeat, () => failure(STATUS.segmentNotFound));
-  server.handle(METHODS.PollRemoveAll, () => failure(STATUS.segmentNotFound));
 }

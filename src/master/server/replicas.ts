@@ -2,7 +2,7 @@
 
 import type { METHODS, replica, replicateConfig, segment } from '../../rpc/schemas/v0_3_13.js';
 import { failure, success, type Value } from '../../rpc/types.js';
-import type { ObjectInfo, Outcome, Replica, ReplicateConfig, SegmentInfo, Status, Uuid } from '../api.js';
+import type { DiskReplica, ObjectInfo, Outcome, Replica, ReplicateConfig, SegmentInfo, Status, Uuid } from '../api.js';
 import { STATUS } from '../status.js';
 
 export type WireReplica = Value<typeof replica>;
@@ -26,15 +26,25 @@ export function toWire(bases: Bases, one: Replica): WireReplica {
   return { id: BigInt(one.id), descriptor: { kind: 'memory', value: { buffer } }, state: STATE[one.state] };
 }
 
+export function diskToWire({ id, client, endpoint, size }: DiskReplica): WireReplica {
+  const value = { client, size: BigInt(size), endpoint };
+  return { id: BigInt(id), descriptor: { kind: 'localDisk', value }, state: STATE.complete };
+}
+
+export function copiesToWire(bases: Bases, { replicas, disk }: Pick<ObjectInfo, 'replicas' | 'disk'>): WireReplica[] {
+  const copies = replicas.map((one) => toWire(bases, one));
+  return disk ? [...copies, diskToWire(disk)] : copies;
+}
+
 export function startedToWire(bases: Bases, outcome: Outcome<Replica[]>) {
   return outcome.ok ? success(outcome.value.map((one) => toWire(bases, one))) : failure(outcome.status);
 }
 
 export function foundToWire(bases: Bases, outcome: Outcome<ObjectInfo>): WireFound {
   if (!outcome.ok) return failure(outcome.status);
-  const { replicas, leaseMs, checksum } = outcome.value;
+  const { leaseMs, checksum } = outcome.value;
   return success({
-    replicas: replicas.map((one) => toWire(bases, one)),
+    replicas: copiesToWire(bases, outcome.value),
     leaseMs: BigInt(Math.ceil(leaseMs)),
     checksum,
   });

@@ -12,7 +12,7 @@
 
 import { errors } from '../../core/errors.js';
 import type { Keys } from '../../core/keys.js';
-import type { Replica, Uuid } from '../../master/api.js';
+import type { Replica, SegmentInfo, Uuid } from '../../master/api.js';
 import { TransferEngine } from '../../transfer/engine/engine.js';
 import { EngineTransfer } from '../../transfer/engine-transfer.js';
 import type { CallLimits } from '../../transfer/transfer.js';
@@ -88,6 +88,8 @@ export class JoinedCluster {
   readonly #membership: Membership;
   readonly #lent: LentSegments;
   readonly #tasks: LentTasks;
+  /** Ends the waiting for segments that stay readable for a while. */
+  readonly #graces = new Set<() => void>();
   #session = new JoinedSession(this);
   #closing?: Promise<void>;
 
@@ -163,21 +165,56 @@ export class JoinedCluster {
     return lent.info.id;
   }
 
-  /** Takes segments of this name or id away; with a grace they stay readable so long. */
-  async unmount(segment: string, graceMs: number): Promise<void> {
-    const lent = this.#lent.all.filter(({ info }) => info.id === segment || info.name === segment);
-    if (lent.length === 0) throw errors.segment('segment', segment, 'no such segment is mounted');
-    await Promise.all(lent.map((each) => this.#unmount(each, graceMs, this.#options.timeoutMs)));
+  /** Whether the master can be asked now. */
+  get isConnected(): boolean {
+    return this.#link.isConnected;
   }
 
-  async #unmount(lent: LentSegment, graceMs: number, timeoutMs: number): Promise<void> {
-    await this.#membership.unmount(lent.info, graceMs, { timeoutMs });
+  /** What is lent to the cluster. */
+  get lent(): readonly SegmentInfo[] {
+    return this.#lent.all.map(({ info }) => info);
+  }
+
+  /**
+   * Takes segments of this name or id away; resolves when nobody copies from them any more. With a grace they stay readable
+   * so long, unless the store is closed before.
+   */
+  async unmount(segment: string, graceMs: number): Promise<void> {
+    const { gone } = await this.beginUnmount(segment, graceMs);
+    await gone;
+  }
+
+  /** As `unmount`, but resolves when the master knows; `gone` is the rest of it. */
+  async beginUnmount(segment: string, graceMs: number): Promise<{ gone: Promise<void> }> {
+    const { timeoutMs } = this.#options;
+    const lent = this.#lent.all.filter(({ info }) => info.id === segment || info.name === segment);
+    if (lent.length === 0) throw errors.segment('segment', segment, 'no such segment is mounted');
+    await Promise.all(lent.map(({ info }) => this.#membership.unmount(info, graceMs, { timeoutMs })));
+    return { gone: Promise.all(lent.map((each) => this.#withdraw(each, graceMs))).then(() => {}) };
+  }
+
+  async #withdraw(lent: LentSegment, graceMs: number): Promise<void> {
     if (graceMs > 0) {
-      await new Promise((resolve) => setTimeout(resolve, graceMs));
+      await this.#grace(graceMs);
+      // Closing takes all away.
+      if (this.#closing) return;
       // Masters look after such segments now and then: until it is gone for them, it must be there.
-      await this.#membership.unmount(lent.info, 0, { timeoutMs });
+      await this.#membership.unmount(lent.info, 0, { timeoutMs: this.#options.timeoutMs });
     }
     await this.#lent.remove(lent);
+  }
+
+  /** Ends with the store. */
+  #grace(milliseconds: number): Promise<void> {
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#graces.delete(end);
+        resolve();
+      };
+      const timer = setTimeout(end, milliseconds);
+      this.#graces.add(end);
+    });
   }
 
   close(): Promise<void> {
@@ -188,6 +225,7 @@ export class JoinedCluster {
   async #close(): Promise<void> {
     await this.#session.claims.close();
     this.#membership.leave();
+    for (const end of this.#graces) end();
     await this.#tasks.leave();
     const lent = this.#lent.all;
     for (const { memory } of lent) memory.retired = true;

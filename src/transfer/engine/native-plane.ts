@@ -23,6 +23,7 @@ export interface NativePlaneOptions {
   /** Names of the transports to use; undefined: all that there are. */
   transports?: readonly string[];
   streams: number;
+  spinUs?: number;
 }
 
 type NativeCode = (typeof NATIVE_CODES)[number];
@@ -53,13 +54,14 @@ export class NativePlane implements DataPlane {
   #keepAlive?: NodeJS.Timeout;
   #closing?: Promise<void>;
 
-  constructor(addon: Addon, answer: AnswerHandshake, { transports, streams }: NativePlaneOptions) {
+  constructor(addon: Addon, answer: AnswerHandshake, { transports, streams, spinUs }: NativePlaneOptions) {
     this.#transports = transports;
     this.#streams = streams;
     this.#engine = attempt(
       'the accelerator',
       () =>
         new addon.Engine({
+          spinUs,
           transports: transports && [...new Set(['local', NAMED, ...transports])],
           onCompletions: (completions) => {
             for (const completion of completions) this.#completed(completion);

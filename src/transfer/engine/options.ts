@@ -8,6 +8,7 @@ import type { TransferEngineOptions } from './api.js';
 
 const TRANSPORTS = ['shm', 'tcp', 'file'];
 const MAX_STREAMS = 16;
+const MAX_SPIN_US = 10_000;
 /** Unspecified addresses: one can listen on them, but nobody can be told them. */
 const UNSPECIFIED = /^(0\.0\.0\.0|::|::0|0:0:0:0:0:0:0:0)$/;
 
@@ -18,6 +19,7 @@ export interface EngineSettings {
   advertise: string;
   transports?: readonly string[];
   streams: number;
+  spinUs?: number;
   defaults: MoveDefaults;
   native: boolean;
 }
@@ -43,6 +45,7 @@ export function engineSettings(options: TransferEngineOptions | undefined): Engi
     advertise,
     transports: given.transports && checkTransports(given.transports),
     streams: integer('options.streams', given.streams ?? 2, 1, MAX_STREAMS),
+    spinUs: given.spinUs === undefined ? undefined : integer('options.spinUs', given.spinUs, 0, MAX_SPIN_US),
     defaults: new MoveDefaults(given),
     native: given.native === undefined || boolean('options.native', given.native),
   };

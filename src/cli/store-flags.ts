@@ -1,0 +1,103 @@
+/**
+ * The flags of `mooncake-ts store`: those of the stock store service and of the stock `mooncake_client` where they mean the same,
+ * and what they say together with the configuration file and the variables, as options of a node.
+ */
+import {
+  type GivenSettings,
+  isStoreSetting,
+  type StoreConfig,
+  type StoreSetting,
+  storeConfig,
+} from '../config/store.js';
+import { errors } from '../core/errors.js';
+import type { StoreNodeOptions } from '../store/node/node.js';
+import { isHost, parseName } from '../transfer/metadata/name.js';
+
+/** As commander gives them: by the names of their flags, dashes turned into capitals. */
+export interface StoreFlags extends Readonly<Record<string, unknown>> {
+  readonly config?: string;
+  readonly define?: readonly string[];
+  readonly port: number;
+  readonly http_host: string;
+  readonly bind?: string;
+  readonly admin?: string;
+}
+
+/** Flags of single settings, with the value they take. */
+export const SETTING_FLAGS: readonly { flag: string; setting: StoreSetting; help: string; hidden?: true }[] = [
+  {
+    flag: 'master_server_address',
+    setting: 'master_server_address',
+    help: "the master's RPC, host:port (127.0.0.1:50051)",
+  },
+  {
+    flag: 'metadata_server',
+    setting: 'metadata_server',
+    help: 'P2PHANDSHAKE, or http://host:port/metadata (P2PHANDSHAKE)',
+  },
+  { flag: 'host', setting: 'local_hostname', help: 'name or address that peers are told (127.0.0.1)' },
+  { flag: 'local_hostname', setting: 'local_hostname', help: 'the same', hidden: true },
+  {
+    flag: 'global_segment_size',
+    setting: 'global_segment_size',
+    help: 'memory lent to the cluster, such as 4GB; 0: none (3200MB)',
+  },
+  {
+    flag: 'local_buffer_size',
+    setting: 'local_buffer_size',
+    help: 'memory through which values of the REST API pass (16MB)',
+  },
+  { flag: 'protocol', setting: 'protocol', help: 'tcp; processes of this host share memory all the same (tcp)' },
+  { flag: 'device_names', setting: 'device_name', help: 'accepted; tcp needs none', hidden: true },
+  { flag: 'tenant_id', setting: 'tenant_id', help: "name space of the REST API's objects (default)" },
+  { flag: 'enable_offload', setting: 'enable_ssd_offload', help: 'accepted where false', hidden: true },
+];
+
+/** @throws ERR_INVALID_ARGUMENT, ERR_NOT_SUPPORTED naming what was given, and where */
+export async function nodeOptions(flags: StoreFlags): Promise<StoreNodeOptions & { master: string }> {
+  const path = flags.config === undefined ? undefined : { from: '--config', value: flags.config };
+  const config = await storeConfig(settingsOf(flags), path);
+  if (config.enable_ssd_offload) {
+    throw errors.notSupported('enable_ssd_offload', 'this version keeps objects in memory alone');
+  }
+  const host = hostOf(config);
+  return {
+    master: config.master_server_address,
+    metadata: config.metadata_server,
+    host: flags.bind ?? (host === 'localhost' ? '127.0.0.1' : host),
+    advertise: host,
+    segments: config.global_segment_size,
+    localBufferSize: config.local_buffer_size || undefined,
+    hostId: host,
+    protocol: config.protocol,
+    tenant: config.tenant_id,
+    admin: flags.admin,
+    httpHost: flags.http_host,
+    httpPort: flags.port,
+  };
+}
+
+/** What was typed: a flag of its own wins over -D. */
+function settingsOf(flags: StoreFlags): GivenSettings {
+  const settings = new Map();
+  for (const define of flags.define ?? []) {
+    const [, name, value] = /^([^=]+)=(.*)$/s.exec(define) ?? [];
+    if (name === undefined || !isStoreSetting(name)) {
+      throw errors.invalidArgument('-D', define, 'name=value with a name of the configuration file');
+    }
+    settings.set(name, { from: `-D${name}`, value });
+  }
+  for (const { flag, setting } of SETTING_FLAGS) {
+    const value = flags[flag];
+    if (value !== undefined) settings.set(setting, { from: `--${flag}`, value });
+  }
+  return settings;
+}
+
+/** The host of `local_hostname`; a port behind it is a label in stock files, as engines choose their own. */
+function hostOf({ local_hostname: name }: StoreConfig): string {
+  const host = isHost(name) ? name : parseName('local_hostname', name).host;
+  if (host !== '0.0.0.0' && host !== '::') return host;
+  const expected = 'an address that peers can connect to (with --bind it may listen on another)';
+  throw errors.invalidArgument('local_hostname', name, expected);
+}

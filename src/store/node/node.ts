@@ -1,0 +1,167 @@
+/**
+ * A store node: a process that lends memory to a Mooncake cluster and serves the stock store service's REST API.
+ *
+ *   HTTP ─► objects, segments, health ─► MooncakeStore (joined) ─► master, peers
+ *                                              └─ its segments: peers read and write them without the node's doing
+ */
+import { totalmem } from 'node:os';
+import { integer, options as optionsOf, string } from '../../core/check.js';
+import { errors } from '../../core/errors.js';
+import type { Uuid } from '../../master/api.js';
+import { formatName } from '../../transfer/metadata/name.js';
+import { JoinedCluster } from '../joined/cluster.js';
+import { type ConnectOptions, resolveJoin, withConfiguration } from '../joined/options.js';
+import { parseSize } from '../size.js';
+import { MooncakeStore, storeParts } from '../store.js';
+import { HttpServer, json, type Routes, text } from './http.js';
+import { metrics, type NodeStatus } from './metrics.js';
+import { objectRoutes } from './objects.js';
+import { SegmentApi } from './segments.js';
+
+export type { NodeStatus } from './metrics.js';
+
+export interface StoreNodeOptions extends ConnectOptions {
+  /** Address of the REST API. Default 127.0.0.1. */
+  httpHost?: string;
+  /** Its port. Default 8080, as stock; 0: one that is free. */
+  httpPort?: number;
+  /** The name space of objects of the REST API. Default "default". */
+  tenant?: string;
+  /** Bytes of a request's body, at most. Default 100 MiB, as stock. */
+  maxBodyBytes?: number;
+}
+
+const MAX_GRACE_MS = 3_600_000;
+/** For the answers that are under way when the node is closed. */
+const DRAIN_MS = 2000;
+
+export class StoreNode {
+  /** For use in this process. */
+  readonly store: MooncakeStore;
+  readonly #cluster: JoinedCluster;
+  readonly #master: string;
+  #http?: HttpServer;
+  #closing?: Promise<void>;
+
+  private constructor(store: MooncakeStore, options: ConnectOptions) {
+    const { cluster } = storeParts(store);
+    if (!(cluster instanceof JoinedCluster)) throw errors.invalidArgument('store', store, 'one that has joined');
+    this.store = store;
+    this.#cluster = cluster;
+    this.#master = formatName(resolveJoin(options).master);
+  }
+
+  /**
+   * Joins the cluster, lends its memory and serves.
+   * @throws what MooncakeStore.connect throws, and ERR_PEER where the REST API's port cannot be had
+   */
+  static async start(settings?: StoreNodeOptions): Promise<StoreNode> {
+    const given = optionsOf('options', settings);
+    const host = string('httpHost', given.httpHost ?? '127.0.0.1');
+    const port = integer('httpPort', given.httpPort ?? 8080, 0, 65_535);
+    const maxBodyBytes = integer('maxBodyBytes', given.maxBodyBytes ?? 100 * 2 ** 20, 1, 2 ** 31 - 1);
+    const tenant = string('tenant', given.tenant ?? 'default');
+    const options = await withConfiguration(given);
+    checkMemory(options.segments);
+    const node = new StoreNode(await MooncakeStore.connect(options), options);
+    try {
+      node.#http = await HttpServer.listen(node.#routes(tenant), { host, port, maxBodyBytes });
+    } catch (error) {
+      await node.close();
+      throw error;
+    }
+    return node;
+  }
+
+  /** Where the REST API is served: `http://host:port`. */
+  get url(): string {
+    return this.#http?.url ?? '';
+  }
+
+  status(): NodeStatus {
+    const { counters } = storeParts(this.store);
+    const { puts, existing, failedPuts, bytesPut, hits, bytesGot, verifiedBytes, unverifiedHits } = counters;
+    return {
+      name: this.#cluster.transfer.address,
+      master: this.#master,
+      isConnected: this.#cluster.isConnected,
+      segments: this.#cluster.lent.map(({ id, name, length }) => ({ id, name, bytes: length })),
+      objects: {
+        ...{ puts, existing, failedPuts, bytesPut, hits, bytesGot, verifiedBytes, unverifiedHits },
+        misses: { ...counters.misses },
+      },
+      links: this.#cluster.transfer.engine.statistics().links,
+      peers: this.#cluster.peers.figures,
+    };
+  }
+
+  /** Lends more memory, in bytes; the segment's id. */
+  async mount(bytes: number): Promise<Uuid> {
+    checkMemory(bytes + this.#cluster.lent.reduce((total, { length }) => total + length, 0));
+    return this.#cluster.mount({ length: bytes });
+  }
+
+  /** Takes a segment back; resolves when the master knows. What is there stays readable for so long. */
+  async unmount(segment: Uuid, graceMs = 0): Promise<void> {
+    const { gone } = await this.#cluster.beginUnmount(segment, integer('graceMs', graceMs, 0, MAX_GRACE_MS));
+    // The node may end before, and the master take the segment for gone.
+    gone.catch(() => {});
+  }
+
+  /**
+   * Takes all memory back and ends. With a grace nothing new is placed here, and what is here stays readable for so long,
+   * or until `signal` is aborted.
+   */
+  async drain(graceMs: number, signal?: AbortSignal): Promise<void> {
+    await Promise.all(this.#cluster.lent.map(({ id }) => this.unmount(id, graceMs)));
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(done, graceMs);
+      function done() {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', done);
+        resolve();
+      }
+      signal?.addEventListener('abort', done, { once: true });
+      if (signal?.aborted) done();
+    });
+    await this.close();
+  }
+
+  /** Ends at once: ports, connections, memory. Idempotent. */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    await this.#http?.close(DRAIN_MS);
+    await this.store.close();
+  }
+
+  #routes(tenant: string): Routes {
+    return {
+      ...objectRoutes(this.store, tenant),
+      ...new SegmentApi(this).routes,
+      'GET /health': () =>
+        this.#cluster.isConnected ? text('OK') : text(`the master at ${this.#master} cannot be reached`, 503),
+      'GET /metrics': () => ({ ...text(metrics(this.status())), type: 'text/plain; version=0.0.4; charset=utf-8' }),
+      'GET /status': () => ({ ...json({}), body: JSON.stringify(this.status()) }),
+    };
+  }
+}
+
+/**
+ * Memory is taken from the kernel when it is used, and what it does not have then ends the process: what it can never
+ * have is refused at once.
+ */
+function checkMemory(segments: ConnectOptions['segments']): void {
+  if (segments === undefined || segments === 0 || typeof segments === 'object') return;
+  const bytes = parseSize('segments', segments);
+  if (bytes > machineBytes()) throw errors.outOfMemory(`segments (this machine has ${machineBytes()} bytes)`, bytes);
+}
+
+/** What the machine, or the container that this runs in, has. */
+function machineBytes(): number {
+  const { constrainedMemory } = process as { constrainedMemory?: () => number | undefined };
+  const limit = constrainedMemory?.call(process) || Number.POSITIVE_INFINITY;
+  return Math.min(totalmem(), limit);
+}
