@@ -1,7 +1,7 @@
 /**
  * MooncakeStore: KV cache objects by key, immutable, checksummed, evicted when room is needed. The store of this class
- * is embedded (`new`: metadata and memory in this process) or attached to another process's (`attach`); its calls are
- * the same. Their names are those of Mooncake's Python client in camel case.
+ * is embedded (`new`: metadata and memory in this process), attached to another process's (`attach`), or joined to a Mooncake
+ * cluster (`connect`); its calls are the same. Their names are those of Mooncake's Python client in camel case.
  *
  * A single call throws what went wrong with its object; a batch answers key by key. A get never throws for what a
  * cluster may do to an object: whatever is doubtful is a miss, and every miss is counted by its reason.

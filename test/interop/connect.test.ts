@@ -1,5 +1,6 @@
 /** Our joined store in clusters of stock and own masters, beside stock clients: what one writes the other reads. */
 import { MooncakeError, MooncakeStore, STATUS } from 'mooncake-ts';
+import { METHODS } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { freePort, type Kind, Master } from './masters.js';
@@ -9,6 +10,8 @@ const MiB = 2 ** 20;
 const LEASE_MS = 1500;
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 const same = (a: Uint8Array | undefined, b: Uint8Array) => a !== undefined && Buffer.compare(a, b) === 0;
+
+const text = (_: string, each: unknown) => (typeof each === 'bigint' ? `${each}` : each);
 
 interface World {
   master: Master;
@@ -23,10 +26,10 @@ interface World {
 
 async function withWorld(
   kind: Kind,
-  { http = false, checksums = false },
+  { http = false, checksums = false, leaseMs = LEASE_MS },
   use: (world: World) => Promise<void>,
 ): Promise<void> {
-  const flags = [`--default_kv_lease_ttl=${LEASE_MS}`];
+  const flags = [`--default_kv_lease_ttl=${leaseMs}`];
   const port = await freePort();
   if (http) flags.push('--enable_http_metadata_server=true', '--http_metadata_server_host=127.0.0.1');
   if (http) flags.push(`--http_metadata_server_port=${port}`);
@@ -85,7 +88,7 @@ for (const kind of ['stock', 'ours'] as const) {
   }
 
   test(`batches of 1 to 10,000 keys on the ${kind} master`, () =>
-    withWorld(kind, {}, async ({ stock, user, segments: [theirs, own] }) => {
+    withWorld(kind, { leaseMs: 30_000 }, async ({ stock, user, segments: [theirs, own] }) => {
       for (const count of [1, 255, 256, 1000, 10_000]) {
         const keys = Array.from({ length: count }, (_, i) => `ours${count}/${i}`);
         const values = keys.map((_, i) => value(i, 16));
@@ -131,6 +134,30 @@ for (const kind of ['stock', 'ours'] as const) {
       assert.equal(await stock.call('exist', ['re/1', 'other']), [0, 1]);
       assert.is(await user.get('absent'), undefined);
       assert.is(user.counters().misses.absent, 1);
+    }));
+
+  test(`a copy that the ${kind} master asks our store for`, () =>
+    withWorld(kind, {}, async ({ master, stock, user, segments: [theirs, own] }) => {
+      await user.put('key', value(1, 3 * MiB), { preferredSegments: [own] });
+      const rpc = await master.connect();
+      const call = { key: Buffer.from('key'), tenant: 'default' };
+      const made = await rpc.call(METHODS.CreateCopyTask, { ...call, targets: [theirs] });
+      assert.ok(made.ok);
+      const deadline = Date.now() + 60_000;
+      while ((await stock.call('copies', 'key')) !== 2) {
+        const asked = await rpc.call(METHODS.QueryTask, { task: made.value });
+        assert.ok(Date.now() < deadline && asked.ok && asked.value.state !== 2, JSON.stringify(asked, text));
+        await wait(100);
+      }
+      const moved = await rpc.call(METHODS.CreateMoveTask, { ...call, source: own, target: theirs });
+      assert.ok(moved.ok);
+      while ((await stock.call('copies', 'key')) !== 1) {
+        assert.ok(Date.now() < deadline);
+        await wait(100);
+      }
+      assert.is(await stock.call('get', 'key', 1, 3 * MiB), 'right');
+      assert.is((await user.getReplicas('key'))?.replicas[0].endpoint === own, false);
+      rpc.close();
     }));
 
   test(`two copies; a node killed; none left, on the ${kind} master`, () =>

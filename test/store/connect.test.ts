@@ -1,9 +1,10 @@
 // Stores that join a cluster of our own master, in this process and in others: what calls give, over both data planes.
 import { Keys, MooncakeError, MooncakeStore, OBJECTS, STATUS } from 'mooncake-ts';
 import { MetadataServer } from 'mooncake-ts/master';
+import { type ExpectedValue, METHODS, RpcClient } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { withCluster } from './connect-support.js';
+import { until, withCluster } from './connect-support.js';
 import { descriptors } from './descriptors.js';
 import { code, content, failure, same } from './support.js';
 
@@ -186,6 +187,40 @@ test('memory is lent and taken away while the store runs', () =>
     assert.is(master.service.segments().length, 1);
     await lender.close();
     assert.is(master.service.segments().length, 0);
+  }));
+
+test('copies and moves that the master asks for are carried out by whoever lends the source', () =>
+  withCluster({}, async ({ join, address }) => {
+    const names = ['a', 'b', 'c'];
+    for (const name of names) await join({ segments: [{ name, length: '8MB' }] });
+    const user = await join();
+    const [host, port] = address.split(':');
+    const rpc = await RpcClient.connect(host, Number(port));
+    const ended = async (made: ExpectedValue<string>) => {
+      assert.ok(made.ok, JSON.stringify(made));
+      const task = made.value;
+      let state = 0;
+      await until(async () => {
+        const asked = await rpc.call(METHODS.QueryTask, { task });
+        assert.ok(asked.ok);
+        state = asked.value.state;
+        return state >= 2;
+      }, 'the end of a task');
+      return state;
+    };
+    const value = content(2 * MiB + 3, 1);
+    await user.put('key', value, { preferredSegments: ['a'] });
+    const call = { key: Buffer.from('key'), tenant: 'default' };
+    const places = async () => (await user.getReplicas('key'))?.replicas.length;
+    assert.is(await ended(await rpc.call(METHODS.CreateCopyTask, { ...call, targets: ['b', 'c'] })), 3);
+    assert.is(await places(), 3);
+    assert.is(await ended(await rpc.call(METHODS.CreateMoveTask, { ...call, source: 'a', target: 'b' })), 3);
+    assert.is(await places(), 2);
+    for (const gone of ['b', 'c'])
+      assert.is(await ended(await rpc.call(METHODS.CreateMoveTask, { ...call, source: gone, target: 'a' })), 3);
+    assert.is(await places(), 1);
+    assert.ok(same(await user.get('key'), value));
+    rpc.close();
   }));
 
 test('an HTTP metadata server, and names of stock configurations', async () => {
