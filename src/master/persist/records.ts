@@ -12,7 +12,8 @@
  *     LOST      tenant, key
  *     END                                                     of each file that was finished the last
  *
- * A serial is a mounting of a segment: none is used twice. Times are of the wall clock, milliseconds since 1970.
+ * A serial is a mounting of a segment, until that is unmounted: after a restart another may have it. Times are of the wall
+ * clock, milliseconds since 1970.
  */
 import type { Books } from '../books.js';
 import type { Segment } from '../segments.js';
