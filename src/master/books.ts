@@ -410,7 +410,7 @@ export class Books {
     const staying = handles.filter((handle) => !loses(handle, until));
     const lost = handles.length - staying.length;
     if (lost === 0) return;
-    if (staying.length === 0) return this.#loseMemory(id);
+    if (staying.length === 0) return void this.#loseMemory(id);
     this.tenantOf(id).usedBytes -= lost * this.table.size(id);
     this.#setHandles(id, staying);
     this.copying.noteLoss(id, staying);

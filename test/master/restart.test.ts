@@ -148,6 +148,19 @@ test('a snapshot that could not begin leaves no gap between the logs', async () 
   for (const { persistence } of [one, two]) await persistence.close();
 });
 
+test('a snapshot has what may still be written to of memory that was unmounted', async () => {
+  const one = await start();
+  assert.is(one.status(one.begin('a', 10)), 0);
+  assert.is(one.service.unmountSegment(segment(1, LENGTH).id, ALICE), 0);
+  await one.persistence.snapshot();
+  const two = await again(one);
+  assert.is(two.service.mountSegment(segment(1, LENGTH), ALICE), 0);
+  assert.is(two.put('b', LENGTH), -200);
+  two.clock.now += SETTINGS.putReleaseMs;
+  assert.is(two.put('b', LENGTH), 0);
+  for (const { persistence } of [one, two]) await persistence.close();
+});
+
 test('a snapshot that is taken while segments go has all that is kept back', async () => {
   const LARGE = 200_000;
   const one = await open(newFolder(), { now: WALL }, SETTINGS);
