@@ -18,6 +18,7 @@ import * as assert from 'uvu/assert';
 import { CommandProcess } from '../support/node-process.js';
 import { skip } from '../support/skip.js';
 import { descriptors } from './descriptors.js';
+import { carried, untilShared } from './node-links.js';
 
 const SEGMENT = 32 * 2 ** 20;
 let master: MooncakeMaster;
@@ -136,12 +137,12 @@ process.on('exit', () => {
 });
 
 /** A process that has stored `from-child` and is in the middle of `mid-put`; what its links carried. */
-async function attachChild(node: string): Promise<{ child: ChildProcess; carried: [string, number][] }> {
+async function attachChild(node: string): Promise<{ child: ChildProcess; byChild: Record<string, number> }> {
   const file = fileURLToPath(new URL('./node-child.js', import.meta.url));
   const child = spawn(process.execPath, [file, node], { stdio: ['ignore', 'pipe', 'inherit'] });
   children.add(child);
   const [line] = await once(child.stdout!.setEncoding('utf8'), 'data');
-  return { child, carried: JSON.parse(line) };
+  return { child, byChild: JSON.parse(line) as Record<string, number> };
 }
 
 async function kill(child: ChildProcess): Promise<void> {
@@ -163,19 +164,15 @@ else {
   many(shared, async () => {
     const { command, attach } = await nodeProcess();
     const store = await MooncakeStore.attach({ node: attach });
-    const { child, carried } = await attachChild(attach);
-    assert.ok(
-      carried.some(([transport, bytes]) => transport === 'shm' && bytes >= 2 ** 20),
-      JSON.stringify(carried),
-    );
-    assert.not(
-      carried.some(([transport, bytes]) => transport === 'tcp' && bytes > 0),
-      'and no other way',
-    );
+    const { child, byChild } = await attachChild(attach);
+    assert.ok(byChild.shm >= 2 ** 20, JSON.stringify(byChild));
+    assert.not(byChild.tcp > 0, 'and no other way');
+    await untilShared(store, 'parent');
+    const before = carried(store);
     assert.equal(await store.get('from-child'), new Uint8Array(2 ** 20).fill(5));
-    const byShm = links(store).filter(({ transport }) => transport === 'shm');
-    assert.ok(byShm.reduce((sum, { bytes }) => sum + bytes, 0) >= 2 ** 20);
-    assert.not(links(store).some(({ transport, bytes }) => transport === 'tcp' && bytes > 0));
+    const after = carried(store);
+    assert.ok(after.shm - before.shm >= 2 ** 20);
+    assert.is(after.tcp, before.tcp);
     assert.is(master.service.stats().incomplete, 1);
     await kill(child);
     await until(() => master.service.stats().incomplete === 0);
