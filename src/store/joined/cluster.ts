@@ -78,6 +78,7 @@ class JoinedSession implements Session {
   /** The master has forgotten what it said. */
   end(): void {
     this.#isOver = true;
+    this.claims.lose();
   }
 }
 
