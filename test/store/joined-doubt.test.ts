@@ -5,7 +5,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { until, withCluster } from './connect-support.js';
 import { descriptors } from './descriptors.js';
-import { content, same } from './support.js';
+import { code, content, same } from './support.js';
 
 const MiB = 2 ** 20;
 
@@ -99,5 +99,23 @@ for (const native of [undefined, false] as const) {
       assert.is((await get.finish())[0], STATUS.transferFailed);
     }));
 }
+
+test('whoever is refused by what he asks for leaves no port open', () =>
+  withCluster({}, async ({ join, address, master }) => {
+    const before = await join();
+    const port = Number(before.transfer.address.split(':').pop());
+    await before.close();
+    for (const [options, expected] of [
+      [{ tenant: 5 as never }, 'ERR_INVALID_ARGUMENT'],
+      [{ localBufferSize: 2 ** 50 }, 'ERR_OUT_OF_MEMORY'],
+    ] as const) {
+      assert.is(
+        await code(() => MooncakeStore.connect({ master: address, port, segments: '1MB', ...options })),
+        expected,
+      );
+      assert.is(master.service.segments().length, 0);
+      await (await join({ port })).close();
+    }
+  }));
 
 test.run();
