@@ -406,16 +406,15 @@ export class Books {
       return;
     }
     const handles = this.handles(id);
+    const written = this.offload.sources(id);
     const staying = handles.filter((handle) => !loses(handle, until));
     const lost = handles.length - staying.length;
     if (lost === 0) return;
-    if (staying.length === 0) {
-      this.#loseMemory(id);
-      return;
-    }
+    if (staying.length === 0) return void this.#loseMemory(id);
     this.tenantOf(id).usedBytes -= lost * this.table.size(id);
     this.#setHandles(id, staying);
     this.copying.noteLoss(id, staying);
+    if (written.some((handle) => !staying.includes(handle))) this.offload.giveUp(id, this.#now);
   }
 
   #setHandles(id: number, handles: readonly number[]): void {

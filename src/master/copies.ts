@@ -81,7 +81,7 @@ export class Copies {
     if (this.isBusy(id, request)) return refuse(STATUS.hasTask, 'it is being copied, moved or written to a disk');
     if (!isGranted) return refuse(STATUS.unavailable, 'nobody asked for this copy');
     const readable = !puts.has(id) && this.#books.isReadable(id);
-    const handles = readable ? this.#books.handles(id) : [];
+    const handles = readable ? this.#books.offered(id) : [];
     const from = handles.find((handle) => segments.of(handle).info.name === source);
     if (from === undefined) return refuse(STATUS.replicaNotFound, `no readable copy in ${source}`);
     const size = table.size(id);
@@ -124,7 +124,7 @@ export class Copies {
     if (targets.length < wanted) return STATUS.replicaGone;
     if (kind === 'copy') return STATUS.ok;
     // The copy that made a target needless may have gone meanwhile.
-    if (this.#books.handles(id).length === 1) return STATUS.replicaGone;
+    if (this.#books.offered(id).length === 1) return STATUS.replicaGone;
     this.#books.dropCopy(id, source, now);
     return STATUS.ok;
   }

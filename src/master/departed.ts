@@ -58,7 +58,7 @@ export class ClaimList {
   }
 }
 
-interface Departed {
+export interface Departed {
   readonly info: Readonly<SegmentInfo>;
   readonly client: Uuid;
   readonly claims: readonly Claim[];
@@ -68,6 +68,11 @@ interface Departed {
 
 export class DepartedSegments {
   #departed: Departed[] = [];
+
+  /** Those of which something may be claimed. */
+  get all(): readonly Departed[] {
+    return this.#departed;
+  }
 
   /** A segment goes. What is claimed in it now is all that is left of earlier times when it was mounted. */
   note(info: Readonly<SegmentInfo>, client: Uuid, claims: readonly Claim[], now: number): void {

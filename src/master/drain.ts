@@ -9,7 +9,7 @@
  * no other segment takes anything new, or no task can name their key.
  */
 import { integer } from '../core/check.js';
-import type { Outcome, Status, Uuid } from './api.js';
+import type { Outcome, SegmentFigures, Status, Uuid } from './api.js';
 import { refuse } from './books.js';
 import type { Located } from './copies.js';
 import type { MetadataService } from './service.js';
@@ -278,7 +278,9 @@ export class Drains {
 
   /** How full the segments are that objects may be moved to. */
   #utilization(job: Job): Map<string, number> {
-    const open = this.#service.segments().filter(({ isLeaving, name }) => !isLeaving && !job.names.has(name));
+    const takesMore = ({ isLeaving, isAbsent, name }: SegmentFigures) =>
+      !isLeaving && !isAbsent && !job.names.has(name);
+    const open = this.#service.segments().filter(takesMore);
     const wanted = job.targets.length === 0 ? open : open.filter(({ name }) => job.targets.includes(name));
     return new Map(wanted.map(({ name, usedBytes, capacityBytes }) => [name, usedBytes / capacityBytes]));
   }

@@ -40,8 +40,9 @@ export class KeptBack {
 
   /** What is kept back now, and until when; some of it may be free by the time that it is reached. */
   *all(): Generator<{ handle: number; until: number }> {
-    for (const heap of [this.#byTime, this.#unsifted]) {
-      const [times, handles] = [heap.keys.slice(), heap.values.slice()];
+    // Both at once: sifting moves pieces from one to the other meanwhile.
+    const heaps = [this.#byTime, this.#unsifted].map(({ keys, values }) => [keys.slice(), values.slice()]);
+    for (const [times, handles] of heaps) {
       for (const [at, handle] of handles.entries()) yield { handle, until: times[at] };
     }
   }

@@ -72,11 +72,27 @@ export class Offload {
     return taken;
   }
 
-  /** The client has written it, or could not: the object is held no longer. Whether this disk was asked to. */
+  /** The client has written it, or could not: the object is held no longer. Whether this client was at it. */
   end(id: number, disk: Disk, now: number): boolean {
-    if (this.#pending.get(id)?.disk !== disk) return false;
+    const pending = this.#pending.get(id);
+    // What it says of one that it was not handed yet is about an older content.
+    if (pending?.disk !== disk || !pending.taken) return false;
     this.#release(id, now);
     return true;
+  }
+
+  /** The copies that an object is being written from, perhaps. */
+  sources(id: number): number[] {
+    const pending = this.#pending.get(id);
+    if (!pending) return [];
+    const { segments } = this.#books;
+    return this.#books.handles(id).filter((handle) => segments.of(handle).client === pending.disk.client);
+  }
+
+  /** A copy that it is written from goes: what is written may be of whatever comes to lie there. */
+  giveUp(id: number, now: number): void {
+    this.cancel(id);
+    this.#books.released(id, now);
   }
 
   /** The content goes: what is written of it is of no use. */

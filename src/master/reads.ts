@@ -34,7 +34,7 @@ export class Reads {
       ids,
       (id) => {
         const info = this.#info(id);
-        if (info.replicas.length === 0) this.#books.promotion.hit(id, now);
+        if (this.#books.diskCopies.isAlone(id)) this.#books.promotion.hit(id, now);
         return info;
       },
       (i, id) => this.#miss(tenant, keys, i, id),

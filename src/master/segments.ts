@@ -19,7 +19,7 @@ export type Drain = 'none' | 'draining' | 'drained';
 export interface Segment {
   /** The allocator's number. */
   readonly number: number;
-  /** Of all mountings ever, in this process and those whose state it took over. */
+  /** Of all mountings in this process, those that it took over among them. */
   readonly serial: number;
   readonly info: Readonly<SegmentInfo>;
   readonly client: Uuid;
@@ -52,6 +52,8 @@ export class Segments {
   #list: Segment[] = [];
   /** Those of them that take something new. */
   #open: Segment[] = [];
+  /** Those from before a restart that take nothing new before `open`, whatever else becomes of them. */
+  readonly #closed = new Set<Segment>();
   readonly #strategy: AllocationStrategy;
   readonly #alignment: number;
   readonly #random: () => number;
@@ -138,6 +140,7 @@ export class Segments {
     const segment = this.#enter(info, client, serial);
     segment.isAbsent = true;
     this.absent++;
+    this.#closed.add(segment);
     return segment;
   }
 
@@ -149,7 +152,7 @@ export class Segments {
 
   /** From now on something new is placed in a segment that was revived. */
   open(segment: Segment): void {
-    if (this.#byId.get(segment.info.id) === segment && !segment.isLeaving) this.#open.push(segment);
+    if (this.#closed.delete(segment) && !segment.isLeaving) this.#open.push(segment);
   }
 
   #enter(info: SegmentInfo, client: Uuid, serial: number): Segment {
@@ -189,7 +192,7 @@ export class Segments {
   setDrain(segment: Segment, drain: Drain): void {
     if (drain === 'none') {
       segment.isLeaving = false;
-      this.#open.push(segment);
+      if (!this.#closed.has(segment)) this.#open.push(segment);
     } else {
       this.leave(segment);
     }
@@ -199,6 +202,7 @@ export class Segments {
   /** Takes a segment from everybody's sight; its allocations stay until they are freed. */
   withdraw(segment: Segment): void {
     this.leave(segment);
+    this.#closed.delete(segment);
     if (segment.isAbsent) this.absent--;
     segment.isWithdrawn = true;
     this.#byId.delete(segment.info.id);

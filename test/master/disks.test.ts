@@ -116,7 +116,10 @@ test('a client that brings files along is believed of keys that nobody knows, an
   assert.is(note('old', 400), 0);
   assert.is(places('old'), 'disk');
   note('mine', 100);
-  assert.is(places('mine'), 'memory disk', 'it was asked to write it, if not told yet');
+  assert.is(places('mine'), 'memory', 'it was not told yet: it may be an older content');
+  assert.equal(take(), ['mine']);
+  note('mine', 100);
+  assert.is(places('mine'), 'memory disk');
   put('other', 100);
   assert.equal(take(false), []);
   note('other', 100);
@@ -323,6 +326,23 @@ test('files may be deleted when all was removed, and not when something was writ
   note('b', 300);
   assert.is(mayWipe(), false);
   assert.equal(disks.mayWipe(BOB).ok, false);
+});
+
+test('what is written from a copy that goes meanwhile is not believed', () => {
+  const { put, note, take, places, service, place } = startWithDisk(1000);
+  const { copies } = service;
+  service.mountSegment(segment(2, 1000), BOB);
+  put('a', 300, { preferredSegments: ['segment-1'] });
+  assert.equal(take(), ['a']);
+  const call = { kind: 'move', client: BOB, key: new TextEncoder().encode('a'), tenant: 'default' } as const;
+  assert.ok(copies.start({ ...call, source: 'segment-1', targets: ['segment-2'] }).ok);
+  assert.is(copies.end(call), 0);
+  assert.is(place('a')[0].segment, segment(2, 0).id);
+  // The client may have read bytes of another object since.
+  put('b', 300, { preferredSegments: ['segment-1'] });
+  assert.is(note('a', 300), 0);
+  assert.is(places('a'), 'memory');
+  assert.is(service.stats().disks.offloads, 1);
 });
 
 test('what a client says of its disk is checked', () => {

@@ -108,9 +108,16 @@ export class DataFolder {
   }
 
   async createLog(number: number): Promise<DataFile> {
-    const handle = await open(this.log(number), 'wx');
-    await this.sync();
-    return new DataFile(handle, number);
+    const file = new DataFile(await open(this.log(number), 'wx'), number);
+    await this.sync().catch((error) => this.dropLog(file, error));
+    return file;
+  }
+
+  /** Takes a log away that was made and not begun, because of an error, which it throws. */
+  async dropLog(file: DataFile, error: unknown): Promise<never> {
+    await file.close();
+    await this.remove(file.number);
+    throw error;
   }
 
   /** A snapshot that is not there before `finishSnapshot`. */

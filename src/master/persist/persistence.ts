@@ -186,8 +186,9 @@ export class Persistence {
   async #snapshot(signal: AbortSignal): Promise<void> {
     const number = this.#next;
     const log = await this.#folder.createLog(number);
+    // A log that nothing is written to must not stay between others.
+    const file = await this.#folder.createSnapshot(number).catch((error) => this.#folder.dropLog(log, error));
     this.#next++;
-    const file = await this.#folder.createSnapshot(number);
     const failed = this.#log.failure !== undefined;
     const logBytes = this.#logBytesBefore + this.#log.bytes;
     try {

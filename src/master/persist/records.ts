@@ -12,9 +12,11 @@
  *     LOST      tenant, key
  *     END                                                     of each file that was finished the last
  *
- * A serial is a mounting of a segment: none is used twice. Times are of the wall clock, milliseconds since 1970.
+ * A serial is a mounting of a segment, until that is unmounted: after a restart another may have it. Times are of the wall
+ * clock, milliseconds since 1970.
  */
 import type { Books } from '../books.js';
+import type { Departed } from '../departed.js';
 import type { Segment } from '../segments.js';
 import { HARD_PINNED, HAS_CHECKSUM } from '../table.js';
 import { ByteWriter } from './bytes.js';
@@ -40,6 +42,9 @@ export const KIND = { log: 1, snapshot: 2, recovery: 3 } as const;
 export const KEPT_FLAGS = HAS_CHECKSUM | HARD_PINNED;
 export const PINNED = 0x40;
 export const GROUPED = 0x80;
+
+/** The serial of segments that are gone, which no mounted one has. */
+const DEPARTED = 0;
 
 export class RecordWriter {
   readonly #books: Books;
@@ -81,7 +86,7 @@ export class RecordWriter {
     this.#out.u8(RECORD.end);
   }
 
-  segment({ serial, info, client }: Segment): void {
+  segment({ serial, info, client }: Pick<Segment, 'serial' | 'info' | 'client'>): void {
     const out = this.#out;
     out.u8(RECORD.segment);
     out.varint(serial);
@@ -90,9 +95,23 @@ export class RecordWriter {
     out.varint(info.length);
   }
 
-  unmounted({ serial }: Segment): void {
+  unmounted({ serial }: Pick<Segment, 'serial'>): void {
     this.#out.u8(RECORD.unmounted);
     this.#out.varint(serial);
+  }
+
+  /** A segment that is gone, and what may still be written to of its memory. */
+  departed({ info, client, claims }: Departed): void {
+    const out = this.#out;
+    this.segment({ serial: DEPARTED, info, client });
+    for (const { offset, size, until } of claims) {
+      out.u8(RECORD.reserved);
+      out.varint(DEPARTED);
+      out.varint(offset);
+      out.varint(size);
+      out.f64(this.#wallOf(until));
+    }
+    this.unmounted({ serial: DEPARTED });
   }
 
   reserved(handle: number, until: number): void {

@@ -1,7 +1,11 @@
 /**
  * Reads records back into empty books. A snapshot is taken while the log goes on, so in between two objects may seem to
  * lie in the same bytes; only at the end does everything fit. Until then nothing is allocated: an object's record has the
- * serial of its segment where its lease will be, and the offset where its handle will be (settle.ts).
+ * mounting of its segment where its lease will be, and the offset where its handle will be (settle.ts).
+ *
+ * A master that was restarted knows the serials of the segments that are mounted then and no others, and may give that of one
+ * that is gone to another. So each SEGMENT is a mounting of its own, numbered as they are read: what lay in the one before is
+ * in no segment that is mounted.
  */
 import { errors } from '../../core/errors.js';
 import type { SegmentInfo, Uuid } from '../api.js';
@@ -20,7 +24,7 @@ export interface MountedSegment {
 }
 
 export interface Reservation {
-  readonly serial: number;
+  readonly mounting: number;
   readonly offset: number;
   readonly size: number;
   /** Wall clock, ms. */
@@ -29,13 +33,16 @@ export interface Reservation {
 
 /** A copy beyond an object's first. */
 export interface Place {
-  readonly serial: number;
+  readonly mounting: number;
   readonly offset: number;
 }
 
 export class Replay {
   readonly books: Books;
+  /** By mounting, from 1. */
   readonly segments = new Map<number, MountedSegment>();
+  /** The last mounting with a serial. */
+  readonly #mountings = new Map<number, number>();
   readonly reservations = new Map<string, Reservation>();
   /** Copies beyond the first, by the number in the record; 0 is none. */
   readonly more: (Place[] | undefined)[] = [undefined];
@@ -90,17 +97,18 @@ export class Replay {
         this.#segment(from);
         return;
       case RECORD.unmounted: {
-        const segment = this.segments.get(from.varint());
+        const segment = this.segments.get(this.#mounting(from));
         if (segment) segment.isMounted = false;
         return;
       }
       case RECORD.reserved: {
-        const reservation = { serial: from.varint(), offset: from.varint(), size: from.varint(), until: from.f64() };
-        this.reservations.set(`${reservation.serial} ${reservation.offset}`, reservation);
+        const mounting = this.#mounting(from);
+        const reservation = { mounting, offset: from.varint(), size: from.varint(), until: from.f64() };
+        this.reservations.set(`${mounting} ${reservation.offset}`, reservation);
         return;
       }
       case RECORD.released:
-        this.reservations.delete(`${from.varint()} ${from.varint()}`);
+        this.reservations.delete(`${this.#mounting(from)} ${from.varint()}`);
         return;
       case RECORD.object:
         this.#object(from);
@@ -124,8 +132,15 @@ export class Replay {
     const serial = from.varint();
     const [id, client, name, endpoint, protocol, hostId] = Array.from({ length: 6 }, () => from.text());
     const info = { id, name, endpoint, protocol, hostId, base: from.varint(), length: from.varint() };
+    const mounting = this.segments.size + 1;
+    this.#mountings.set(serial, mounting);
     // A snapshot may say so of a segment that its log unmounts: in the order in which they are read, that comes later.
-    this.segments.set(serial, { serial, info, client, isMounted: true });
+    this.segments.set(mounting, { serial, info, client, isMounted: true });
+  }
+
+  /** The mounting that a serial names now; 0 for one that is not known, which is gone or comes later in the log. */
+  #mounting(from: ByteReader): number {
+    return this.#mountings.get(from.varint()) ?? 0;
   }
 
   #object(from: ByteReader): void {
@@ -139,10 +154,10 @@ export class Replay {
     const group = (flags & GROUPED) !== 0 ? from.text() : undefined;
     const copies = from.varint();
     if (copies === 0) throw errors.protocol('an object without copies', copies);
-    const serial = this.#place(from);
+    const mounting = this.#place(from);
     const offset = this.#offset;
     const more: Place[] = [];
-    for (let i = 1; i < copies; i++) more.push({ serial: this.#place(from), offset: this.#offset });
+    for (let i = 1; i < copies; i++) more.push({ mounting: this.#place(from), offset: this.#offset });
     const key = this.#keys.read(from);
     const id = tenant ? this.#enter(tenant.number, key) : 0;
     if (!tenant || id === 0) {
@@ -154,20 +169,20 @@ export class Replay {
     table.setOwner(id, owner);
     table.setChecksum(id, checksum);
     table.setPinUntil(id, Math.max(0, pinUntil));
-    table.setLeaseUntil(id, serial);
+    table.setLeaseUntil(id, mounting);
     table.setHandle(id, offset);
     if (more.length > 0) table.setExtra(id, this.#keepMore(more));
-    if (group !== undefined && table.group(id) === 0) table.setGroup(id, groups.join(tenant.number, group, id));
+    if (group !== undefined) table.setGroup(id, groups.join(tenant.number, group, id));
   }
 
   #offset = 0;
 
-  /** A copy lies there, whatever was going to be written there: its serial. The offset is in `#offset`. */
+  /** A copy lies there, whatever was going to be written there: its mounting. The offset is in `#offset`. */
   #place(from: ByteReader): number {
-    const serial = from.varint();
+    const mounting = this.#mounting(from);
     this.#offset = from.varint();
-    if (this.reservations.size > 0) this.reservations.delete(`${serial} ${this.#offset}`);
-    return serial;
+    if (this.reservations.size > 0) this.reservations.delete(`${mounting} ${this.#offset}`);
+    return mounting;
   }
 
   /** A record for the key, that of its old content where it has one; 0 where the table is full. */
@@ -176,17 +191,26 @@ export class Replay {
     const made = table.insert(tenant, key);
     if (made > 0) return made;
     const id = table.find(tenant, key);
-    if (id > 0) this.#forgetMore(id);
+    if (id === 0) return 0;
+    this.#forgetMore(id);
+    // The old content may have gone with its segment, and its group with it.
+    this.#leaveGroup(id);
     return id;
   }
 
   /** Takes an object out of the table. */
   strike(id: number): void {
-    const { table, groups } = this.books;
     this.#forgetMore(id);
+    this.#leaveGroup(id);
+    this.books.table.remove(id);
+  }
+
+  #leaveGroup(id: number): void {
+    const { table, groups } = this.books;
     const group = table.group(id);
-    if (group !== 0) groups.leave(group, id);
-    table.remove(id);
+    if (group === 0) return;
+    groups.leave(group, id);
+    table.setGroup(id, 0);
   }
 
   #keepMore(places: Place[]): number {

@@ -36,9 +36,9 @@ export async function settle(replay: Replay, wallNow: number): Promise<Settled> 
   const { books } = replay;
   const now = books.begin();
   const segments = new Map<number, Segment>();
-  for (const { serial, info, client, isMounted } of replay.segments.values()) {
+  for (const [mounting, { serial, info, client, isMounted }] of replay.segments) {
     const segment = isMounted ? books.segments.restore(info, client, serial) : undefined;
-    if (segment) segments.set(serial, segment);
+    if (segment) segments.set(mounting, segment);
   }
   const copies = await gather(replay, segments);
   const handles = await allocate(books, copies, reservations(replay, segments, now, wallNow), now);
@@ -93,8 +93,8 @@ async function gather(replay: Replay, segments: ReadonlyMap<number, Segment>): P
     const before = copies.count;
     const first = segments.get(table.leaseUntil(id));
     if (first) copies.add(id, first.number, table.handle(id));
-    for (const { serial, offset } of more[table.extra(id)] ?? []) {
-      const segment = segments.get(serial);
+    for (const { mounting, offset } of more[table.extra(id)] ?? []) {
+      const segment = segments.get(mounting);
       if (segment) copies.add(id, segment.number, offset);
     }
     // What its segment took along has no record of its own.
@@ -112,18 +112,18 @@ function reservations(
   wallNow: number,
 ): Map<number, Range[]> {
   const { books } = replay;
-  const bySerial = new Map<number, Range[]>();
-  for (const { serial, offset, size, until } of replay.reservations.values()) {
+  const byMounting = new Map<number, Range[]>();
+  for (const { mounting, offset, size, until } of replay.reservations.values()) {
     const left = Math.min(until - wallNow, books.options.putReleaseMs);
     if (!(left > 0)) continue;
-    const ranges = bySerial.get(serial) ?? [];
-    bySerial.set(serial, ranges);
+    const ranges = byMounting.get(mounting) ?? [];
+    byMounting.set(mounting, ranges);
     ranges.push({ offset, size, until: now + left });
   }
   const found = new Map<number, Range[]>();
-  for (const [serial, ranges] of bySerial) {
-    const segment = segments.get(serial);
-    const gone = replay.segments.get(serial);
+  for (const [mounting, ranges] of byMounting) {
+    const segment = segments.get(mounting);
+    const gone = replay.segments.get(mounting);
     if (segment) found.set(segment.number, apart(ranges));
     else if (gone) books.departed.note(gone.info, gone.client, ranges, now);
   }

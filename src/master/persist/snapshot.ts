@@ -32,7 +32,8 @@ export class Snapshot {
 
   /** Writes the rest; it is durable once the file is synced. Throws what the signal says when it is aborted. */
   async write(signal: AbortSignal): Promise<void> {
-    const { table, puts, keptBack, copying, promotion, segments, diskCopies, options } = this.#books;
+    const { table, puts, keptBack, copying, promotion, segments, diskCopies, departed, unmounts, options } =
+      this.#books;
     for (const put of puts.values()) {
       for (const handle of put.handles) this.#records.reserved(handle, put.startedAt + options.putReleaseMs);
       await this.#pause(signal);
@@ -49,6 +50,12 @@ export class Snapshot {
       await this.#pause(signal);
       cursor = slice.cursor;
       if (cursor === 0) break;
+    }
+    // What was claimed in segments that went meanwhile is all there when they are gone.
+    if (unmounts.any) await unmounts.ended;
+    for (const segment of [...departed.all]) {
+      this.#records.departed(segment);
+      await this.#pause(signal);
     }
     this.#records.end();
     await this.#flush();
