@@ -209,10 +209,11 @@ export class ObjectGets implements GetBatch {
   }
 
   /** For the hot cache: what was verified is kept, what is corrupt there goes. */
-  #remember(i: number, { checksum, copy, place }: FoundObject, miss: StoreMissReason | undefined): void {
+  #remember(i: number, found: FoundObject, miss: StoreMissReason | undefined): void {
+    const { checksum, copy, coverage, place, size } = found;
     const { hotCache, verify } = this.#context;
     if (!hotCache || checksum === undefined) return;
-    const isVerified = miss === undefined && verify && copy !== undefined;
+    const isVerified = miss === undefined && verify && copy !== undefined && coverage.bytes === size;
     const isSpoilt = miss === 'corrupt' && place.replica === CACHED;
     if (!isVerified && !isSpoilt) return;
     const name = keyName(this.#keys.at(i), this.#tenant);

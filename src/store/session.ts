@@ -55,6 +55,7 @@ export class Claims {
   readonly #batches = new Map<string, Claimant>();
   readonly #starts = new Set<Start>();
   #closed = false;
+  #lost = false;
 
   /** Throws ERR_CLOSED when no put may start any more. */
   check(): void {
@@ -84,7 +85,13 @@ export class Claims {
   }
 
   take(name: string, batch: Claimant): void {
-    this.#batches.set(name, batch);
+    if (!this.#lost) this.#batches.set(name, batch);
+  }
+
+  /** The service has forgotten all puts: one that it has under a key by now is another. */
+  lose(): void {
+    this.#lost = true;
+    this.#batches.clear();
   }
 
   /** A start of these keys has no known end: whoever had them cannot know whether they still are his. */

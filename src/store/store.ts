@@ -137,6 +137,7 @@ export class MooncakeStore implements ObjectStore {
   static async connect(options?: ConnectOptions): Promise<MooncakeStore> {
     const given = await withConfiguration(options);
     integrity(given);
+    string('tenant', given.tenant ?? 'default');
     return new MooncakeStore(given, await JoinedCluster.join(resolveJoin(given)));
   }
 

@@ -63,7 +63,7 @@ export class Counter {
     // Counted from when it is there to be read.
     this.#batches.set(number, { handles, until: Number.POSITIVE_INFINITY });
     const complete = values.length === keys.length && sizes.length === keys.length;
-    const read = complete ? await this.#tier.get(keys, values).catch(() => []) : [];
+    const read = complete ? await this.#read(keys, values) : [];
     if (read.length < keys.length || read.includes(undefined)) {
       this.release(number);
       return undefined;
@@ -76,6 +76,15 @@ export class Counter {
       offset,
     }));
     return { number, objects };
+  }
+
+  /** Empty where the keys are none, or the tier is closed. */
+  async #read(keys: readonly Uint8Array[], values: readonly Uint8Array[]) {
+    try {
+      return await this.#tier.get(keys, values);
+    } catch {
+      return [];
+    }
   }
 
   bytesAt(address: number, size: number): Uint8Array | undefined {

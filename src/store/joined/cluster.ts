@@ -78,6 +78,7 @@ class JoinedSession implements Session {
   /** The master has forgotten what it said. */
   end(): void {
     this.#isOver = true;
+    this.claims.lose();
   }
 }
 
@@ -121,7 +122,13 @@ export class JoinedCluster {
   static async join(options: ResolvedJoin): Promise<JoinedCluster> {
     const { metadata, host, advertise, port, native, timeoutMs } = options;
     const engine = await TransferEngine.create({ metadata, host, advertise, port, native, timeoutMs });
-    const cluster = new JoinedCluster(options, engine);
+    let cluster: JoinedCluster;
+    try {
+      cluster = new JoinedCluster(options, engine);
+    } catch (error) {
+      await engine.close();
+      throw error;
+    }
     try {
       for (const segment of options.segments) await cluster.#lent.add(segment);
       const segments = cluster.#lent.all.map(({ info }) => info);

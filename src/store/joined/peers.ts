@@ -32,8 +32,50 @@ const PEERS_FAULT: readonly string[] = [
 /** The host of an endpoint, brackets and all. */
 const hostOf = (endpoint: string) => endpoint.slice(0, endpoint.lastIndexOf(':'));
 
+/**
+ * One run of a peer. Engines number their memory anew when they are started: what was placed with this run must touch nothing of
+ * the next one.
+ */
+class PeerRun implements Peer {
+  readonly generation: string;
+  readonly #peer: KnownPeer;
+
+  constructor(peer: KnownPeer, generation: string) {
+    this.#peer = peer;
+    this.generation = generation;
+  }
+
+  get address(): string {
+    return this.#peer.address;
+  }
+
+  get closed(): Promise<MooncakeError> {
+    return this.#peer.of(this).closed;
+  }
+
+  read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
+    return this.#peer.move(this, 'read', descriptors, options);
+  }
+
+  write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
+    return this.#peer.move(this, 'write', descriptors, options);
+  }
+
+  async segment(name: string): Promise<RemoteSegment> {
+    return this.#peer.of(this).segment(name);
+  }
+
+  async call(service: string): Promise<never> {
+    return this.#peer.of(this).call(service);
+  }
+
+  async close(): Promise<void> {
+    await this.#peer.of(this).close();
+  }
+}
+
 /** A peer whose failures are remembered. */
-class KnownPeer implements Peer {
+class KnownPeer {
   readonly address: string;
   readonly isNear: boolean;
   /** By performance.now(); 0: never. */
@@ -41,6 +83,7 @@ class KnownPeer implements Peer {
   failures = 0;
   readonly #transfer: EngineTransfer;
   #peer?: EngineTransferPeer;
+  #run?: PeerRun;
   #opening?: Promise<EngineTransferPeer>;
   #refusal?: { error: unknown; until: number };
 
@@ -50,16 +93,10 @@ class KnownPeer implements Peer {
     this.isNear = isNear;
   }
 
-  get generation(): string {
-    return this.#open.generation;
-  }
-
-  get closed(): Promise<MooncakeError> {
-    return this.#open.closed;
-  }
-
-  get #open(): EngineTransferPeer {
+  /** Throws ERR_PEER where it is lost, or another run by now. */
+  of({ generation }: PeerRun): EngineTransferPeer {
     if (!this.#peer) throw errors.peer(this.address, 'it was lost');
+    if (this.#peer.generation !== generation) throw errors.peer(this.address, 'it was started again');
     return this.#peer;
   }
 
@@ -75,7 +112,8 @@ class KnownPeer implements Peer {
   #within(peer: EngineTransferPeer, { id, offset, size }: Replica): Place | undefined {
     try {
       const { segment, offset: at } = peer.place(BigInt(offset), size);
-      return { replica: id, peer: this, segment, offset: at };
+      if (this.#run?.generation !== peer.generation) this.#run = new PeerRun(this, peer.generation);
+      return { replica: id, peer: this.#run, segment, offset: at };
     } catch (error) {
       if (error instanceof MooncakeError && error.code === 'ERR_SEGMENT') return undefined;
       throw error;
@@ -118,17 +156,9 @@ class KnownPeer implements Peer {
     this.#peer = undefined;
   }
 
-  async read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
-    return this.#move('read', descriptors, options);
-  }
-
-  async write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
-    return this.#move('write', descriptors, options);
-  }
-
   /** The links of an engine try for seconds to get a lost peer back: one that nobody serves any more is given up at once. */
-  async #move(op: 'read' | 'write', descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
-    const peer = this.#open;
+  async move(run: PeerRun, op: 'read' | 'write', descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
+    const peer = this.of(run);
     const batch = peer.submit(op, descriptors, options);
     let gone: MooncakeError | undefined;
     const doubt = setTimeout(() => {
@@ -148,18 +178,6 @@ class KnownPeer implements Peer {
     } finally {
       clearTimeout(doubt);
     }
-  }
-
-  segment(name: string): Promise<RemoteSegment> {
-    return this.#open.segment(name);
-  }
-
-  call(service: string): Promise<never> {
-    return this.#open.call(service);
-  }
-
-  close(): Promise<void> {
-    return this.#open.close();
   }
 }
 

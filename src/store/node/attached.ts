@@ -126,6 +126,7 @@ export class NodeCluster {
   static async attach(given: NodeAttachOptions): Promise<NodeCluster> {
     const options = object('options', given);
     const node = string('node', options.node);
+    string('tenant', options.tenant ?? 'default');
     const native = options.native === undefined ? undefined : boolean('native', options.native);
     const limits = { timeoutMs: integer('timeoutMs', options.timeoutMs ?? 30_000, 1, MAX_TIMEOUT_MS) };
     const control = await TcpTransfer.listen();
