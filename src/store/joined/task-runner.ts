@@ -11,7 +11,7 @@ import { METHODS } from '../../rpc/schemas/v0_3_13.js';
 import { Limits } from '../batch.js';
 import type { StoreContext } from '../context.js';
 import { Moves } from '../moves.js';
-import type { Place } from '../session.js';
+import type { Place, Session } from '../session.js';
 import { type Staging, WINDOW_BYTES, type Window } from '../staging.js';
 import { Tasks } from '../tasks.js';
 import type { MasterLink } from './link.js';
@@ -31,6 +31,8 @@ const TASK_MS = 120_000;
 export interface TaskCluster {
   readonly client: Uuid;
   readonly staging: Staging;
+  /** Ends when the master has forgotten what it said. */
+  session(): Session;
   place(replica: Replica): Place | Promise<Place>;
   context(tenant: string): StoreContext;
 }
@@ -115,6 +117,7 @@ export class TaskRunner {
   }
 
   async #attempt(job: Job): Promise<number> {
+    const session = this.#cluster.session();
     const answer = await this.#begin(job);
     if (!answer.ok) return answer.error;
     const { source, targets } = answer.value;
@@ -125,7 +128,7 @@ export class TaskRunner {
       return this.#finish(job, 'Revoke', STATUS.invalidParams);
     }
     const [from, ...to] = plan.value;
-    const failure = await this.#transfer(job.tenant, from, to).catch((error: Error) => error);
+    const failure = await this.#transfer(session, job.tenant, from, to).catch((error: Error) => error);
     if (failure === undefined) return this.#finish(job, 'End', STATUS.ok);
     // Whether what was being written still arrives, nobody can say: the master keeps its room back until it does not.
     if (failure instanceof WriteFailed) throw failure.cause;
@@ -165,7 +168,7 @@ export class TaskRunner {
   }
 
   /** Copies an object's bytes from one place to others, a window at a time. */
-  async #transfer(tenant: string, from: Replica, to: readonly Replica[]): Promise<undefined> {
+  async #transfer(session: Session, tenant: string, from: Replica, to: readonly Replica[]): Promise<undefined> {
     if (to.length === 0) return;
     const { staging } = this.#cluster;
     const { signal } = this.#abort;
@@ -177,6 +180,8 @@ export class TaskRunner {
       for (let offset = 0; offset < from.size; offset += WINDOW_BYTES) {
         const length = Math.min(WINDOW_BYTES, from.size - offset);
         await read(source, offset, length, window, limits);
+        // A master that was restarted may have given the room to others.
+        if (session.now() === Number.POSITIVE_INFINITY) throw errors.peer('the master', 'it has forgotten the task');
         await write(targets, offset, length, window, limits);
       }
     } finally {
