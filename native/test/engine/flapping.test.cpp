@@ -160,8 +160,8 @@ TEST(dispatcher, reportsEveryBatchOnceWhateverLinksDo) {
       job->due = deadline;
       const auto reports = std::make_shared<std::atomic<u32>>(0);
       job->done = [&tally, reports, number, bytes](u64 batch, const BatchResult& result) {
-        const bool whole = result.bytes == bytes && result.verifiedBytes <= bytes;
-        if (reports->fetch_add(1) != 0 || batch != number || result.bytes > bytes || (result.status.ok() && !whole)) tally.wrong++;
+        const bool isWhole = result.bytes == bytes && result.verifiedBytes <= bytes;
+        if (reports->fetch_add(1) != 0 || batch != number || result.bytes > bytes || (result.status.ok() && !isWhole)) tally.wrong++;
         if (result.status.ok()) tally.whole++;
         if (result.status.code == Code::aborted) tally.aborted++;
         tally.reported++;
