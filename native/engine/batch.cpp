@@ -33,6 +33,7 @@ Status Batch::hold(MemoryTable& memory, u32 id, size_t record, const char* side,
   if (!ref) return {Code::segment, where(record, side, id) + " is not registered"};
   out = &*ref;
   files_ = files_ || out->backing == Backing::file;
+  devices_ = devices_ || out->backing == Backing::device;
   held_.insert(at, std::move(ref));
   return {};
 }
@@ -97,6 +98,14 @@ bool Batch::touchesFile(const Record& record) const {
   return (op_ != Op::read && isFile(record.source)) || (op_ != Op::write && isFile(record.destination));
 }
 
+u64 Batch::devicesOf(const Record& record) const {
+  const auto bit = [this](u32 id) {
+    const int device = segment(id)->device;
+    return device < 0 ? 0 : u64{1} << (device % 64);
+  };
+  return (op_ != Op::read ? bit(record.source) : 0) | (op_ != Op::write ? bit(record.destination) : 0);
+}
+
 void Batch::cut(const SliceLimits& limits) {
   slices_.reserve(static_cast<size_t>(bytes_ / limits.bytes + records_.size() / limits.records + 1));
   Slice slice;
@@ -109,12 +118,16 @@ void Batch::cut(const SliceLimits& limits) {
   };
   for (u32 i = 0; i < records_.size(); i++) {
     const bool file = files_ && touchesFile(records_[i]);
-    if (file != slice.file || slice.count == limits.records) finish(i);
+    const u64 devices = devices_ ? devicesOf(records_[i]) : 0;
+    const u64 mostBytes = devices != 0 ? limits.deviceBytes : limits.bytes;
+    const u32 mostRecords = devices != 0 ? limits.deviceRecords : limits.records;
+    if (file != slice.file || devices != slice.devices || slice.count >= mostRecords) finish(i);
     slice.file = file;
+    slice.devices = devices;
     u64 left = records_[i].length;
     // A record that does not fit ends its slice where the slice is full, and goes on in the next.
-    while (slice.bytes + left > limits.bytes) {
-      const u64 part = limits.bytes - slice.bytes;
+    while (slice.bytes + left > mostBytes) {
+      const u64 part = mostBytes - slice.bytes;
       if (part > 0) {
         slice.count++;
         slice.bytes += part;

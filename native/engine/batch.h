@@ -40,7 +40,7 @@ struct BatchResult {
 
 /** One contiguous part of a slice: what to move between here and there. */
 struct Piece {
-  /** Our side: the destination, except for writes. Null where it is a file: see `local`, `localOffset`. */
+  /** Our side: the destination, except for writes. Null where it is a file or a GPU's: see `local`, `localOffset`. */
   u8* address;
   const Segment* local;
   u64 localOffset;
@@ -69,6 +69,8 @@ struct Slice {
   u64 failedOn = 0;
   /** A side of ours is a file segment. */
   bool file = false;
+  /** Sides of ours are memory of these GPUs: a bit for each. */
+  u64 devices = 0;
   /** For queues and tables of the link that has it; the engine does not look at them. */
   Slice* next = nullptr;
   u64 tag = 0;
@@ -85,6 +87,9 @@ struct Slice {
 struct SliceLimits {
   u64 bytes = 1 << 20;
   u32 records = 4096;
+  /** Of slices with memory of GPUs. */
+  u64 deviceBytes = u64{1} << 28;
+  u32 deviceRecords = 1 << 13;
 };
 
 /** What links may read of a batch does not change while it is under way. */
@@ -120,6 +125,7 @@ class Batch {
   Status hold(MemoryTable& memory, u32 id, size_t record, const char* side, const Segment*& out);
   void cut(const SliceLimits& limits);
   bool touchesFile(const Record& record) const;
+  u64 devicesOf(const Record& record) const;
 
   const u64 number_;
   const Op op_;
@@ -130,8 +136,9 @@ class Batch {
   std::vector<SegmentRef> held_;
   std::vector<Slice> slices_;
   u64 bytes_ = 0;
-  /** Some record names a file segment. */
+  /** Some record names a file segment, a GPU's. */
   bool files_ = false;
+  bool devices_ = false;
 };
 
 namespace detail {

@@ -11,6 +11,9 @@ constexpr auto SAMPLE_TIME = std::chrono::milliseconds(5);
 constexpr double FORGOTTEN = 0.02;
 constexpr double LEAST_WEIGHT = 0.3;
 
+/** Memory of GPUs and other memory have links of their own. */
+bool fits(const Rail& rail, const Slice& slice) { return rail.can.devices == (slice.devices != 0); }
+
 bool canDo(const Capabilities& can, Op op) {
   switch (op) {
     case Op::read: return can.read;
@@ -53,7 +56,7 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting) {
   if (slice.batch->verify()) {
     // A link that is up and does not carry such a slice says nothing of those that do.
     for (const Rail& rail : rails) {
-      verify = verify || (rail.can.verify && canDo(rail.can, op) &&
+      verify = verify || (rail.can.verify && canDo(rail.can, op) && fits(rail, slice) &&
                           (rail.link->state() != LinkState::up || rail.link->reaches(slice)));
     }
   }
@@ -65,7 +68,7 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting) {
   bool connecting = false;
   int rank = 0;
   for (Rail& rail : rails) {
-    if (!canDo(rail.can, op) || (verify && !rail.can.verify)) continue;
+    if (!canDo(rail.can, op) || !fits(rail, slice) || (verify && !rail.can.verify)) continue;
     if ((slice.failedOn >> (rail.link->number % 64) & 1) != 0) continue;
     const LinkState state = rail.link->state();
     if (state == LinkState::down) continue;

@@ -46,6 +46,11 @@ bool mendable(Code code) {
 void Dispatcher::use(std::vector<Rail> rails) {
   rails_ = std::move(rails);
   for (const Rail& rail : rails_) {
+    if (rail.can.devices) {
+      limits_.deviceBytes = std::min(limits_.deviceBytes, rail.can.sliceBytes);
+      limits_.deviceRecords = std::min(limits_.deviceRecords, rail.can.sliceRecords);
+      continue;
+    }
     limits_.bytes = std::min(limits_.bytes, rail.can.sliceBytes);
     limits_.records = std::min(limits_.records, rail.can.sliceRecords);
   }
@@ -70,7 +75,7 @@ Status Dispatcher::start(std::unique_ptr<Job> job) {
 void Dispatcher::place(Job& job) {
   const Slice* const next = job.ended ? nullptr : job.peek();
   if (next == nullptr) return unplace(job);
-  const u8 list = next->file ? 1 : 0;
+  const u8 list = next->file ? 1 : next->devices != 0 ? 2 : 0;
   if (job.waiting && job.list == list) return;
   unplace(job);
   job.place = waiting_[list].insert(waiting_[list].end(), &job);

@@ -133,7 +133,7 @@ class Dispatcher final : public LinkEvents, public std::enable_shared_from_this<
   std::condition_variable empty_;
   std::unordered_map<u64, std::unique_ptr<Job>> jobs_;
   /** Batches with slices that no link has, by Slice::file of the next one: what waits for a disk holds up no copy. */
-  std::list<Job*> waiting_[2];
+  std::list<Job*> waiting_[3];
   u64 waitingBytes_ = 0;
   /** Batches that are no longer in `jobs_` and whose `done` has not returned. */
   size_t unreported_ = 0;

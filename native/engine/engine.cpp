@@ -40,18 +40,20 @@ using DispatcherPointer = std::shared_ptr<Dispatcher>;
 struct Engine::Impl {
   explicit Impl(EngineOptions given)
       : options(std::move(given)),
+        gpus(options.cudaDriver),
         copies(options.copyThreads > 0 ? options.copyThreads : defaultCopyThreads(), spinTime(options.spinUs)),
         generation(randomGeneration()),
         context{memory, copies, generation, [this] { keeper.now(); },
                 [this](u8 type, std::string json, std::function<void(std::string)> reply) {
                   handshake(type, std::move(json), std::move(reply));
                 },
-                spinTime(options.spinUs)},
+                spinTime(options.spinUs), &gpus},
         keeper([this](Clock::time_point now) { return visit(now); }) {}
 
   void makeTransports();
   void openSelf();
   Transport* transport(const std::string& name) const;
+  Expected<const cuda::Gpu*> gpu(const std::string& name);
   std::vector<Rail> openLinks(const PeerEndpoint& endpoint, Dispatcher& peer, Status& status);
   DispatcherPointer makeDispatcher(std::string name, u64 peerGeneration);
   DispatcherPointer dispatcher(u32 peer) const;
@@ -61,6 +63,8 @@ struct Engine::Impl {
   const std::vector<std::pair<std::string, Probe>>& probes();
 
   const EngineOptions options;
+  // Before the memory: segments of theirs give it back when they go.
+  cuda::Gpus gpus;
   MemoryTable memory;
   CopyPool copies;
   const u64 generation;
@@ -76,6 +80,8 @@ struct Engine::Impl {
   std::map<u32, DispatcherPointer> peers;
   u32 nextPeer = 0;
   std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> onHandshake;
+
+  const std::shared_ptr<cuda::Imports> imports = std::make_shared<cuda::Imports>();
 
   std::mutex probing;
   std::vector<std::pair<std::string, Probe>> probed;
@@ -131,11 +137,11 @@ std::vector<Rail> Engine::Impl::openLinks(const PeerEndpoint& endpoint, Dispatch
   return rails;
 }
 
-/** Peer 0: copies, and files where there is a transport for them. */
+/** Peer 0: copies, and files and GPUs where there is a transport for them. */
 void Engine::Impl::openSelf() {
   const DispatcherPointer self = makeDispatcher("self", generation);
   std::vector<Rail> rails;
-  for (const char* name : {"local", "file"}) {
+  for (const char* name : {"local", "file", "cuda"}) {
     Status status;
     for (Rail& rail : openLinks({name, {}}, *self, status)) rails.push_back(std::move(rail));
   }
@@ -200,6 +206,39 @@ Expected<Allocation> Engine::allocate(u64 length, const AllocateOptions& options
 
 Expected<u32> Engine::openFile(const std::string& path, u64 length, bool writable) {
   return mooncake::openFile(impl_->memory, path, {length, writable, true});
+}
+
+Expected<const cuda::Gpu*> Engine::Impl::gpu(const std::string& name) {
+  if (transport("cuda") == nullptr) return Status(Code::notSupported, "transport cuda is not in use here");
+  return gpus.open(name);
+}
+
+Expected<u32> Engine::allocateDevice(const std::string& gpu, u64 length) {
+  const Expected<const cuda::Gpu*> found = impl_->gpu(gpu);
+  if (!found.ok()) return found.status;
+  return cuda::allocateDevice(impl_->memory, *found.value, length);
+}
+
+Expected<u32> Engine::registerDevice(const std::string& gpu, u64 address, u64 length) {
+  const Expected<const cuda::Gpu*> found = impl_->gpu(gpu);
+  if (!found.ok()) return found.status;
+  return cuda::registerDevice(impl_->memory, *found.value, address, length);
+}
+
+Expected<u32> Engine::importDevice(const std::string& gpu, const cuda::IpcHandle& handle, u64 offset, u64 length) {
+  const Expected<const cuda::Gpu*> found = impl_->gpu(gpu);
+  if (!found.ok()) return found.status;
+  return cuda::importDevice(impl_->memory, impl_->imports, *found.value, handle, offset, length);
+}
+
+Expected<cuda::Exported> Engine::exportDevice(u32 segment) {
+  const SegmentRef held = impl_->memory.hold(segment);
+  if (!held || held->backing != Backing::device) {
+    return Status(Code::segment, "segment " + std::to_string(segment) + " is not registered, or not a GPU's");
+  }
+  const Expected<const cuda::Gpu*> found = impl_->gpu("cuda:" + std::to_string(held->device));
+  if (!found.ok()) return found.status;
+  return cuda::exportDevice(*found.value, *held);
 }
 
 Expected<Settings> Engine::listen(const std::string& transport, const Settings& settings) {

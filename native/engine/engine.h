@@ -6,6 +6,7 @@
 
 #include "engine/peer.h"
 #include "memory/allocate.h"
+#include "transport/cuda/memory.h"
 #include "transport/transport.h"
 
 #include <functional>
@@ -22,6 +23,8 @@ struct EngineOptions {
   /** Microseconds that threads which exchange small messages with a peer poll before they sleep; 0: they sleep at once, as
       they do where there is one processor. */
   u32 spinUs = 50;
+  /** For tests: in place of the machine's CUDA driver. */
+  const cuda::Driver* cudaDriver = nullptr;
 };
 
 struct BatchSpec {
@@ -51,6 +54,14 @@ class Engine {
   /** See memory/allocate.h. */
   Expected<Allocation> allocate(u64 length, const AllocateOptions& options);
   Expected<u32> openFile(const std::string& path, u64 length, bool writable);
+
+  /** Memory of a GPU ("cuda:0", or its UUID), as segments for copies: ours, another library's of this process, another
+      process's. See transport/cuda/memory.h. notSupported: no GPU, or no transport cuda. */
+  Expected<u32> allocateDevice(const std::string& gpu, u64 length);
+  Expected<u32> registerDevice(const std::string& gpu, u64 address, u64 length);
+  Expected<u32> importDevice(const std::string& gpu, const cuda::IpcHandle& handle, u64 offset, u64 length);
+  /** What names a segment of a GPU to other processes of the host. */
+  Expected<cuda::Exported> exportDevice(u32 segment);
 
   /** What peers need to reach this transport. */
   Expected<Settings> listen(const std::string& transport, const Settings& settings);

@@ -15,6 +15,7 @@ enum class Backing : u8 {
   foreign,  // the caller's: a Buffer, an engine's tensor
   memfd,    // ours, and mappable by local peers
   file,     // no address: reached by the file transport alone
+  device,   // a GPU's, no address here: reached by the cuda transport alone
 };
 
 /** How a file is moved without the page cache; no fd where its file system cannot. */
@@ -40,6 +41,9 @@ struct Segment {
   u64 fdOffset = 0;
   /** NUMA node the pages are on, -1 unknown. */
   int numaNode = -1;
+  /** device: which GPU (the driver's ordinal), and where it has the memory. */
+  int device = -1;
+  u64 deviceAddress = 0;
   /** The path of a file segment. */
   std::string path;
   DirectAccess direct;

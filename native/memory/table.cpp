@@ -109,7 +109,8 @@ Expected<u32> MemoryTable::add(Segment segment, Released release) {
   if (base + segment.length < base) {
     return Status(Code::invalidArgument, "length " + std::to_string(segment.length) + " leaves the address space");
   }
-  if (base == 0 && segment.backing != Backing::file) return Status(Code::invalidArgument, "address is 0");
+  const bool addressed = segment.backing != Backing::file && segment.backing != Backing::device;
+  if (base == 0 && addressed) return Status(Code::invalidArgument, "address is 0");
   const std::lock_guard lock(impl_->mutex);
   if (impl_->nextId == 0) return Status(Code::outOfMemory, "all segment numbers were used");
   segment.id = impl_->nextId++;

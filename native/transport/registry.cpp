@@ -1,3 +1,4 @@
+#include "transport/cuda/cuda.h"
 #include "transport/file/file.h"
 #include "transport/local/local.h"
 #include "transport/shm/shm.h"
@@ -7,6 +8,7 @@ namespace mooncake {
 
 const std::vector<std::pair<const char*, MakeTransport>>& transports() {
   static const std::vector<std::pair<const char*, MakeTransport>> all = {
+      {"cuda", makeCudaTransport},
       {"file", makeFileTransport},
       {"local", makeLocalTransport},
       {"shm", makeShmTransport},

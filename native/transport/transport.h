@@ -15,6 +15,9 @@
 namespace mooncake {
 
 class CopyPool;
+namespace cuda {
+class Gpus;
+}
 
 /** Flat settings of an endpoint or a listener, as they stand in a segment descriptor: {"host": "::1", "port": "4711"}. */
 using Settings = std::map<std::string, std::string>;
@@ -27,6 +30,8 @@ struct Capabilities {
   /** Can compare what arrived with the sender's checksum. A batch that asks for it never goes over a link that cannot,
       unless the peer has none that can: then its bytes are reported as not verified. */
   bool verify = false;
+  /** Carries slices with memory of GPUs, and no others. */
+  bool devices = false;
   /** Slices are at most so large, and have at most so many records. */
   u64 sliceBytes = 1 << 20;
   u32 sliceRecords = 4096;
@@ -34,7 +39,7 @@ struct Capabilities {
   u64 windowBytes = 8 << 20;
   /** Before the first measurement, bytes per second; lower-ranked transports are used when the better have failed. */
   double bandwidth = 1e9;
-  int rank = 0;  // local 0, shm 1, rdma 2, tcp 3, file 0 (the only one for its segments)
+  int rank = 0;  // local 0, shm 1, rdma 2, tcp 3; file and cuda 0 (each the only one for its segments)
 };
 
 struct LinkStats {
@@ -109,6 +114,8 @@ struct TransportContext {
   std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> handshake;
   /** How long a thread that waits for peers, and had work at short intervals, polls before it sleeps; 0: not at all. */
   std::chrono::microseconds spin{};
+  /** For the transport cuda. None is opened before somebody registers memory of it (transport/cuda/gpu.h). */
+  cuda::Gpus* gpus = nullptr;
 };
 
 /** What was found on this machine, for doctor. */

@@ -1,0 +1,59 @@
+#include "transport/cuda/driver.h"
+
+#include <dlfcn.h>
+
+namespace mooncake::cuda {
+
+namespace {
+
+constexpr char LIBRARY[] = "libcuda.so.1";
+
+struct Loaded {
+  Driver driver;
+  Status status;
+};
+
+Loaded load() {
+  Loaded loaded;
+  // Never closed: the driver keeps threads of its own.
+  void* const library = ::dlopen(LIBRARY, RTLD_LAZY | RTLD_LOCAL);
+  if (library == nullptr) {
+    const char* const why = ::dlerror();
+    loaded.status = {Code::notSupported, why != nullptr ? why : "no libcuda.so.1"};
+    return loaded;
+  }
+  const char* missing = nullptr;
+#define MOONCAKE_CUDA_FIND(field, symbol, parameters)                                        \
+  loaded.driver.field = reinterpret_cast<Result(*) parameters>(::dlsym(library, symbol));    \
+  if (loaded.driver.field == nullptr) missing = symbol;
+  MOONCAKE_CUDA_CALLS(MOONCAKE_CUDA_FIND)
+#undef MOONCAKE_CUDA_FIND
+  if (missing != nullptr) {
+    loaded.status = {Code::notSupported, std::string(LIBRARY) + " has no " + missing};
+    return loaded;
+  }
+  if (const Result result = loaded.driver.init(0); result != SUCCESS) {
+    loaded.status = {Code::notSupported, loaded.driver.status("cuInit", result).detail};
+  }
+  return loaded;
+}
+
+}  // namespace
+
+Status Driver::status(const std::string& call, Result result) const {
+  if (result == SUCCESS) return {};
+  const char* name = nullptr;
+  const char* text = nullptr;
+  errorName(result, &name);
+  errorText(result, &text);
+  return {result == OUT_OF_MEMORY ? Code::outOfMemory : Code::system,
+          call + ": " + (name != nullptr ? name : std::to_string(result)) + (text != nullptr ? std::string(" (") + text + ")" : "")};
+}
+
+Expected<const Driver*> driver() {
+  static const Loaded loaded = load();
+  if (!loaded.status.ok()) return loaded.status;
+  return &loaded.driver;
+}
+
+}  // namespace mooncake::cuda
