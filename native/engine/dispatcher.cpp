@@ -199,7 +199,7 @@ void Dispatcher::settled(Slice& slice, Status status, bool verified) {
     }
     if (!job.ended && job.settled == job.slices().size()) end(job, {});
     collect(job, ended);
-    more = !waiting_[0].empty() || !waiting_[1].empty();
+    more = std::any_of(std::begin(waiting_), std::end(waiting_), [](const auto& list) { return !list.empty(); });
   }
   report(ended);
   if (more) pump();
