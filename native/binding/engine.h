@@ -23,6 +23,10 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
   Napi::Value registerView(Info info);
   Napi::Value registerAddress(Info info);
   Napi::Value openFile(Info info);
+  Napi::Value allocateDevice(Info info);
+  Napi::Value registerDevice(Info info);
+  Napi::Value importDevice(Info info);
+  Napi::Value exportDevice(Info info);
   Napi::Value unregister(Info info);
   Napi::Value listen(Info info);
   Napi::Value reply(Info info);

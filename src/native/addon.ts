@@ -65,6 +65,12 @@ export interface NativeEngine {
   registerView(view: Uint8Array, writable: boolean): { id: number; address: bigint };
   registerAddress(address: bigint, length: number, writable: boolean): { id: number };
   openFile(path: string, length: number, writable: boolean): { id: number; length: number };
+  /** Memory of a GPU ("cuda:0", or its UUID), reached by copies alone; the segment's id. */
+  allocateDevice(device: string, length: number): number;
+  registerDevice(device: string, address: bigint, length: number): number;
+  /** `handle`: the 64 bytes of cuIpcGetMemHandle, from another process. */
+  importDevice(device: string, handle: Uint8Array, offset: number, length: number): number;
+  exportDevice(segment: number): { handle: Uint8Array; offset: number };
   /** `released` is called once nothing touches the memory any more. */
   unregister(id: number, released: () => void): void;
   listen(transport: string, settings: Settings): Settings;
@@ -91,7 +97,7 @@ export interface NativeFeature {
 }
 
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
-export const INTERFACE = 3;
+export const INTERFACE = 4;
 
 export interface Addon {
   readonly Engine: new (options: NativeEngineOptions) => NativeEngine;

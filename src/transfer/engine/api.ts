@@ -57,6 +57,16 @@ export interface ForeignMemory {
   length: number;
 }
 
+/**
+ * Memory of a GPU: `device` is "cuda:0" or the UUID that nvidia-smi prints. Either an address of this process, or what lies
+ * `offset` bytes (default 0) into another process's allocation, by the 64 bytes of its CUDA IPC handle
+ * (`cuIpcGetMemHandle`; memory of `cuMemCreate` has none).
+ */
+export type DeviceMemory = { device: string; /** Bytes. */ length: number } & (
+  | { address: bigint }
+  | { handle: Uint8Array; offset?: number }
+);
+
 export interface FileOptions {
   /** Bytes. Default: the file's own. A shorter file is made longer, where it may be written. */
   length?: number;
@@ -158,6 +168,20 @@ export interface TransferEngineApi {
   register(memory: Uint8Array | ForeignMemory, options?: SegmentOptions): Promise<MemorySegment>;
   /** A file as a segment, for the disk tier: `copy` moves to and from it, peers do not see it. */
   openFile(path: string, options?: FileOptions): Promise<{ id: number; length: number }>;
+
+  /**
+   * Memory of a GPU on this host, as a segment for `copy`: to and from host memory, which is pinned when it is first copied,
+   * and other memory of GPUs. Scattered pieces cost what one piece costs. Peers do not reach it. Bytes are not verified on
+   * the way. What its owner writes must be complete (its stream synchronized) before it is copied, and the owner must outlive
+   * the registration.
+   * @throws ERR_NOT_SUPPORTED without accelerator, driver or GPU; ERR_INVALID_ARGUMENT for memory or a handle that is not
+   * the GPU's; ERR_CAPACITY where its memory is full
+   */
+  registerDevice(memory: DeviceMemory): Promise<{ id: number; length: number }>;
+  /** Memory of our own on a GPU; not zeroed. */
+  allocateDevice(device: string, length: number): Promise<{ id: number; length: number }>;
+  /** What other processes register a GPU's segment by, as `handle` and `offset`. They must unregister it first. */
+  exportDevice(segment: number): { handle: Uint8Array; offset: number };
   /** Resolves when nothing touches the memory any more. */
   unregister(segment: number, limits?: CallLimits): Promise<void>;
   /** Opens a peer, or returns the open one, refreshed. Throws ERR_PEER where there is none of that name. */

@@ -17,6 +17,7 @@ import type { CallLimits, MoveOptions, MoveReport } from '../transfer.js';
 import { Announcement } from './announcement.js';
 import type {
   AllocateOptions,
+  DeviceMemory,
   EnginePeer,
   EngineStatistics,
   FileOptions,
@@ -30,7 +31,7 @@ import type {
   TransferEngineOptions,
 } from './api.js';
 import { answerHandshake, Notifications } from './handshakes.js';
-import { checkMemory } from './memory.js';
+import { checkDevice, checkMemory } from './memory.js';
 import { NativePlane } from './native-plane.js';
 import { type EngineSettings, engineSettings } from './options.js';
 import { generationOf, OpenPeer } from './peer.js';
@@ -169,8 +170,29 @@ export class TransferEngine implements TransferEngineApi {
     const { length, access = 'read-write' } = optionsOf('options', options);
     if (length !== undefined) integer('options.length', length, 1, Number.MAX_SAFE_INTEGER);
     const file = await this.#plane.openFile(path, length, oneOf('options.access', access, ACCESS) === 'read-write');
-    this.#segments.addUnannounced(file.id, file.length);
-    return { id: file.id, length: file.length };
+    return this.#unannounced(file.id, file.length);
+  }
+
+  async registerDevice(memory: DeviceMemory): Promise<{ id: number; length: number }> {
+    this.#checkOpen();
+    const checked = checkDevice(memory);
+    return this.#unannounced(this.#plane.registerDevice(checked), checked.length);
+  }
+
+  async allocateDevice(device: string, length: number): Promise<{ id: number; length: number }> {
+    this.#checkOpen();
+    integer('length', length, 1, Number.MAX_SAFE_INTEGER);
+    return this.#unannounced(this.#plane.allocateDevice(string('device', device), length), length);
+  }
+
+  exportDevice(segment: number): { handle: Uint8Array; offset: number } {
+    this.#checkOpen();
+    return this.#plane.exportDevice(integer('segment', segment, 0, 0xffff_ffff));
+  }
+
+  #unannounced(id: number, length: number): { id: number; length: number } {
+    this.#segments.addUnannounced(id, length);
+    return { id, length };
   }
 
   async unregister(segment: number, limits?: CallLimits): Promise<void> {

@@ -1,8 +1,8 @@
 /** Which memory may be registered: only what stays where it is, as long as it is registered. */
 import * as workerThreads from 'node:worker_threads';
-import { integer, typedArray } from '../../core/check.js';
+import { integer, options, string, typedArray } from '../../core/check.js';
 import { errors } from '../../core/errors.js';
-import type { ForeignMemory } from './api.js';
+import type { DeviceMemory, ForeignMemory } from './api.js';
 
 /** ES2024 and later; undefined before. */
 type NewerBuffer = ArrayBufferLike & { resizable?: boolean; growable?: boolean; transfer?: (length: number) => void };
@@ -53,6 +53,21 @@ function checkForeign({ address, length }: ForeignMemory): ForeignMemory {
     throw errors.invalidArgument('memory.address', address, 'an address of 64 bits that is not 0');
   }
   return { address, length };
+}
+
+/** Throws ERR_INVALID_ARGUMENT. */
+export function checkDevice(memory: DeviceMemory): DeviceMemory {
+  options('memory', memory);
+  string('memory.device', memory.device);
+  integer('memory.length', memory.length, 1, Number.MAX_SAFE_INTEGER);
+  if ('handle' in memory) {
+    const { handle, offset = 0 } = memory;
+    typedArray('memory.handle', handle, handle instanceof Uint8Array && handle.length === 64, 'a Uint8Array of 64 bytes');
+    integer('memory.offset', offset, 0, Number.MAX_SAFE_INTEGER);
+  } else {
+    checkForeign(memory);
+  }
+  return memory;
 }
 
 /**

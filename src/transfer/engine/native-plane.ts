@@ -5,7 +5,7 @@ import { type Addon, type Completion, type Endpoint, NATIVE_CODES, type NativeEn
 import { onAbort } from '../../pool/abort.js';
 import type { Move } from '../move-options.js';
 import type { MoveReport } from '../transfer.js';
-import type { ForeignMemory, TransferBatch } from './api.js';
+import type { DeviceMemory, ForeignMemory, TransferBatch } from './api.js';
 import { keepInPlace } from './memory.js';
 import type {
   AnswerHandshake,
@@ -115,6 +115,23 @@ export class NativePlane implements DataPlane {
 
   async openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }> {
     return attempt(path, () => this.#engine.openFile(path, length ?? 0, writable));
+  }
+
+  registerDevice(memory: DeviceMemory): number {
+    const { device, length } = memory;
+    return attempt(device, () =>
+      'handle' in memory
+        ? this.#engine.importDevice(device, memory.handle, memory.offset ?? 0, length)
+        : this.#engine.registerDevice(device, memory.address, length),
+    );
+  }
+
+  allocateDevice(device: string, length: number): number {
+    return attempt(device, () => this.#engine.allocateDevice(device, length));
+  }
+
+  exportDevice(segment: number): { handle: Uint8Array; offset: number } {
+    return attempt(`segment ${segment}`, () => this.#engine.exportDevice(segment));
   }
 
   unregister(segment: number): Promise<void> {

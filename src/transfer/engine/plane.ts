@@ -5,7 +5,7 @@
 import type { Endpoint } from '../../native/addon.js';
 import type { DataPort } from '../metadata/descriptor.js';
 import type { Move } from '../move-options.js';
-import type { EngineStatistics, ForeignMemory, TransferBatch } from './api.js';
+import type { DeviceMemory, EngineStatistics, ForeignMemory, TransferBatch } from './api.js';
 
 export type Operation = 'read' | 'write' | 'copy';
 
@@ -60,6 +60,10 @@ export interface DataPlane {
   /** `memory` was checked by checkMemory. `movable`: its buffer is not marked, the caller keeps it where it is. */
   register(memory: Uint8Array | ForeignMemory, writable: boolean, movable?: boolean): PlaneMemory;
   openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }>;
+  /** `memory` was checked by checkDevice. */
+  registerDevice(memory: DeviceMemory): number;
+  allocateDevice(device: string, length: number): number;
+  exportDevice(segment: number): { handle: Uint8Array; offset: number };
   unregister(segment: number): Promise<void>;
   openPeer(places: PeerPlaces): number;
   setSegments(peer: number, segments: RemoteRange[]): void;

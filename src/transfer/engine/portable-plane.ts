@@ -10,7 +10,7 @@ import { type Limits, watch } from '../limits.js';
 import { detached, type Move } from '../move-options.js';
 import { Ranges } from '../ranges.js';
 import type { MoveReport } from '../transfer.js';
-import type { ForeignMemory, TransferBatch } from './api.js';
+import type { DeviceMemory, ForeignMemory, TransferBatch } from './api.js';
 import type {
   AnswerHandshake,
   DataPlane,
@@ -26,6 +26,8 @@ import { PortableFiles } from './portable-files.js';
 import { PortableListener } from './portable-listener.js';
 import { PortableMemory } from './portable-memory.js';
 import { PortablePeer } from './portable-peer.js';
+
+const NEEDS_ACCELERATOR = 'it needs the accelerator (mooncake-ts doctor says why it is not there)';
 
 export class PortablePlane implements DataPlane {
   readonly generation = randomBytes(8).toString('hex');
@@ -71,6 +73,18 @@ export class PortablePlane implements DataPlane {
 
   openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }> {
     return this.#files.open(path, length, writable);
+  }
+
+  registerDevice({ device }: DeviceMemory): never {
+    throw errors.notSupported(`memory of ${device}`, NEEDS_ACCELERATOR);
+  }
+
+  allocateDevice(device: string): never {
+    throw errors.notSupported(`memory of ${device}`, NEEDS_ACCELERATOR);
+  }
+
+  exportDevice(segment: number): never {
+    throw errors.notSupported(`exporting segment ${segment}`, NEEDS_ACCELERATOR);
   }
 
   unregister(segment: number): Promise<void> {

@@ -1,0 +1,167 @@
+/**
+ * Memory of a GPU to and from host memory, and within the GPU, in blocks of 64 KiB at random on both sides: submitted from
+ * JavaScript, timed there until the promise resolves, bytes compared afterwards. The GPU's memory belongs to a process of
+ * its own and is reached by its IPC handle, as an inference engine's is. Sizes are those of 128 to 32,768 tokens of 147,456
+ * bytes (36 layers, 8 KV heads of 128, bf16, K and V).
+ *
+ * Needs an NVIDIA GPU; GPU_PYTHON names a Python with torch, which measures the ceilings (one copy of pinned memory, of the
+ * whole size) and the baseline of one call for each block in the same run.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { buildDescriptors, TransferEngine } from 'mooncake-ts';
+import { median, missing, report } from './support/report.js';
+
+const BLOCK = 65_536;
+const TOKEN = 147_456;
+const TOKENS = [128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768];
+const ROUNDS = 9;
+const MOST = TOKENS[TOKENS.length - 1] * TOKEN;
+
+/** The owner: allocates, says how it is reached, and fills or sums what it has when asked. */
+async function own(): Promise<void> {
+  const engine = await TransferEngine.create();
+  const memory = await engine.allocateDevice('cuda:0', 2 * MOST);
+  const { handle, offset } = engine.exportDevice(memory.id);
+  process.stdout.write(`${JSON.stringify({ handle: Buffer.from(handle).toString('hex'), offset })}\n`);
+  for await (const _ of createInterface({ input: process.stdin }));
+  await engine.close();
+}
+
+function shuffled(count: number, seed: number): Uint32Array {
+  const order = Uint32Array.from({ length: count }, (_, i) => i);
+  for (let i = count - 1; i > 0; i--) {
+    seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
+    const j = seed % (i + 1);
+    [order[i], order[j]] = [order[j], order[i]];
+  }
+  return order;
+}
+
+/** Blocks at random of `source` from `sourceAt` on to blocks at random of `destination`. */
+function scatter(source: number, sourceAt: number, destination: number, destinationAt: number, blocks: number, room: number) {
+  const [from, to] = [shuffled(room, 1), shuffled(room, 2)];
+  return buildDescriptors(
+    Array.from({ length: blocks }, (_, i) => ({
+      source,
+      destination,
+      sourceOffset: BigInt(sourceAt + from[i] * BLOCK),
+      destinationOffset: BigInt(destinationAt + to[i] * BLOCK),
+      length: BigInt(BLOCK),
+    })),
+  );
+}
+
+const PEER = `
+import json, sys, time, torch
+def best(f, n=7):
+    t = []
+    for _ in range(n):
+        torch.cuda.synchronize(); s = time.perf_counter(); f(); torch.cuda.synchronize(); t.append(time.perf_counter() - s)
+    return sorted(t)[len(t) // 2]
+for size in json.loads(sys.argv[1]):
+    a = torch.empty(size, dtype=torch.uint8, device="cuda"); b = torch.empty_like(a)
+    h = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    row = {"d2h": best(lambda: h.copy_(a, non_blocking=True)), "h2d": best(lambda: a.copy_(h, non_blocking=True)), "d2d": best(lambda: b.copy_(a))}
+    n = min(size // 65536, 4096)
+    A, B, H = (x[:n * 65536].view(n, 65536) for x in (a, b, h))
+    p = torch.randperm(n).tolist(); q = torch.randperm(n).tolist()
+    def each(x, y):
+        for i, j in zip(p, q): x[i].copy_(y[j], non_blocking=True)
+    for name, x, y in (("d2h", H, A), ("h2d", A, H), ("d2d", B, A)):
+        row["each " + name] = best(lambda: each(x, y), 3) / n * (size // 65536)
+    print(json.dumps({"size": size, **row}), flush=True)
+    del a, b, h, A, B, H
+`;
+
+interface Ceiling {
+  size: number;
+  [name: string]: number;
+}
+
+function ceilings(): Ceiling[] {
+  const python = process.env.GPU_PYTHON;
+  if (!python) return [];
+  const ran = spawnSync(python, ['-c', PEER, JSON.stringify(TOKENS.map((tokens) => tokens * TOKEN))], { encoding: 'utf8' });
+  if (ran.status !== 0) process.stderr.write(ran.stderr);
+  return ran.stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
+}
+
+async function main(): Promise<void> {
+  const engine = await TransferEngine.create();
+  const cuda = engine.statistics().transports.find(({ name }) => name === 'cuda');
+  if (!cuda?.usable) {
+    missing('a GPU', cuda?.detail ?? 'the accelerator is not there');
+    return engine.close();
+  }
+  const known = ceilings();
+  const owner: ChildProcess = spawn(process.execPath, [fileURLToPath(import.meta.url), '--own'], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const lines = createInterface({ input: owner.stdout! })[Symbol.asyncIterator]();
+  const { handle, offset } = JSON.parse((await lines.next()).value);
+  const gpu = await engine.registerDevice({
+    device: 'cuda:0',
+    handle: Buffer.from(handle, 'hex'),
+    offset,
+    length: 2 * MOST,
+  });
+  const host = await engine.allocate(MOST);
+  for (let at = 0; at < MOST; at += 8) host.memory[at] = (at >>> 3) & 255;
+  const room = MOST / BLOCK;
+  for (const tokens of TOKENS) {
+    const size = tokens * TOKEN;
+    const blocks = size / BLOCK;
+    const ways = {
+      h2d: scatter(host.id, 0, gpu.id, 0, blocks, room),
+      d2d: scatter(gpu.id, 0, gpu.id, MOST, blocks, room),
+      d2h: scatter(gpu.id, MOST, host.id, 0, blocks, room),
+    };
+    for (const [way, descriptors] of Object.entries(ways)) {
+      const times: number[] = [];
+      for (let round = 0; round < ROUNDS + 2; round++) {
+        const began = performance.now();
+        await engine.copy(descriptors, { verify: 'off' });
+        if (round >= 2) times.push(performance.now() - began);
+      }
+      const rate = size / median(times) / 1e6;
+      const ceiling = known.find((each) => each.size === size);
+      const one = ceiling && size / ceiling[way] / 1e9;
+      report({
+        name: `${way}, ${tokens} tokens`,
+        value: rate,
+        unit: 'GB/s',
+        baseline: one ?? null,
+        ratio: one ? rate / one : null,
+        peer: one ? 'one copy by torch' : null,
+      });
+      if (!ceiling) continue;
+      const each = size / ceiling[`each ${way}`] / 1e9;
+      report({ name: `${way}, ${tokens} tokens, a call for each block`, value: each, unit: 'GB/s', baseline: null, ratio: null, peer: null });
+    }
+  }
+  // What came round is what was sent: h2d, d2d and d2h of all blocks, each at random.
+  const before = Buffer.from(host.memory.subarray(0, 64 << 20));
+  const blocks = before.length / BLOCK;
+  await engine.copy(scatter(host.id, 0, gpu.id, 0, blocks, blocks), { verify: 'off' });
+  await engine.copy(scatter(gpu.id, 0, gpu.id, MOST, blocks, blocks), { verify: 'off' });
+  await engine.copy(scatter(gpu.id, MOST, host.id, 0, blocks, blocks), { verify: 'off' });
+  const [from, to] = [shuffled(blocks, 1), shuffled(blocks, 2)];
+  const step = new Uint32Array(blocks);
+  for (let i = 0; i < blocks; i++) step[from[i]] = to[i];
+  for (let block = 0; block < blocks; block++) {
+    const at = step[step[step[block]]] * BLOCK;
+    if (before.compare(host.memory, at, at + BLOCK, block * BLOCK, (block + 1) * BLOCK) !== 0) {
+      throw new Error(`block ${block} arrived wrong`);
+    }
+  }
+  await engine.unregister(gpu.id);
+  owner.stdin!.end();
+  await engine.close();
+}
+
+await (process.argv.includes('--own') ? own() : main());
