@@ -14,6 +14,7 @@ import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
 import { CopiesUnderWay } from './copying.js';
 import { DepartedSegments } from './departed.js';
 import { DiskCopies } from './disk-copies.js';
+import { DiskUnmounts } from './disk-unmounts.js';
 import { Disks } from './disks.js';
 import { Groups } from './groups.js';
 import type { Journal } from './journal.js';
@@ -25,6 +26,7 @@ import { EvictionOrder } from './order.js';
 import { NOBODY, ownerOf } from './owner.js';
 import { Promotion } from './promotion.js';
 import { type Segment, Segments } from './segments.js';
+import { Slots } from './slots.js';
 import { STATUS } from './status.js';
 import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, READ, UNREAD } from './table.js';
 import { type Tenant, Tenants } from './tenants.js';
@@ -77,6 +79,7 @@ export class Books {
   readonly groups = new Groups();
   readonly disks = new Disks();
   readonly diskCopies = new DiskCopies(this);
+  readonly diskUnmounts = new DiskUnmounts(this);
   readonly offload = new Offload(this);
   readonly promotion: Promotion;
   readonly losses: RecentLosses;
@@ -102,9 +105,8 @@ export class Books {
   journal: Journal | undefined;
   /** Readable objects. */
   objects = 0;
-  /** Handles of the further copies of objects that have them, by the number in the record; 0 is none. */
-  readonly #more: (number[] | undefined)[] = [undefined];
-  readonly #freeMore: number[] = [];
+  /** Handles of the further copies of objects that have them, by the number in the record. */
+  readonly #more = new Slots<number[]>();
   #now = Number.NEGATIVE_INFINITY;
   /** Nothing new is placed in segments from before a restart until then; those of them that are there again. */
   #fencedUntil = Number.NEGATIVE_INFINITY;
@@ -152,16 +154,27 @@ export class Books {
     return this.keptBack.release(now, MOST_RELEASED);
   }
 
-  /** Id of the object with this key, rid of copies in segments that are gone; 0 when there is none. */
+  /** Id of the object with this key, settled; 0 when there is none. */
   find(tenant: number, key: Uint8Array): number {
     const id = this.table.find(tenant, key);
-    return id === 0 ? 0 : this.unmounts.settle(id);
+    return id === 0 ? 0 : this.settle(id);
+  }
+
+  /** The object without its copies in segments and on disks that are gone: its id, or 0 where nothing is left of it. */
+  settle(id: number): number {
+    const left = this.unmounts.settle(id);
+    return left === 0 ? 0 : this.diskUnmounts.settle(left);
+  }
+
+  /** Whether all objects are settled. */
+  get isSettled(): boolean {
+    return !this.unmounts.any && !this.diskUnmounts.any;
   }
 
   /** Handles of an object's readable copies in memory. */
   handles(id: number): number[] {
     if (this.diskCopies.isAlone(id)) return [];
-    return [this.table.handle(id), ...(this.#more[this.table.extra(id)] ?? [])];
+    return [this.table.handle(id), ...(this.#more.at(this.table.extra(id)) ?? [])];
   }
 
   replicas(handles: readonly number[], size: number, state: Replica['state']): Replica[] {
@@ -477,17 +490,11 @@ export class Books {
   }
 
   #keepMore(handles: number[]): number {
-    if (handles.length === 0) return 0;
-    const at = this.#freeMore.pop() ?? this.#more.length;
-    this.#more[at] = handles;
-    return at;
+    return handles.length === 0 ? 0 : this.#more.keep(handles);
   }
 
   #forgetMore(id: number): void {
-    const at = this.table.extra(id);
-    if (at === 0) return;
-    this.#more[at] = undefined;
-    this.#freeMore.push(at);
+    this.#more.forget(this.table.extra(id));
   }
 }
 

@@ -150,8 +150,8 @@ export class Copies {
 
   /** An object's copy in a segment of one of these names, readable or being written; undefined where there is none. */
   locate(id: number, names: ReadonlySet<string>): Located | undefined {
-    const { table, segments, puts, unmounts, tenants } = this.#books;
-    if (!table.has(id) || unmounts.settle(id) === 0) return undefined;
+    const { table, segments, puts, tenants } = this.#books;
+    if (!table.has(id) || this.#books.settle(id) === 0) return undefined;
     const put = puts.get(id);
     const copying = this.#books.copying.get(id);
     const readable = this.#books.isReadable(id) ? this.#books.handles(id) : [];

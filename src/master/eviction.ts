@@ -112,6 +112,7 @@ export class Eviction {
   /** Gives an object's memory up: 1; or 0 where a disk is to have it first. */
   #giveUp(id: number, now: number): number {
     const { counters, table } = this.#books;
+    this.#books.diskUnmounts.settle(id);
     const onDisk = table.disk(id) !== 0;
     if (!onDisk && this.#waitsForDisk(id, now)) return 0;
     counters.evictedObjects++;
