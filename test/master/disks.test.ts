@@ -110,6 +110,32 @@ test('a report about content that is gone is not believed', () => {
   assert.equal(['replaced', 'again'].map(places), ['memory disk', 'memory disk']);
 });
 
+test('nor when its client has mounted its disk again meanwhile', () => {
+  const { put, remove, take, note, places, disks } = startWithDisk(1000);
+  for (const name of ['before', 'after', 'kept']) put(name, 100);
+  assert.equal(take(), ['before', 'after', 'kept']);
+  remove('before');
+  disks.unmount(ALICE);
+  remove('after');
+  disks.mount(ALICE, true);
+  for (const name of ['before', 'after', 'kept']) note(name, 100);
+  assert.equal(['before', 'after', 'kept'].map(places), ['-704', '-704', 'memory']);
+});
+
+test('a report of many is not cut short by one under a name that is no tenant', () => {
+  const { places, disks } = startWithDisk(1000);
+  const report = (name: string, tenant: string) => ({
+    tenant,
+    key: new TextEncoder().encode(name),
+    size: 10,
+    endpoint: ENDPOINT,
+    written: true,
+  });
+  const reports = [report('a', 'default'), report('b', 'x'.repeat(1025)), report('c', 'default')];
+  assert.is(disks.noteOffloads(ALICE, reports), 0);
+  assert.equal(['a', 'b', 'c'].map(places), ['disk', '-704', 'disk']);
+});
+
 test('a client that brings files along is believed of keys that nobody knows, and of no others', () => {
   const { put, take, note, places, service } = startWithDisk(1000);
   put('mine', 100);
