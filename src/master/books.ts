@@ -12,6 +12,7 @@
 import { errors } from '../core/errors.js';
 import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
 import { CopiesUnderWay } from './copying.js';
+import { newCounters } from './counters.js';
 import { DepartedSegments } from './departed.js';
 import { DiskCopies } from './disk-copies.js';
 import { DiskUnmounts } from './disk-unmounts.js';
@@ -24,11 +25,22 @@ import { Offload } from './offload.js';
 import type { ResolvedOptions } from './options.js';
 import { EvictionOrder } from './order.js';
 import { NOBODY, ownerOf } from './owner.js';
+import { Patience } from './patience.js';
 import { Promotion } from './promotion.js';
 import { type Segment, Segments } from './segments.js';
 import { Slots } from './slots.js';
 import { STATUS } from './status.js';
-import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, READ, UNREAD } from './table.js';
+import {
+  COMPLETE,
+  HARD_PINNED,
+  HAS_CHECKSUM,
+  ObjectTable,
+  PROCESSING,
+  READ,
+  SWEPT,
+  SWEPT_IN_TENANT,
+  UNREAD,
+} from './table.js';
 import { type Tenant, Tenants } from './tenants.js';
 import { Unmounts } from './unmount.js';
 
@@ -52,21 +64,6 @@ const MOST_RELEASED = 2048;
 /** Whether a copy is lost; it may be read or written until then. */
 type Loses = (handle: number, until: number) => boolean;
 
-export interface Counters {
-  evictedObjects: number;
-  evictedBytes: number;
-  evictions: number;
-  fruitlessEvictions: number;
-  discardedPuts: number;
-  lookups: number;
-  hits: number;
-  absent: number;
-  evicted: number;
-  removed: number;
-  incomplete: number;
-  'unknown-tenant': number;
-}
-
 export class Books {
   readonly options: ResolvedOptions;
   readonly table: ObjectTable;
@@ -83,24 +80,13 @@ export class Books {
   readonly offload = new Offload(this);
   readonly promotion: Promotion;
   readonly losses: RecentLosses;
+  /** Of the call that is under way. */
+  readonly patience = new Patience();
   /** By record, in order of their start. */
   readonly puts = new Map<number, Put>();
   /** Objects that eviction has met and passed over; the others are in the table's lists. */
   readonly order: EvictionOrder;
-  readonly counters: Counters = {
-    evictedObjects: 0,
-    evictedBytes: 0,
-    evictions: 0,
-    fruitlessEvictions: 0,
-    discardedPuts: 0,
-    lookups: 0,
-    hits: 0,
-    absent: 0,
-    evicted: 0,
-    removed: 0,
-    incomplete: 0,
-    'unknown-tenant': 0,
-  };
+  readonly counters = newCounters();
   /** Told of what must outlive the process; undefined: nothing has to. */
   journal: Journal | undefined;
   /** Readable objects. */
@@ -118,8 +104,10 @@ export class Books {
     this.segments = new Segments(options);
     this.keptBack = new KeptBack(this.segments);
     this.losses = new RecentLosses(options.recentLosses);
-    this.order = new EvictionOrder(this.table, (id) => this.table.list(id) < 0);
-    this.tenants = new Tenants(options.tenants, () => new EvictionOrder(this.table, () => true));
+    const { table, patience } = this;
+    this.order = new EvictionOrder(table, patience, SWEPT, (id) => table.list(id) < 0);
+    const all = () => true;
+    this.tenants = new Tenants(options.tenants, () => new EvictionOrder(table, patience, SWEPT_IN_TENANT, all));
     this.promotion = new Promotion(this);
   }
 
@@ -129,6 +117,7 @@ export class Books {
     if (!Number.isFinite(time)) throw errors.invalidArgument('now()', time, 'a time in milliseconds');
     // A clock that is set back must not bring protections back.
     const now = (this.#now = Math.max(this.#now, time));
+    this.patience.renew();
     this.release(now);
     if (this.#revived.length > 0 && this.#fencedUntil <= now) {
       for (const segment of this.#revived.splice(0)) this.segments.open(segment);
@@ -497,10 +486,3 @@ export class Books {
     this.#more.forget(this.table.extra(id));
   }
 }
-
-/** The refusal of a key, as outcomes say it. */
-export function refuse(status: Status, why: string): { ok: false; status: Status; why: string } {
-  return { ok: false, status, why };
-}
-
-export const UNKNOWN_TENANT = refuse(STATUS.unknownTenant, 'unknown-tenant');

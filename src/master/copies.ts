@@ -7,9 +7,10 @@
 import { string } from '../core/check.js';
 import { keyBytes } from '../core/keys.js';
 import type { Outcome, Replica, Status, Uuid } from './api.js';
-import { type Books, refuse, UNKNOWN_TENANT } from './books.js';
+import type { Books } from './books.js';
 import { checkUuid } from './check.js';
 import type { Copying } from './copying.js';
+import { refuse, UNKNOWN_TENANT } from './refusal.js';
 import type { Segment } from './segments.js';
 import { STATUS } from './status.js';
 import { BUSY } from './table.js';

@@ -8,9 +8,10 @@
 import { boolean, string } from '../core/check.js';
 import type { Keys } from '../core/keys.js';
 import type { DiskStats, Outcome, Replica, Status, Uuid } from './api.js';
-import { type Books, refuse } from './books.js';
+import type { Books } from './books.js';
 import { checkKeys, checkUuid } from './check.js';
 import type { Disk } from './disks.js';
+import { refuse } from './refusal.js';
 import { STATUS } from './status.js';
 import { isTenantName } from './tenants.js';
 

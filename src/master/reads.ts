@@ -5,8 +5,9 @@
  */
 import type { Keys } from '../core/keys.js';
 import type { MissReason, ObjectInfo, Outcome } from './api.js';
-import { type Books, refuse, UNKNOWN_TENANT } from './books.js';
+import type { Books } from './books.js';
 import { checkKeys } from './check.js';
+import { refuse, UNKNOWN_TENANT } from './refusal.js';
 import { STATUS } from './status.js';
 import { HAS_CHECKSUM, ON_DISK, READ } from './table.js';
 import type { Tenant } from './tenants.js';

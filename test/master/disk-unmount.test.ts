@@ -61,13 +61,4 @@ test('its objects are gone for every call as soon as it returns; its client may 
   assert.equal(copies(service.peek(keysOf(OBJECTS - IN_MEMORY, 3))), Array(3).fill('1 0'));
 });
 
-test('what eviction meets meanwhile is given up, not left to a disk that is gone', () => {
-  const { service, put, clock } = fill();
-  clock.now += 1000;
-  assert.is(service.disks.unmount(ALICE), 0);
-  assert.is(put('new', SIZE), 0);
-  const left = copies(service.peek(keysOf(OBJECTS - IN_MEMORY, IN_MEMORY)));
-  assert.ok(left.includes('-704') && left.every((one) => one === '-704' || one === '1 0'), left.join());
-});
-
 test.run();
