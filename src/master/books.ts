@@ -101,7 +101,7 @@ export class Books {
   constructor(options: ResolvedOptions) {
     this.options = options;
     this.table = new ObjectTable({ shards: options.shards, maxBytes: options.maxTableBytes });
-    this.segments = new Segments(options);
+    this.segments = new Segments(options, (client) => this.disks.freeShare(client));
     this.keptBack = new KeptBack(this.segments);
     this.losses = new RecentLosses(options.recentLosses);
     const { table, patience } = this;

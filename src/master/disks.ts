@@ -74,6 +74,12 @@ export class Disks {
     return disk;
   }
 
+  /** Which share of its disk a client has left, 0 to 1; 0 where it lends none, or does not say how large it is. */
+  freeShare(client: Uuid): number {
+    const disk = this.#byClient.get(client);
+    return disk && disk.capacityBytes > 0 ? Math.max(0, 1 - disk.usedBytes / disk.capacityBytes) : 0;
+  }
+
   get all(): readonly Disk[] {
     return [...this.#byClient.values()];
   }
