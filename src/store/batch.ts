@@ -1,6 +1,6 @@
 /** What puts and gets of many objects share: their arguments, and an end that waits for what is under way. */
 import { integer, options as object, string } from '../core/check.js';
-import { errors } from '../core/errors.js';
+import { errors, type MooncakeError } from '../core/errors.js';
 import { Keys } from '../core/keys.js';
 import { onAbort } from '../pool/abort.js';
 import { MAX_TIMEOUT_MS, watch } from '../transfer/limits.js';
@@ -113,6 +113,11 @@ export class UnderWay {
   /** Throws ERR_CLOSED when the batch has ended. Asked before every step that touches an object. */
   check(): void {
     if (!this.#open) throw errors.closed(this.#what);
+  }
+
+  /** Ends the moves under way, and those to come; the batch is ended by its owner. */
+  interrupt(reason: MooncakeError): void {
+    (this.#end ??= new AbortController()).abort(reason);
   }
 
   async track<T>(work: Promise<T>): Promise<T> {

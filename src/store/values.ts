@@ -159,8 +159,10 @@ export async function viewValue(
   if (options.size !== undefined && options.size !== size) gets.refuse(0, 'size');
   const bytes = memory ? memory.bytes.subarray(offset, offset + size) : uncleared(size);
   try {
-    if (memory) await gets.check(0, limits);
-    else await gets.fillFar(new Map([[0, { bytes }]]), limits, true);
+    if (memory) {
+      gets.keep();
+      await gets.check(0, limits);
+    } else await gets.fillFar(new Map([[0, { bytes }]]), limits, true);
   } catch (error) {
     await gets.abort();
     throw error;

@@ -3,7 +3,7 @@
  * those with peers, one batch to each. Whole values for peers come in pieces: from memory that is registered straight, from
  * other memory through windows of staging memory, copied and summed while the one before is on its way.
  */
-import { errors } from '../core/errors.js';
+import { errors, MooncakeError } from '../core/errors.js';
 import type { Peer } from '../transfer/transfer.js';
 import type { Limits } from './batch.js';
 import type { StoreContext } from './context.js';
@@ -25,6 +25,8 @@ export interface OpenObject {
   readonly coverage: Coverage;
   /** Its bytes are unknown: what a write to it failed with. */
   failure: unknown;
+  /** Bytes of that write may still land: its room must not be given away yet. */
+  mayLand: boolean;
 }
 
 export interface FarWrite {
@@ -122,7 +124,13 @@ export class Writes {
       return moves.run((peer, descriptors) => peer.write(descriptors, rest));
     });
     if (failures.size === 0) return;
-    for (const object of objects) object.failure ??= failureOf(object, failures);
+    const { reason } = this.#signal;
+    for (const object of objects) {
+      const failure = failureOf(object, failures);
+      if (failure === undefined) continue;
+      object.failure ??= reason instanceof MooncakeError ? reason : failure;
+      object.mayLand ||= this.#session.mayLand?.(failure) ?? false;
+    }
   }
 
   /** Writes whole objects. What goes wrong with one is in its `failure`. */
@@ -236,6 +244,7 @@ export class Writes {
   }
 }
 
+/** What the peer of one of its copies failed with. */
 function failureOf({ places }: OpenObject, failures: ReadonlyMap<Peer, unknown>): unknown {
   for (const { peer } of places) if (peer && failures.has(peer)) return failures.get(peer);
   return undefined;

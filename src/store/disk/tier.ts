@@ -284,7 +284,7 @@ export class DiskTier {
     }
     if (crc === checksum) return value;
     this.#counters.corrupt++;
-    if (this.#index.get(key) === entry) this.#write(() => this.#remove(key, entry)).catch(() => {});
+    if (!this.#closed && this.#index.get(key) === entry) this.#write(() => this.#remove(key, entry)).catch(() => {});
     return undefined;
   }
 

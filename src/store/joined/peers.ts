@@ -29,6 +29,17 @@ const PEERS_FAULT: readonly string[] = [
   'ERR_CLOSED',
 ];
 
+/** What writes failed with whose bytes may lie in sockets still, and land when a peer that was stopped goes on. */
+const late = new WeakSet<object>();
+
+/** Whether bytes of a write that failed so may still land. */
+export const mayLand = (failure: unknown): boolean =>
+  typeof failure === 'object' && failure !== null && late.has(failure);
+
+/** Nobody listens at the peer's own address: the process is gone, and nobody reads what is on its way to it. */
+const isRefusal = ({ value, cause }: MooncakeError, address: string): boolean =>
+  value === address && (cause as { code?: unknown } | undefined)?.code === 'ECONNREFUSED';
+
 /** The host of an endpoint, brackets and all. */
 const hostOf = (endpoint: string) => endpoint.slice(0, endpoint.lastIndexOf(':'));
 
@@ -156,15 +167,20 @@ class KnownPeer {
     this.#peer = undefined;
   }
 
-  /** The links of an engine try for seconds to get a lost peer back: one that nobody serves any more is given up at once. */
+  /**
+   * The links of an engine try for seconds to get a lost peer back, and wait for a stopped one to the end: a peer that nobody
+   * serves any more, or that does not answer, is given up.
+   */
   async move(run: PeerRun, op: 'read' | 'write', descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     const peer = this.of(run);
     const batch = peer.submit(op, descriptors, options);
     let gone: MooncakeError | undefined;
     const doubt = setTimeout(() => {
       peer.refresh({ timeoutMs: OPEN_MS }).catch((error: MooncakeError) => {
-        if (error.code !== 'ERR_PEER') return;
-        gone = error;
+        if (error.code === 'ERR_TIMEOUT')
+          gone = errors.peer(this.address, `it has not answered for ${OPEN_MS} ms`, error);
+        else if (error.code === 'ERR_PEER') gone = error;
+        else return;
         batch.cancel();
       });
     }, DOUBT_MS);
@@ -173,8 +189,10 @@ class KnownPeer {
       this.failedAt = Number.NEGATIVE_INFINITY;
       return report;
     } catch (error) {
-      this.#failed(gone ?? error);
-      throw gone ?? error;
+      const failure = gone ?? error;
+      this.#failed(failure);
+      if (op === 'write' && !(gone && isRefusal(gone, this.address))) late.add(failure as object);
+      throw failure;
     } finally {
       clearTimeout(doubt);
     }
