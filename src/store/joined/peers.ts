@@ -142,9 +142,11 @@ class KnownPeer {
     if (this.#opening) return this.#opening;
     if (this.#refusal && performance.now() < this.#refusal.until) throw this.#refusal.error;
     this.#opening = this.#transfer.connect(this.address, { timeoutMs: OPEN_MS }).catch((error: unknown) => {
+      const why = error instanceof MooncakeError ? error.code : undefined;
+      if (why === 'ERR_TIMEOUT') throw this.#silence(error);
       // The master's word, not the caller's: what is no endpoint is nobody.
-      const isNone = error instanceof MooncakeError && error.code === 'ERR_INVALID_ARGUMENT';
-      throw isNone ? errors.peer(this.address, error.message, error) : error;
+      if (why === 'ERR_INVALID_ARGUMENT') throw errors.peer(this.address, (error as Error).message, error);
+      throw error;
     });
     try {
       this.#peer = await this.#opening;
@@ -157,6 +159,10 @@ class KnownPeer {
     } finally {
       this.#opening = undefined;
     }
+  }
+
+  #silence(error: unknown): MooncakeError {
+    return errors.peer(this.address, `it has not answered for ${OPEN_MS} ms`, error);
   }
 
   /** Its links may be gone, or its memory: the next call asks it again. */
@@ -177,8 +183,7 @@ class KnownPeer {
     let gone: MooncakeError | undefined;
     const doubt = setTimeout(() => {
       peer.refresh({ timeoutMs: OPEN_MS }).catch((error: MooncakeError) => {
-        if (error.code === 'ERR_TIMEOUT')
-          gone = errors.peer(this.address, `it has not answered for ${OPEN_MS} ms`, error);
+        if (error.code === 'ERR_TIMEOUT') gone = this.#silence(error);
         else if (error.code === 'ERR_PEER') gone = error;
         else return;
         batch.cancel();
