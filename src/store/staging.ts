@@ -32,7 +32,7 @@ export class Staging {
   constructor(bytes: number, borrow: (memory: Uint8Array) => number) {
     this.#borrow = borrow;
     const windows = Math.max(2, Math.floor(bytes / WINDOW_BYTES));
-    this.#memory = ownMemory(windows * WINDOW_BYTES);
+    this.#memory = ownMemory(windows * WINDOW_BYTES, true);
     this.#segment = borrow(this.#memory.bytes);
     for (let i = windows - 1; i >= 0; i--) this.#free.push(i * WINDOW_BYTES);
   }
