@@ -84,6 +84,8 @@ export class Limits {
   /** Runs a move between peers with what is left of the call; `end` aborts it as well. */
   async move<T>(end: AbortSignal, work: (limits: CallLimits) => Promise<T>): Promise<T> {
     const { timeoutMs } = this.rest();
+    if (end.aborted) throw errors.aborted(end.reason);
+    if (!this.#signal) return work({ signal: end, timeoutMs });
     const either = new AbortController();
     const forget = [this.#signal, end].map((signal) => signal && onAbort(signal, () => either.abort(signal.reason)));
     try {

@@ -6,7 +6,7 @@
 import { errors } from '../core/errors.js';
 import type { Replica } from '../master/api.js';
 import type { CallLimits } from '../transfer/transfer.js';
-import type { Limits } from './batch.js';
+import type { Limits, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import { Coverage, type Run } from './coverage.js';
 import { type FoundObject, failure } from './found.js';
@@ -67,14 +67,14 @@ class Group {
 export class FarReads {
   readonly #context: StoreContext;
   readonly #session: Session;
-  readonly #signal: AbortSignal;
+  readonly #underWay: UnderWay;
   readonly #pause: (limits: Limits) => Promise<void>;
 
-  /** `signal` ends all moves. `pause` lets others have their turn. */
-  constructor(context: StoreContext, session: Session, signal: AbortSignal, pause: (limits: Limits) => Promise<void>) {
+  /** `underWay` ends all moves. `pause` lets others have their turn. */
+  constructor(context: StoreContext, session: Session, underWay: UnderWay, pause: (limits: Limits) => Promise<void>) {
     this.#context = context;
     this.#session = session;
-    this.#signal = signal;
+    this.#underWay = underWay;
     this.#pause = pause;
   }
 
@@ -259,7 +259,7 @@ export class FarReads {
     const hasNext = all.some(({ others }) => others.length > 0);
     const now = this.#session.now();
     const leaseMs = all.reduce((most, { expires }) => Math.max(most, expires - now), 1);
-    return limits.move(this.#signal, ({ signal, timeoutMs = 1 }: CallLimits) => {
+    return limits.move(this.#underWay.signal, ({ signal, timeoutMs = 1 }: CallLimits) => {
       const rest = {
         signal,
         timeoutMs: hasNext ? Math.ceil(Math.min(timeoutMs, leaseMs) / 2) : timeoutMs,

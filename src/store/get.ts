@@ -46,7 +46,7 @@ export class ObjectGets implements GetBatch {
     const gets = new ObjectGets(context, keys, options);
     try {
       const session = (gets.#session = await limits.within(context.session()));
-      gets.#far = new FarReads(context, session, gets.#underWay.signal, (rest) => gets.#pause(rest));
+      gets.#far = new FarReads(context, session, gets.#underWay, (rest) => gets.#pause(rest));
       // The lease is counted from before the call: the service grants it later, so it never ends before we think.
       const asked = session.now();
       const outcomes = await session.metadata(limits.rest()).getReplicas(keys, gets.#tenant);
@@ -94,7 +94,7 @@ export class ObjectGets implements GetBatch {
 
   /**
    * Reads the first `target.length` bytes of an object of this process into memory that need not be registered. `fresh`:
-   * nobody has touched that memory lately.
+   * that memory is in no cache, or will not be for long.
    */
   fill(object: number, target: Uint8Array, limits: Limits, fresh = false): Promise<void> {
     return this.#underWay.track(this.#guard([object], () => this.#fill(object, target, limits, fresh)));

@@ -54,7 +54,7 @@ export class ObjectPuts implements PutBatch {
     this.#context = context;
     this.#session = session;
     const latest = asked + session.putWindowMs;
-    this.#writes = new Writes(context, session, latest, this.#underWay.signal, (limits) => this.#pause(limits));
+    this.#writes = new Writes(context, session, latest, this.#underWay, (limits) => this.#pause(limits));
     this.#keys = keys;
     this.#tenant = checkTenant(options.tenant, context);
     this.#stride = options.stride;

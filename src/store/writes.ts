@@ -5,7 +5,7 @@
  */
 import { errors, MooncakeError } from '../core/errors.js';
 import type { Peer } from '../transfer/transfer.js';
-import type { Limits } from './batch.js';
+import type { Limits, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import type { Coverage } from './coverage.js';
 import type { ValueMemory } from './far-reads.js';
@@ -68,24 +68,24 @@ export class Writes {
   readonly #context: StoreContext;
   readonly #session: Session;
   readonly #latest: number;
-  readonly #signal: AbortSignal;
+  readonly #underWay: UnderWay;
   readonly #pause: (limits: Limits) => Promise<void>;
 
   /**
-   * `latest`, by the session's clock: later writes must not land in room of somebody else. `signal` ends all moves. `pause`
+   * `latest`, by the session's clock: later writes must not land in room of somebody else. `underWay` ends all moves. `pause`
    * lets others have their turn.
    */
   constructor(
     context: StoreContext,
     session: Session,
     latest: number,
-    signal: AbortSignal,
+    underWay: UnderWay,
     pause: (limits: Limits) => Promise<void>,
   ) {
     this.#context = context;
     this.#session = session;
     this.#latest = latest;
-    this.#signal = signal;
+    this.#underWay = underWay;
     this.#pause = pause;
   }
 
@@ -119,14 +119,14 @@ export class Writes {
   async send(moves: Moves, objects: Iterable<OpenObject>, limits: Limits): Promise<void> {
     if (moves.empty) return;
     const left = this.#left();
-    const failures = await limits.move(this.#signal, ({ signal, timeoutMs = left }) => {
+    const failures = await limits.move(this.#underWay.signal, ({ signal, timeoutMs = left }) => {
       // What has a checksum of its own is compared by whoever reads it: the transport need not sum it as well.
       const verify = this.#context.checksum ? 'off' : undefined;
       const rest = { signal, timeoutMs: Math.min(timeoutMs, Math.ceil(left)), verify } as const;
       return moves.run((peer, descriptors) => peer.write(descriptors, rest));
     });
     if (failures.size === 0) return;
-    const { reason } = this.#signal;
+    const { reason } = this.#underWay.signal;
     for (const object of objects) {
       const failure = failureOf(object, failures);
       if (failure === undefined) continue;
