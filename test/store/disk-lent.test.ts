@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join as path } from 'node:path';
-import { Keys, MooncakeStore } from 'mooncake-ts';
+import { Keys, MooncakeStore, StoreNode } from 'mooncake-ts';
 import { MooncakeMaster } from 'mooncake-ts/master';
 import { CLIENT_METHODS, METHODS, RpcClient } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
@@ -102,5 +102,42 @@ test('memory that is being filled is not given to another, whatever is said abou
       client.close();
     }
   }));
+
+test('a node of the stock configuration lends a disk, and takes it back when it is asked to', async () => {
+  const folder = mkdtempSync(path(tmpdir(), 'mooncake-lent-'));
+  const master = await MooncakeMaster.listen({ port: 0, admin: false, offload: true });
+  const settings = {
+    MOONCAKE_MASTER: `127.0.0.1:${master.ports.rpc}`,
+    MOONCAKE_GLOBAL_SEGMENT_SIZE: '16MB',
+    MOONCAKE_OFFLOAD_ENABLED: 'true',
+    MOONCAKE_OFFLOAD_FILE_STORAGE_PATH: path(folder, 'disk'),
+    MOONCAKE_OFFLOAD_TOTAL_SIZE_LIMIT_BYTES: `${32 * MiB}`,
+    MOONCAKE_OFFLOAD_LOCAL_BUFFER_SIZE_BYTES: '4MB',
+  };
+  const before = Object.keys(settings).map((name) => [name, process.env[name]] as const);
+  Object.assign(process.env, settings);
+  const node = await StoreNode.start({ httpPort: 0 }).finally(() => {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  });
+  try {
+    await node.store.batchPut(keys, values);
+    const { disks } = master.service;
+    await until(() => disks.stats().objects === OBJECTS, 'the copies on the disk');
+    assert.is(disks.stats().capacityBytes, 32 * MiB);
+    for (const _ of ['once', 'again']) {
+      const answer = await fetch(`${node.url}/api/unmount_local_disk`, { method: 'POST', body: '{}' });
+      assert.equal([answer.status, await answer.text()], [200, '{"status": "success"}']);
+      assert.equal([disks.stats().disks, disks.stats().objects], [0, 0]);
+    }
+    assert.ok((await node.store.batchGet(keys)).every((value, i) => same(value, values[i])));
+  } finally {
+    await node.close();
+    await master.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
 
 test.run();

@@ -79,6 +79,7 @@ export class DiskLender {
   #timer?: NodeJS.Timeout;
   #beating: Promise<void> = Promise.resolve();
   readonly #closed = new AbortController();
+  #withdrawn?: Promise<void>;
   /** Evictions that the master has not been told of. */
   readonly #evicted: Uint8Array[];
 
@@ -140,12 +141,23 @@ export class DiskLender {
 
   /** Nothing is written any more; what is on the disk stays there, and is offered again when it is opened. */
   async close(): Promise<void> {
+    await this.withdraw().catch(() => {});
+    await this.#server.close();
+    await this.tier.close();
+  }
+
+  /** The master sends nobody here any more, and nothing is written; who was sent before is still served. Idempotent. */
+  withdraw(): Promise<void> {
+    return (this.#withdrawn ??= this.#withdraw());
+  }
+
+  async #withdraw(): Promise<void> {
     this.#closed.abort(errors.closed('the disk'));
     clearTimeout(this.#timer);
     await this.#beating;
-    await this.#lent.call(METHODS.UnmountLocalDiskSegment, { client: this.#lent.client }).catch(() => {});
-    await this.#server.close();
-    await this.tier.close();
+    const { client, call } = this.#lent;
+    const answer = await call(METHODS.UnmountLocalDiskSegment, { client });
+    if (!answer.ok) throw errors.peer('the master', `it refused to unmount the disk: status ${answer.error}`);
   }
 
   #schedule(): void {

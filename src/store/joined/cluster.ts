@@ -278,6 +278,13 @@ export class JoinedCluster {
     await this.#lent.remove(lent);
   }
 
+  /** The disk is the master's no more; who was sent to it before is served for so long. Nothing where none is lent. */
+  async unmountDisk(graceMs: number): Promise<void> {
+    if (!this.#disk) return;
+    await this.#disk.withdraw();
+    await this.#grace(graceMs);
+  }
+
   /** Ends with the store. */
   #grace(milliseconds: number): Promise<void> {
     return new Promise((resolve) => {
