@@ -9,10 +9,11 @@ import type { Limits, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import type { Coverage } from './coverage.js';
 import type { ValueMemory } from './far-reads.js';
+import { Group, MOVES } from './group.js';
 import { sumOf } from './memory.js';
 import { Moves } from './moves.js';
 import type { Place, Session } from './session.js';
-import { WINDOW_BYTES, type Window } from './staging.js';
+import type { Window } from './staging.js';
 import { Tasks } from './tasks.js';
 
 export interface OpenObject {
@@ -42,26 +43,9 @@ interface Origin {
   readonly window?: Window;
 }
 
-/** Bytes that are sent at once from registered memory: while they are on their way, the next are summed. */
-const GROUP_BYTES = 2 ** 20;
-const GROUP_PIECES = 4096;
-/** Moves of one call under way. */
-const MOVES = 8;
-const LINE = 64;
-
-class Group {
+/** Pieces of the objects that it holds, as moves. */
+class Sending extends Group<OpenObject> {
   readonly moves = new Moves();
-  readonly objects = new Set<OpenObject>();
-  bytes = 0;
-  pieces = 0;
-
-  constructor(readonly window?: Window) {}
-
-  add(object: OpenObject, bytes: number): void {
-    this.objects.add(object);
-    this.bytes += bytes;
-    this.pieces++;
-  }
 }
 
 export class Writes {
@@ -139,10 +123,10 @@ export class Writes {
   async fill(writes: readonly FarWrite[], limits: Limits): Promise<void> {
     const tasks = new Tasks(MOVES);
     const borrowed: number[] = [];
-    const groups: { direct: Group; staged: Group | undefined } = { direct: new Group(), staged: undefined };
-    const start = async (group: Group) => {
-      const send = () => this.send(group.moves, group.objects, limits).finally(() => group.window?.release());
-      if (group.pieces === 0 || !(await tasks.start(send))) group.window?.release();
+    const groups: { direct: Sending; staged: Sending | undefined } = { direct: new Sending(), staged: undefined };
+    const start = async (group: Sending) => {
+      const send = () => this.send(group.moves, group.pieces, limits).finally(() => group.window?.release());
+      if (group.pieces.length === 0 || !(await tasks.start(send))) group.window?.release();
     };
     const write = async (object: OpenObject, parts: readonly ValueMemory[]) => {
       let offset = 0;
@@ -186,20 +170,20 @@ export class Writes {
     bytes: Uint8Array,
     segment: number,
     base: number,
-    groups: { direct: Group },
+    groups: { direct: Sending },
     limits: Limits,
-    start: (group: Group) => Promise<void>,
+    start: (group: Sending) => Promise<void>,
   ): Promise<void> {
     for (let at = 0; at < bytes.length; ) {
       if (this.#context.pacer.full) await this.#pause(limits);
       const group = groups.direct;
-      const piece = bytes.subarray(at, at + GROUP_BYTES - group.bytes);
+      const piece = bytes.subarray(at, at + group.room);
       if (piece.length === 0) throw errors.segment('value', bytes.length, 'its memory was detached or resized');
       this.take(object, offset + at, piece, { segment, at: base + at }, group.moves);
       group.add(object, piece.length);
       at += piece.length;
-      if (group.bytes < GROUP_BYTES && group.pieces < GROUP_PIECES) continue;
-      groups.direct = new Group();
+      if (!group.isFull) continue;
+      groups.direct = new Sending();
       await start(group);
     }
   }
@@ -208,31 +192,29 @@ export class Writes {
     object: OpenObject,
     offset: number,
     bytes: Uint8Array,
-    groups: { staged: Group | undefined },
+    groups: { staged: Sending | undefined },
     limits: Limits,
-    start: (group: Group) => Promise<void>,
+    start: (group: Sending) => Promise<void>,
   ): Promise<void> {
     const { staging, pacer } = this.#context;
     const { length } = bytes;
     for (let at = 0; staging && at < length; ) {
       if (pacer.full) await this.#pause(limits);
-      groups.staged ??= new Group(await staging.take(limits));
+      groups.staged ??= new Sending(await staging.take(limits));
       const group = groups.staged;
       const window = group.window as Window;
-      const begin = Math.ceil(group.bytes / LINE) * LINE;
-      const piece = bytes.subarray(at, at + WINDOW_BYTES - begin);
+      const piece = bytes.subarray(at, at + group.room);
       if (piece.length === 0) throw errors.segment('value', length, 'its memory was detached or resized');
       this.take(
         object,
         offset + at,
         piece,
-        { segment: window.segment, at: window.offset + begin, window },
+        { segment: window.segment, at: window.offset + group.next, window },
         group.moves,
       );
-      group.bytes = begin;
       group.add(object, piece.length);
       at += piece.length;
-      if (group.bytes <= WINDOW_BYTES - LINE) continue;
+      if (!group.isFull) continue;
       groups.staged = undefined;
       await start(group);
     }

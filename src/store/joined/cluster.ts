@@ -19,7 +19,7 @@ import type { CallLimits } from '../../transfer/transfer.js';
 import type { StoreContext } from '../context.js';
 import { Counters } from '../counters.js';
 import { DiskLender, type Lent } from '../disk/lender.js';
-import { oneDescriptor } from '../disk/staging.js';
+import { oneDescriptor } from '../disk/slots.js';
 import { HotCache } from '../hot-cache.js';
 import { callersMemory } from '../memory.js';
 import { Pacer } from '../pacer.js';
