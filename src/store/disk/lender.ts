@@ -15,15 +15,16 @@ import { errors } from '../../core/errors.js';
 import { Keys, MAX_KEY_BYTES } from '../../core/keys.js';
 import type { Uuid } from '../../master/api.js';
 import { STATUS } from '../../master/status.js';
-import { onAbort } from '../../pool/abort.js';
 import type { Method } from '../../rpc/method.js';
 import { CLIENT_METHODS } from '../../rpc/schemas/client_v0_3_13.js';
-import { METHODS, type replica } from '../../rpc/schemas/v0_3_13.js';
+import { METHODS } from '../../rpc/schemas/v0_3_13.js';
 import { RpcServer } from '../../rpc/server.js';
-import { failure, success, type Value } from '../../rpc/types.js';
+import { failure, success } from '../../rpc/types.js';
 import type { TransferEngine } from '../../transfer/engine/engine.js';
 import { formatName } from '../../transfer/metadata/name.js';
 import { BATCH_TTL_MS, Counter, type Staged } from './counter.js';
+import { diskKey, splitKey } from './key.js';
+import { Promotions } from './promotions.js';
 import { DiskTier, type DiskTierOptions } from './tier.js';
 
 export interface DiskLenderOptions extends Omit<DiskTierOptions, 'engine' | 'onEvicted'> {
@@ -50,11 +51,11 @@ export interface Lent {
 }
 
 /** An object that the tier has. */
-interface Kept extends Task {
+interface Kept extends DiskTask {
   readonly checksum: bigint;
 }
 
-interface Task {
+export interface DiskTask {
   readonly tenant: string;
   readonly key: Uint8Array;
   readonly size: bigint;
@@ -79,6 +80,7 @@ export class DiskLender {
   #timer?: NodeJS.Timeout;
   #beating: Promise<void> = Promise.resolve();
   readonly #closed = new AbortController();
+  readonly #promotions: Promotions;
   #withdrawn?: Promise<void>;
   /** Evictions that the master has not been told of. */
   readonly #evicted: Uint8Array[];
@@ -89,6 +91,7 @@ export class DiskLender {
     this.#evicted = evicted;
     this.#counter = counter;
     this.#heartbeatMs = heartbeatMs;
+    this.#promotions = new Promotions(lent, counter, this.#closed.signal);
     this.#server = new RpcServer({ host: lent.host });
     this.#server.handle(CLIENT_METHODS.batchGetOffloadObject, async ({ keys, sizes }) => {
       const batch = await counter.stage(keys, sizes.map(Number));
@@ -183,7 +186,7 @@ export class DiskLender {
     await this.#sayEvicted();
     const promotions = await call(METHODS.PromotionObjectHeartbeat, { client });
     // One that cannot be brought back keeps the others from nothing.
-    if (promotions.ok) for (const task of promotions.value) await this.#promote(task).catch(() => {});
+    if (promotions.ok) for (const task of promotions.value) await this.#promotions.carryOut(task).catch(() => {});
   }
 
   /** Tells the master of the disk, and of what is on it. */
@@ -221,7 +224,7 @@ export class DiskLender {
     }
   }
 
-  async #note(objects: readonly Task[], written: boolean): Promise<void> {
+  async #note(objects: readonly DiskTask[], written: boolean): Promise<void> {
     if (objects.length === 0) return;
     const entries = objects.map(({ key, size }) => ({
       bucket: 0n,
@@ -233,7 +236,7 @@ export class DiskLender {
     await this.#lent.call(METHODS.NotifyOffloadSuccess, { client: this.#lent.client, objects, entries });
   }
 
-  async #offload(tasks: readonly Task[]): Promise<void> {
+  async #offload(tasks: readonly DiskTask[]): Promise<void> {
     for (let first = 0; first < tasks.length; ) {
       let [count, bytes] = [0, 0];
       while (first + count < tasks.length && count < BATCH_KEYS && (count === 0 || bytes < BATCH_BYTES)) {
@@ -244,7 +247,7 @@ export class DiskLender {
     }
   }
 
-  async #offloadBatch(tasks: readonly Task[]): Promise<void> {
+  async #offloadBatch(tasks: readonly DiskTask[]): Promise<void> {
     const values = await Promise.all(tasks.map((task) => this.#valueOf(task).catch(() => undefined)));
     const there = tasks.filter((_, i) => values[i] !== undefined);
     const written = await this.tier.put(
@@ -261,7 +264,7 @@ export class DiskLender {
   }
 
   /** A copy of an object's bytes in our own memory, as its writer summed them; undefined where it cannot be had. */
-  async #valueOf({ tenant, key, size }: Task): Promise<Uint8Array | undefined> {
+  async #valueOf({ tenant, key, size }: DiskTask): Promise<Uint8Array | undefined> {
     if (diskKey(tenant, key).length > MAX_KEY_BYTES) return undefined;
     const asked = performance.now();
     const said = this.#lent.said();
@@ -288,48 +291,6 @@ export class DiskLender {
       await call(METHODS.BatchEvictDiskReplica, args);
     }
   }
-
-  async #promote({ tenant, key, size }: Task): Promise<void> {
-    const { client, call } = this.#lent;
-    const args = { client, key, tenant };
-    const said = this.#lent.said();
-    const started = await call(METHODS.PromotionAllocStart, { ...args, size, preferredSegments: [] });
-    const buffer = started.ok ? memoryOf(started.value.target) : undefined;
-    const batch = buffer && (await this.#counter.stage([diskKey(tenant, key)], [Number(size)]));
-    if (!buffer || !batch) {
-      await call(METHODS.NotifyPromotionFailure, args);
-      return;
-    }
-    try {
-      await this.#bringBack(buffer, batch.objects[0], said);
-    } finally {
-      this.#counter.release(batch.number);
-    }
-    await call(METHODS.NotifyPromotionSuccess, args);
-  }
-
-  /** What it throws is not said to the master, which gives the room away when nothing can land there any more. */
-  async #bringBack({ endpoint, address }: Buffered, staged: Staged, said: AbortSignal): Promise<void> {
-    const either = new AbortController();
-    const ends = [said, this.#closed.signal];
-    const forget = ends.map((signal) => onAbort(signal, () => either.abort(signal.reason)));
-    try {
-      for (const signal of ends) signal.throwIfAborted();
-      await this.#lent.write(endpoint, address, staged, either.signal);
-      said.throwIfAborted();
-    } finally {
-      for (const each of forget) each();
-    }
-  }
-}
-
-interface Buffered {
-  readonly endpoint: string;
-  readonly address: bigint;
-}
-
-function memoryOf({ descriptor }: Value<typeof replica>): Buffered | undefined {
-  return descriptor.kind === 'memory' ? descriptor.value.buffer : undefined;
 }
 
 function byTenant<T extends { readonly tenant: string }>(objects: readonly T[]): Map<string, T[]> {
@@ -340,21 +301,4 @@ function byTenant<T extends { readonly tenant: string }>(objects: readonly T[]):
     else groups.set(object.tenant, [object]);
   }
   return groups;
-}
-
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();
-
-/** A key of the tier, and of the requests of readers: tenant, 0, key. */
-export function diskKey(tenant: string, key: Uint8Array): Uint8Array {
-  const name = encoder.encode(tenant);
-  const joined = new Uint8Array(name.length + 1 + key.length);
-  joined.set(name);
-  joined.set(key, name.length + 1);
-  return joined;
-}
-
-function splitKey(joined: Uint8Array): { tenant: string; key: Uint8Array } {
-  const at = joined.indexOf(0);
-  return { tenant: decoder.decode(joined.subarray(0, at)), key: joined.slice(at + 1) };
 }

@@ -10,7 +10,7 @@ import { RpcClient } from '../../rpc/client.js';
 import { CLIENT_METHODS } from '../../rpc/schemas/client_v0_3_13.js';
 import { type Limits, shared } from '../../transfer/limits.js';
 import { parseName } from '../../transfer/metadata/name.js';
-import { diskKey } from '../disk/lender.js';
+import { diskKey } from '../disk/key.js';
 import type { WireFound } from './wire.js';
 
 const CONNECT_MS = 3000;
