@@ -31,17 +31,21 @@ const pastCaches = (target: Uint8Array, fresh: boolean) => (fresh ? target.lengt
 export class NativeMemory implements SegmentMemory {
   retired = false;
   readonly #addon: Addon;
+  readonly #streamingBytes: number;
 
+  /** `passing`: what is copied in is read at once and copied over soon, so that it stays in the caches. */
   constructor(
     native: Addon,
     readonly bytes: Uint8Array,
+    passing = false,
   ) {
     this.#addon = native;
+    this.#streamingBytes = passing ? Number.POSITIVE_INFINITY : STREAMING_BYTES;
   }
 
   copyIn(offset: number, source: Uint8Array, crc: bigint): bigint {
     const { length } = source;
-    return this.#addon.copyCrc64(this.#range(offset, length), source, crc, length >= STREAMING_BYTES);
+    return this.#addon.copyCrc64(this.#range(offset, length), source, crc, length >= this.#streamingBytes);
   }
 
   copyOut(offset: number, target: Uint8Array, crc: bigint, fresh: boolean): bigint {
@@ -49,7 +53,7 @@ export class NativeMemory implements SegmentMemory {
   }
 
   write(offset: number, source: Uint8Array): void {
-    this.#addon.copy(this.#range(offset, source.length), source, source.length >= STREAMING_BYTES);
+    this.#addon.copy(this.#range(offset, source.length), source, source.length >= this.#streamingBytes);
   }
 
   read(offset: number, target: Uint8Array, fresh: boolean): void {
@@ -66,9 +70,9 @@ export class NativeMemory implements SegmentMemory {
 }
 
 /** New memory of `length` bytes, all zero, 1 to MAX_NATIVE_BYTES. @throws ERR_OUT_OF_MEMORY */
-export function nativeMemory(native: Addon, length: number): SegmentMemory {
+export function nativeMemory(native: Addon, length: number, passing: boolean): SegmentMemory {
   try {
-    return new NativeMemory(native, new Uint8Array(native.allocate(length)));
+    return new NativeMemory(native, new Uint8Array(native.allocate(length)), passing);
   } catch {
     throw errors.outOfMemory('a segment', length);
   }
