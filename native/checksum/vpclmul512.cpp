@@ -24,6 +24,9 @@ namespace {
 constexpr u64 STEP = 64 * SIDE_BY_SIDE;
 constexpr u64 PAGE = 4096;
 constexpr u64 PAGES = 4 * PAGE;
+/** How far ahead lines of the four pages are asked for: the processor reads ahead to the end of a page and no further. Measured
+    from memory, 512 to 2,048 alike: a sixth more of a sum, a twentieth of a streaming copy. */
+constexpr u64 AHEAD = 1024;
 
 using Wide = __m512i;
 
@@ -50,6 +53,14 @@ MOONCAKE_WIDE Wide takeWide(const Cursor& cursor, u64 offset) {
     _mm512_stream_si512(reinterpret_cast<Wide*>(cursor.to + offset), bytes);
   }
   return turnBits(bytes);
+}
+
+/** Asks for a line that the fold will want. A streaming copy leaves the first-level cache to its stores; one that stores to
+    the caches waits for the lines that it overwrites, so that this gains nothing. */
+template <Sink sink>
+MOONCAKE_WIDE void askFor(const u8* line) {
+  if constexpr (sink == Sink::none) __builtin_prefetch(line, 0, 3);
+  if constexpr (sink == Sink::streaming) __builtin_prefetch(line, 0, 2);
 }
 
 /** `crc` goes onto the message's first eight bytes. */
@@ -95,7 +106,10 @@ MOONCAKE_WIDE Wide foldPages(Cursor& cursor, u64 crc, std::integer_sequence<unsi
   wides[0] = addStart(wides[0], crc);
   u64 at = step;
   for (;;) {
+    const bool more = cursor.left >= 2 * PAGES;
     for (; at < PAGE; at += step) {
+      const u64 ahead = at + AHEAD < PAGE ? at + AHEAD : at + AHEAD + PAGES - PAGE;
+      if (more || ahead < PAGE) (askFor<sink>(cursor.from + ahead + PAGE * (I / 2) + 64 * (I % 2)), ...);
       ((wides[I] = foldOnto(wides[I], within, takeWide<sink>(cursor, at + PAGE * (I / 2) + 64 * (I % 2)))), ...);
     }
     cursor.advance<sink>(PAGES);
