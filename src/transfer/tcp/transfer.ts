@@ -1,6 +1,6 @@
 /**
- * Transfer between processes over TCP, in TypeScript alone. It listens on one port; each peer is one connection, over which
- * both sides serve and call. `connect` opens a connection of its own and keeps it for later calls: an address is never taken
+ * Transfer between processes over TCP. It listens on one port; each peer is one connection, over which both sides serve and
+ * call, and move bytes where the accelerator (accelerator.ts) does not. `connect` opens a connection of its own and keeps it for later calls: an address is never taken
  * from what a stranger claims in its hello.
  */
 import { createServer, type Server } from 'node:net';
