@@ -20,11 +20,13 @@ constexpr u32 KVTD = 0x4454564b;
 
 }  // namespace
 
-Napi::Value refuse(Napi::Env env, const Status& status) {
+Napi::Error toError(Napi::Env env, const Status& status) {
   Napi::Error error = Napi::Error::New(env, status.detail);
   error.Set("code", Napi::Number::New(env, static_cast<int>(status.code)));
-  throw error;
+  return error;
 }
+
+Napi::Value refuse(Napi::Env env, const Status& status) { throw toError(env, status); }
 
 void Arguments::wrong(const std::string& name, const char* expected) {
   if (status_.ok()) status_ = {Code::invalidArgument, name + " is not " + expected};

@@ -9,6 +9,8 @@
 
 namespace mooncake::binding {
 
+/** The Error that JavaScript gets of it. */
+Napi::Error toError(Napi::Env env, const Status& status);
 /** Throws; declared with a value for `return`. */
 [[noreturn]] Napi::Value refuse(Napi::Env env, const Status& status);
 

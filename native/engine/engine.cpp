@@ -199,6 +199,8 @@ Expected<Allocation> Engine::allocate(u64 length, const AllocateOptions& options
 }
 
 Expected<u32> Engine::openFile(const std::string& path, u64 length, bool writable) {
+  const std::shared_lock open(impl_->closing, std::try_to_lock);
+  if (!open || impl_->closed) return CLOSED;
   return mooncake::openFile(impl_->memory, path, {length, writable, true});
 }
 

@@ -64,7 +64,8 @@ export interface NativeEngine {
   /** Keeps a reference to the view's buffer until the segment is released. */
   registerView(view: Uint8Array, writable: boolean): { id: number; address: bigint };
   registerAddress(address: bigint, length: number, writable: boolean): { id: number };
-  openFile(path: string, length: number, writable: boolean): { id: number; length: number };
+  /** On a thread of its own, since the file's blocks are allocated. */
+  openFile(path: string, length: number, writable: boolean): Promise<{ id: number; length: number }>;
   /** `released` is called once nothing touches the memory any more. */
   unregister(id: number, released: () => void): void;
   listen(transport: string, settings: Settings): Settings;
@@ -91,7 +92,7 @@ export interface NativeFeature {
 }
 
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
-export const INTERFACE = 3;
+export const INTERFACE = 4;
 
 export interface Addon {
   readonly Engine: new (options: NativeEngineOptions) => NativeEngine;

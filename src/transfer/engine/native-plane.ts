@@ -114,7 +114,11 @@ export class NativePlane implements DataPlane {
   }
 
   async openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }> {
-    return attempt(path, () => this.#engine.openFile(path, length ?? 0, writable));
+    try {
+      return await this.#engine.openFile(path, length ?? 0, writable);
+    } catch (error) {
+      throw fromNative(path, error);
+    }
   }
 
   unregister(segment: number): Promise<void> {
