@@ -21,6 +21,7 @@ export class Bridge {
   readonly #bell = new Int32Array(new SharedArrayBuffer(4));
   readonly #waiting = new Map<number, Waiting>();
   #last = 0;
+  #ending = false;
   #why: MooncakeError | undefined;
   #lost: MooncakeError | undefined;
   #resolveClosed!: () => void;
@@ -90,7 +91,10 @@ export class Bridge {
 
   /** Ends our side; `closed` resolves when the service has ended its own. Idempotent. */
   end(): void {
-    if (this.#lost === undefined) this.#port.postMessage(null satisfies ToThread);
+    if (this.#lost !== undefined) return;
+    this.#ending = true;
+    this.#port.ref();
+    this.#port.postMessage(null satisfies ToThread);
   }
 
   /** Ends the connection at once. */
@@ -125,12 +129,13 @@ export class Bridge {
 
   #forget(id: number): void {
     this.#waiting.delete(id);
-    if (this.#waiting.size === 0) this.#port.unref();
+    if (this.#waiting.size === 0 && !this.#ending) this.#port.unref();
   }
 
   #lose(error: MooncakeError): void {
     this.#lost ??= error;
     this.#resolveClosed();
+    this.#port.unref();
     for (const [id, { reject }] of [...this.#waiting]) {
       this.#forget(id);
       reject(this.#lost);

@@ -28,8 +28,8 @@ export interface ClientMetadata {
 
 export class ServiceScheduler implements SchedulerConnector {
   readonly #link: Link;
-  /** Requests that the service knows, with the tokens that it has been told of. */
-  readonly #told = new Map<string, number>();
+  /** Requests that the service knows, with the number of tokens that it has been told of. */
+  readonly #told = new Map<string, { readonly request: KvRequest; tokens: number }>();
   readonly #async = new Map<string, boolean>();
   #loads: [string, boolean, readonly number[]][] = [];
   #held: string[] = [];
@@ -49,14 +49,14 @@ export class ServiceScheduler implements SchedulerConnector {
   onNewRequest(request: KvRequest): void {
     const { requestId: id, numPromptTokens: prompt, extraKeys, kvTransferParams: params } = request;
     if (!this.#link.up) return;
-    this.#told.set(id, request.tokens.length);
+    this.#told.set(id, { request, tokens: request.tokens.length });
     const tokens = binary(request, 0);
     this.#link.send('scheduler.request', { id, prompt, tokens, extraKeys: extraKeys ?? null, params: params ?? null });
   }
 
   getNumNewMatchedTokens(request: KvRequest, computed: number): [number | null, boolean] {
     if (!this.#knows(request)) return [0, false];
-    const args = { id: request.requestId, computed, append: this.#append(request) };
+    const args = { id: request.requestId, computed, append: this.#append(request.requestId) };
     const answer = this.#link.now<[number | null, boolean]>('scheduler.matched', args) ?? [0, false];
     this.#async.set(request.requestId, answer[1]);
     return answer;
@@ -75,10 +75,10 @@ export class ServiceScheduler implements SchedulerConnector {
     const { newRequests, cachedRequests, numScheduledTokens, finishedRequestIds, preemptedRequestIds } = output;
     const answer = this.#link.now<StepAnswer>('scheduler.step', {
       new: newRequests.map(({ requestId: id, blockIds: blocks, numComputedTokens: computed, resumed = false }) => {
-        return { id, blocks, computed, resumed };
+        return { id, blocks, computed, resumed, append: this.#append(id) };
       }),
       cached: cachedRequests.map(({ requestId: id, newBlockIds: blocks, numComputedTokens: computed }) => {
-        return { id, blocks, computed };
+        return { id, blocks, computed, append: this.#append(id) };
       }),
       scheduled: numScheduledTokens,
       finished: finishedRequestIds,
@@ -107,7 +107,7 @@ export class ServiceScheduler implements SchedulerConnector {
     this.#async.delete(id);
     let [keep, params]: [boolean, KvTransferParams | null] = [this.#doubtful.has(id), null];
     if (this.#told.has(id)) {
-      const args = { id, blocks, append: this.#append(request) };
+      const args = { id, blocks, append: this.#append(request.requestId) };
       this.#told.delete(id);
       // A service that does not answer may read the blocks for a while: the workers say when it does not any more.
       [keep, params] = this.#link.now<[boolean, KvTransferParams | null]>('scheduler.finished', args) ?? [true, null];
@@ -138,10 +138,13 @@ export class ServiceScheduler implements SchedulerConnector {
     return this.#told.has(requestId) && this.#link.up;
   }
 
-  #append(request: KvRequest): Uint8Array {
-    const from = this.#told.get(request.requestId) ?? 0;
-    this.#told.set(request.requestId, request.tokens.length);
-    return binary(request, from);
+  /** Tokens that came since the request was last named; nil where there are none. */
+  #append(id: string): Uint8Array | null {
+    const told = this.#told.get(id);
+    if (told === undefined || told.request.tokens.length === told.tokens) return null;
+    const from = told.tokens;
+    told.tokens = told.request.tokens.length;
+    return binary(told.request, from);
   }
 
   /** The service knows nothing any more; until the connection has ended it may go on with what it knew. */

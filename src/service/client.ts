@@ -7,6 +7,7 @@ import type { EngineInfo, KvConnector, SchedulerConnector, WorkerConnector } fro
 import { integer, options as optionsOf, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import { loadAddon, whyNoAddon } from '../native/load.js';
+import { keepInPlace } from '../transfer/engine/memory.js';
 import { type Attached, Link } from './client-link.js';
 import { ServiceScheduler } from './client-scheduler.js';
 import { ServiceWorker } from './client-worker.js';
@@ -33,7 +34,9 @@ export function sharedMemory(bytes: number): Uint8Array {
   const loaded = loadAddon();
   if (loaded.addon === undefined) throw errors.notSupported('shared memory', whyNoAddon(loaded));
   try {
-    return new Uint8Array(loaded.addon.allocate(integer('bytes', bytes, 1, Number.MAX_SAFE_INTEGER)));
+    const memory = new Uint8Array(loaded.addon.allocate(integer('bytes', bytes, 1, Number.MAX_SAFE_INTEGER)));
+    keepInPlace(memory);
+    return memory;
   } catch {
     throw errors.outOfMemory('shared memory', bytes);
   }
