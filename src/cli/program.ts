@@ -14,6 +14,7 @@ import { addReplay } from './replay.js';
 import { addStore } from './store.js';
 import { addTop } from './top.js';
 import { addUp } from './up.js';
+import { addVllmArgs } from './vllm-args.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
 
@@ -32,6 +33,7 @@ export async function program(argv: string[]): Promise<void> {
   addMetadata(root);
   addStore(root);
   addTop(root);
+  addVllmArgs(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {

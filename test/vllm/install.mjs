@@ -20,7 +20,7 @@ folder = pathlib.Path(sysconfig.get_path("purelib"), "vllm-${VLLM}+cpu.dist-info
 folder.mkdir(exist_ok=True)
 (folder / "METADATA").write_text("Metadata-Version: 2.1\\nName: vllm\\nVersion: ${VLLM}+cpu\\n")
 `;
-const CHECK = 'import importlib.metadata as m, mooncake.store; assert m.version("vllm").startswith("' + VLLM + '")';
+const CHECK = `import importlib.metadata as m, mooncake.store; assert m.version("vllm").startswith("${VLLM}")`;
 
 async function install(base, folder) {
   const python = join(folder, 'bin', 'python');

@@ -61,4 +61,59 @@ engineTest('A saves, A exits, B loads; then a corrupted block shows', () =>
   }),
 );
 
+engineTest('two engines at once; everything removed by one; the node killed', () =>
+  withCluster(async (cluster) => {
+    const expected = await baseline();
+    const recompute = { transfer: { ...STORE, kv_load_failure_policy: 'recompute' as const } };
+    const engines = await Promise.all(['C', 'D'].map((name) => start(cluster, name, recompute)));
+    const [c, d] = engines;
+    const [first, second] = [PROMPTS.slice(0, 2), PROMPTS.slice(2)];
+    try {
+      const saved = await Promise.all([c.generate(first), d.generate(second)]);
+      sameTokens(saved.flat(), expected);
+      await cluster.holds(SAVED);
+      // Each has what it computed in its own cache, and what the other computed from the store.
+      const loaded = await Promise.all([d.generate(first), c.generate(second)]);
+      sameTokens(loaded.flat(), expected);
+      assert.equal(
+        loaded.flat().map((one) => one.cached),
+        LOADABLE,
+      );
+      assert.is((await c.externalTokens()) + (await d.externalTokens()), sum(LOADABLE));
+
+      await c.reset(true);
+      assert.equal(await cluster.keys(), []);
+      await d.reset();
+      const computed = await d.generate(PROMPTS);
+      sameTokens(computed, expected);
+      assert.is(sum(computed.map((one) => one.cached)), 0);
+
+      await cluster.holds(SAVED);
+      await c.reset();
+      await cluster.killNode();
+      sameTokens(await c.generate(PROMPTS), expected);
+    } finally {
+      await Promise.all(engines.map((engine) => engine.stop()));
+    }
+  }),
+);
+
+engineTest('two tensor-parallel ranks, each with its own objects', () =>
+  withCluster(async (cluster) => {
+    const llm = { tensor_parallel_size: 2, distributed_executor_backend: 'mp' };
+    const expected = await baseline(PROMPTS, { llm });
+    const engine = await start(cluster, 'TP 2', { llm });
+    try {
+      sameTokens(await engine.generate(PROMPTS), expected);
+      const keys = await cluster.holds(2 * SAVED);
+      for (const rank of [0, 1]) assert.is(keys.filter((key) => key.includes(`@tp_rank:${rank}@`)).length, SAVED);
+      await engine.reset();
+      sameTokens(await engine.generate(PROMPTS), expected);
+      assert.is(await engine.externalTokens(), sum(LOADABLE));
+    } finally {
+      await engine.stop();
+    }
+  }),
+);
+
 test.run();

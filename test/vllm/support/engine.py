@@ -46,9 +46,9 @@ class Engine:
             for output in outputs
         ]
 
-    def reset(self):
-        """Forgets the engine's own prefix cache, so that the next prompts come from outside or are computed."""
-        return self.llm.reset_prefix_cache()
+    def reset(self, everywhere):
+        """Forgets the engine's own prefix cache; everywhere: what its connector keeps elsewhere, too."""
+        return self.llm.reset_prefix_cache(reset_connector=everywhere)
 
     def metrics(self):
         """Counters and gauges by name; those of one name and several labels are added up."""

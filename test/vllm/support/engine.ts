@@ -105,9 +105,9 @@ export class Engine {
     return this.#call('generate', prompts, { max_tokens: maxTokens, together });
   }
 
-  /** Forgets the engine's own prefix cache. */
-  async reset(): Promise<void> {
-    if (!(await this.#call<boolean>('reset'))) throw this.process.failure('did not reset its prefix cache');
+  /** Forgets the engine's own prefix cache, so that prompts come from outside; `everywhere`: what its connector keeps, too. */
+  async reset(everywhere = false): Promise<void> {
+    if (!(await this.#call<boolean>('reset', everywhere))) throw this.process.failure('did not reset its prefix cache');
   }
 
   /** Counters and gauges by name, e.g. `vllm:external_prefix_cache_hits`. */
