@@ -5,11 +5,10 @@ import * as assert from 'uvu/assert';
 import { withVllm } from './support/available.js';
 import { baseline, differing, sameTokens } from './support/baseline.js';
 import { Cluster } from './support/cluster.js';
-import { Engine, type EngineOptions, type KvTransferConfig } from './support/engine.js';
+import { Engine, type LlmOptions } from './support/engine.js';
 import { PROMPTS } from './support/prompts.js';
 
 const engineTest = withVllm(test);
-const STORE: KvTransferConfig = { kv_connector: 'MooncakeStoreConnector', kv_role: 'kv_both' };
 /** Whole blocks of the prompts, of which the last token is always computed: 64 tokens are one block from outside. */
 const BLOCK = 32;
 const LOADABLE = PROMPTS.map(({ length }) => Math.floor((length - 1) / BLOCK) * BLOCK);
@@ -25,8 +24,8 @@ async function withCluster(use: (cluster: Cluster) => Promise<void>, ...options:
   }
 }
 
-const start = (cluster: Cluster, name: string, options: Partial<EngineOptions> = {}) =>
-  Engine.start({ name, transfer: STORE, env: cluster.env, ...options });
+const start = async (cluster: Cluster, name: string, llm?: LlmOptions) =>
+  Engine.start({ name, ...(await cluster.args('store')), llm });
 
 engineTest('A saves, A exits, B loads; then a corrupted block shows', () =>
   withCluster(async (cluster) => {
@@ -64,8 +63,7 @@ engineTest('A saves, A exits, B loads; then a corrupted block shows', () =>
 engineTest('two engines at once; everything removed by one; the node killed', () =>
   withCluster(async (cluster) => {
     const expected = await baseline();
-    const recompute = { transfer: { ...STORE, kv_load_failure_policy: 'recompute' as const } };
-    const engines = await Promise.all(['C', 'D'].map((name) => start(cluster, name, recompute)));
+    const engines = await Promise.all(['C', 'D'].map((name) => start(cluster, name)));
     const [c, d] = engines;
     const [first, second] = [PROMPTS.slice(0, 2), PROMPTS.slice(2)];
     try {
@@ -102,7 +100,7 @@ engineTest('two tensor-parallel ranks, each with its own objects', () =>
   withCluster(async (cluster) => {
     const llm = { tensor_parallel_size: 2, distributed_executor_backend: 'mp' };
     const expected = await baseline(PROMPTS, { llm });
-    const engine = await start(cluster, 'TP 2', { llm });
+    const engine = await start(cluster, 'TP 2', llm);
     try {
       sameTokens(await engine.generate(PROMPTS), expected);
       const keys = await cluster.holds(2 * SAVED);

@@ -8,9 +8,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TransferEngine } from 'mooncake-ts';
+import { run } from '../../support/cli.js';
 import { one } from '../../support/descriptors.js';
 import { freePort, type Kind, Master } from '../../support/masters.js';
 import { CommandProcess } from '../../support/node-process.js';
+import type { KvTransferConfig } from './engine.js';
 
 const START_MS = 60_000;
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -55,7 +57,6 @@ export class Cluster {
     const folder = mkdtempSync(join(tmpdir(), 'mooncake-vllm-'));
     const cluster = new Cluster(await Master.start(master, ['--default_kv_lease_ttl=1000', ...flags]), folder);
     try {
-      writeFileSync(cluster.config, JSON.stringify({ ...cluster.#settings, ...ENGINE }));
       if (node !== 'none') await cluster.startNode(node, bytes, settings);
       return cluster;
     } catch (error) {
@@ -68,14 +69,18 @@ export class Cluster {
     return `127.0.0.1:${this.master.port}`;
   }
 
-  /** The file that MOONCAKE_CONFIG_PATH names for engines that lend nothing. */
-  get config(): string {
-    return join(this.folder, 'engine.json');
-  }
-
-  /** Environment of an engine with the stock store connector. */
-  get env(): Record<string, string> {
-    return { MOONCAKE_CONFIG_PATH: this.config };
+  /**
+   * What `mooncake-ts vllm-args` gives an engine with stock connectors that lends nothing, as options of Engine.start and
+   * Server.start; its file is written.
+   */
+  async args(setup: string, ...flags: string[]): Promise<{ transfer: KvTransferConfig; env: Record<string, string> }> {
+    const file = join(this.folder, 'engine.json');
+    const own = ['--connector', 'stock', '--master', this.address, '--segment-size', '0', '--file', file, '--json'];
+    const { code, stdout, stderr } = await run(['vllm-args', setup, ...own, ...flags]);
+    if (code !== 0) throw new Error(`vllm-args ${setup} ended with ${code}: ${stderr}`);
+    const args = JSON.parse(stdout);
+    if (args.file) writeFileSync(file, JSON.stringify(args.file.content));
+    return { transfer: args.kvTransferConfig, env: args.env };
   }
 
   get #settings() {
@@ -152,9 +157,6 @@ export class Cluster {
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
-
-/** An engine lends nothing; its buffer is as small as vLLM accepts for these models. */
-const ENGINE = { mode: 'standalone-store', global_segment_size: 0, local_buffer_size: 64 * 2 ** 20 };
 
 async function ours(config: string): Promise<NodeProcess> {
   const node = await CommandProcess.start(['store', '--config', config, '--port=0', '--json']);

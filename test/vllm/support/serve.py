@@ -4,6 +4,10 @@
 """
 
 import lifeline
+import no_accelerator
+
+# Also in the engine's processes, which begin with this module where they are not forked.
+no_accelerator.patch()
 
 if __name__ == "__main__":
     lifeline.hold()
