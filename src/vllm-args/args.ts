@@ -37,6 +37,8 @@ export interface VllmArgs {
   readonly connector: ConnectorKind;
   readonly role: Role;
   readonly kvTransferConfig: KvTransferConfig;
+  /** Of `vllm serve`, beside --kv-transfer-config. */
+  readonly flags: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly file?: { readonly path: string; readonly content: StoreFile };
   /** Commands that run beside the engine, the first one first. */
@@ -54,12 +56,19 @@ export function vllmArgs(options: ArgsOptions): VllmArgs {
     connector,
     role,
     kvTransferConfig: transferConfig({ ...options, protocol: store.protocol, deviceName: store.device_name }),
+    flags: hasBrokenStatistics(options) ? ['--disable-log-stats'] : [],
     env: environment(options, handsOver, file?.path),
     ...(file && { file }),
     beside: beside(options, usesStore, handsOver),
     notices: notices(options),
   };
 }
+
+/**
+ * vLLM 0.32's own MultiConnector ends the engine at the first figures of a MooncakeConnector: it has no Prometheus metrics for
+ * it, and asserts that it has.
+ */
+const hasBrokenStatistics = ({ setup, connector }: ArgsOptions) => setup === 'multi' && connector === 'stock';
 
 function environment(options: ArgsOptions, handsOver: boolean, file: string | undefined): Record<string, string> {
   const { hashSeed, role, bootstrapPort, abortTimeout, legacy } = options;
@@ -97,8 +106,11 @@ function beside(options: ArgsOptions, usesStore: boolean, handsOver: boolean): s
   return commands;
 }
 
-function notices({ legacy, dropped = [], connector }: ArgsOptions): string[] {
+function notices(options: ArgsOptions): string[] {
+  const { legacy, dropped = [], connector } = options;
   const lines: string[] = [];
+  if (hasBrokenStatistics(options))
+    lines.push("--disable-log-stats: with them vLLM 0.32's own MultiConnector fails at its first hand-over");
   if (legacy) {
     const { path, prefill, decode, metadata_server } = legacy;
     lines.push(

@@ -111,7 +111,7 @@ test('our connectors have the same class names, in their module, and no file', a
 });
 
 test('multi with the stock connectors: the children have the role of the whole', async () => {
-  const { kvTransferConfig, env } = await ask('multi', '--connector', 'stock', '--role', 'decode');
+  const { kvTransferConfig, env, flags } = await ask('multi', '--connector', 'stock', '--role', 'decode');
   assert.equal(kvTransferConfig, {
     kv_connector: 'MultiConnector',
     kv_role: 'kv_consumer',
@@ -128,6 +128,7 @@ test('multi with the stock connectors: the children have the role of the whole',
     },
   });
   assert.is(env.MOONCAKE_CONFIG_PATH, 'mooncake.json');
+  assert.equal(flags, ['--disable-log-stats']);
 });
 
 test("a V0 file and V0 arguments are said in today's form, with a notice", async () => {

@@ -30,6 +30,14 @@ export interface ClusterOptions {
   readonly settings?: Record<string, unknown>;
 }
 
+/** Options of Engine.start and Server.start. */
+export interface EngineArgs {
+  readonly transfer: KvTransferConfig;
+  readonly env: Record<string, string>;
+  /** Of servers. */
+  readonly args: readonly string[];
+}
+
 /** A node of either kind, as a process that can be killed. */
 interface NodeProcess {
   readonly url: string;
@@ -70,17 +78,16 @@ export class Cluster {
   }
 
   /**
-   * What `mooncake-ts vllm-args` gives an engine with stock connectors that lends nothing, as options of Engine.start and
-   * Server.start; its file is written.
+   * What `mooncake-ts vllm-args` gives an engine with stock connectors that lends nothing; its file is written.
    */
-  async args(setup: string, ...flags: string[]): Promise<{ transfer: KvTransferConfig; env: Record<string, string> }> {
+  async args(setup: string, ...flags: string[]): Promise<EngineArgs> {
     const file = join(this.folder, 'engine.json');
     const own = ['--connector', 'stock', '--master', this.address, '--segment-size', '0', '--file', file, '--json'];
     const { code, stdout, stderr } = await run(['vllm-args', setup, ...own, ...flags]);
     if (code !== 0) throw new Error(`vllm-args ${setup} ended with ${code}: ${stderr}`);
     const args = JSON.parse(stdout);
     if (args.file) writeFileSync(file, JSON.stringify(args.file.content));
-    return { transfer: args.kvTransferConfig, env: args.env };
+    return { transfer: args.kvTransferConfig, env: args.env, args: args.flags };
   }
 
   get #settings() {
