@@ -16,7 +16,7 @@ function problem(file, title) {
   const lane = Object.values(LANES).find(({ ci, folders }) => ci && folders?.includes(dirname(file)));
   if (!lane) return `${file} is in no lane that CI runs`;
   // A title's text is a literal, or a template of which the table gives a part without placeholders.
-  const titles = [...readFileSync(path, 'utf8').matchAll(/\b\w*[tT]est\(\s*(['"`])((?:\\.|(?!\1).)*)\1/gs)];
+  const titles = [...readFileSync(path, 'utf8').matchAll(/\b(?:\w*[tT]est|with\w+)\(\s*(['"`])((?:\\.|(?!\1).)*)\1/gs)];
   const known = titles.map(([, , text]) => text.replace(/\\(.)/g, '$1'));
   return known.some((text) => text.includes(title)) ? undefined : `${file} has no test "${title}"`;
 }
