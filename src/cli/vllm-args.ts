@@ -112,6 +112,7 @@ async function resolve(named: string | undefined, typed: Typed): Promise<VllmArg
     setup,
     role: roleOf(setup, typed.role, old?.role),
     store,
+    clusterFile: file?.value ?? (legacy ? undefined : process.env.MOONCAKE_CONFIG_PATH || undefined),
     legacy,
     dropped: old?.dropped,
     workers: typed.numWorkers ?? old?.workers,

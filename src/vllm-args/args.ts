@@ -4,7 +4,7 @@
  */
 import type { LegacyConfig } from '../config/legacy.js';
 import type { StoreConfig } from '../config/store.js';
-import { formatName } from '../transfer/metadata/name.js';
+import { formatName, parseName } from '../transfer/metadata/name.js';
 import { type StoreFile, storeFile } from './store-file.js';
 import {
   type ConnectorKind,
@@ -17,6 +17,8 @@ import {
 
 export interface ArgsOptions extends Omit<TransferConfigOptions, 'protocol' | 'deviceName'> {
   readonly store: StoreConfig;
+  /** The file that it was read from; undefined: variables and flags said it. */
+  readonly clusterFile?: string;
   /** A configuration of V0 that is to be said in today's form. */
   readonly legacy?: LegacyConfig;
   /** Keys of an old `--kv-transfer-config` that have no meaning any more. */
@@ -85,18 +87,16 @@ function environment(options: ArgsOptions, handsOver: boolean, file: string | un
 const ownHost = (legacy: LegacyConfig, role: Role) => (role === 'kv_consumer' ? legacy.decode : legacy.prefill).host;
 
 function beside(options: ArgsOptions, usesStore: boolean, handsOver: boolean): string[] {
-  const { connector, store, service, bootstrapPort, legacy } = options;
+  const { connector, store, bootstrapPort, legacy } = options;
   const commands: string[] = [];
-  const master = quote(store.master_server_address);
-  if (usesStore) commands.push(`mooncake-ts master --port ${store.master_server_address.split(':').at(-1)}`);
-  if (usesStore && (store.global_segment_size === 0 || connector === 'ours'))
-    commands.push(`mooncake-ts store --master_server_address ${master} --global_segment_size 4GB`);
-  if (connector === 'ours') {
-    const words = ['mooncake-ts service'];
-    if (usesStore) words.push(`--master ${master}`);
-    if (service !== undefined) words.push(`--socket ${quote(service)}`);
-    commands.push(words.join(' '));
+  if (usesStore) {
+    const { host, port } = parseName('master_server_address', store.master_server_address);
+    commands.push(`mooncake-ts master --rpc_address ${host} --port ${port}`);
+    const master = quote(store.master_server_address);
+    if (store.global_segment_size === 0)
+      commands.push(`mooncake-ts store --master_server_address ${master} --global_segment_size 4GB`);
   }
+  if (connector === 'ours') commands.push(service(options, usesStore));
   if (handsOver) {
     const [prefill, decode] = legacy ? [legacy.prefill.host, legacy.decode.host] : ['PREFILL', 'DECODE'];
     const url = (host: string, port: number) => `http://${formatName({ host, port })}`;
@@ -104,6 +104,19 @@ function beside(options: ArgsOptions, usesStore: boolean, handsOver: boolean): s
     commands.push(`mooncake-ts proxy --prefill ${url(prefill, 8100)} ${bootstrapPort} --decode ${url(decode, 8200)}`);
   }
   return commands;
+}
+
+/** The service joins the cluster, for all engines of its host. */
+function service({ store, clusterFile, service: socket }: ArgsOptions, usesStore: boolean): string {
+  const words = ['mooncake-ts service'];
+  if (!usesStore) words.push('--store 0');
+  else if (clusterFile !== undefined) words.push(`--config ${quote(clusterFile)}`);
+  else {
+    const master = `MOONCAKE_MASTER=${quote(store.master_server_address)}`;
+    words.unshift(master, `MOONCAKE_GLOBAL_SEGMENT_SIZE=${store.global_segment_size}`);
+  }
+  if (socket !== undefined) words.push(`--socket ${quote(socket)}`);
+  return words.join(' ');
 }
 
 function notices(options: ArgsOptions): string[] {
