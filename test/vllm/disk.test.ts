@@ -7,12 +7,11 @@ import * as assert from 'uvu/assert';
 import { withVllm } from './support/available.js';
 import { baseline, sameTokens } from './support/baseline.js';
 import { Cluster } from './support/cluster.js';
-import { Engine } from './support/engine.js';
-import { randomPrompt } from './support/prompts.js';
+import type { Engine } from './support/engine.js';
+import { BLOCK, randomPrompt } from './support/prompts.js';
 
 const engineTest = withVllm(test);
 const MiB = 2 ** 20;
-const BLOCK = 32;
 const LENGTH = 2000;
 const BLOCKS = Math.floor(LENGTH / BLOCK);
 /** Blocks of 32 KiB: 7.75 MiB. */
@@ -26,8 +25,9 @@ engineTest('four prompts over memory for two', async () => {
   let lender: MooncakeStore | undefined;
   const engines: Engine[] = [];
   const start = async (name: string) => {
-    engines.push(await Engine.start({ name, ...(await cluster.args('store')) }));
-    return engines.at(-1)!;
+    const engine = await cluster.engine(name);
+    engines.push(engine);
+    return engine;
   };
   try {
     lender = await MooncakeStore.connect({

@@ -12,7 +12,7 @@ import { run } from '../../support/cli.js';
 import { one } from '../../support/descriptors.js';
 import { freePort, type Kind, Master } from '../../support/masters.js';
 import { CommandProcess } from '../../support/node-process.js';
-import type { KvTransferConfig } from './engine.js';
+import { Engine, type KvTransferConfig, type LlmOptions } from './engine.js';
 
 const START_MS = 60_000;
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -73,6 +73,16 @@ export class Cluster {
     }
   }
 
+  /** A cluster for as long as `work` takes. */
+  static async use(work: (cluster: Cluster) => Promise<void>, options?: ClusterOptions): Promise<void> {
+    const cluster = await Cluster.start(options);
+    try {
+      await work(cluster);
+    } finally {
+      await cluster.end();
+    }
+  }
+
   get address(): string {
     return `127.0.0.1:${this.master.port}`;
   }
@@ -88,6 +98,11 @@ export class Cluster {
     const args = JSON.parse(stdout);
     if (args.file) writeFileSync(file, JSON.stringify(args.file.content));
     return { transfer: args.kvTransferConfig, env: args.env, args: args.flags };
+  }
+
+  /** An engine with the stock store connector. */
+  async engine(name: string, llm?: LlmOptions): Promise<Engine> {
+    return Engine.start({ name, ...(await this.args('store')), llm });
   }
 
   get #settings() {
