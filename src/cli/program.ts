@@ -10,6 +10,7 @@ import { withTwoDashes } from './master-flags.js';
 import { addMetadata } from './metadata.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
+import { addProxy } from './proxy.js';
 import { addReplay } from './replay.js';
 import { addStore } from './store.js';
 import { addTop } from './top.js';
@@ -31,6 +32,7 @@ export async function program(argv: string[]): Promise<void> {
   addMaster(root);
   addMetadata(root);
   addStore(root);
+  addProxy(root);
   addTop(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
