@@ -7,7 +7,7 @@ import type { Instance, Lane, Role } from './instance.js';
 import { type Prefill, type PrefillEnd, startPrefill } from './prefill.js';
 import { brokenOff, firstChunk } from './relay.js';
 import type { Prompt } from './scheduling.js';
-import { neverArrived, reasonOf } from './upstream.js';
+import { isStale, neverArrived, reasonOf } from './upstream.js';
 import { Visit } from './visit.js';
 
 export interface Subject {
@@ -49,6 +49,8 @@ export class Attempt {
   #alone: string | undefined;
   #retries: number;
   #visit: Visit | undefined;
+  /** Whose answer it is, once it has begun. */
+  #begun: Instance | undefined;
 
   constructor(parts: Parts, subject: Subject) {
     this.#parts = parts;
@@ -70,6 +72,7 @@ export class Attempt {
         const begun = await this.#decode(visit, source);
         // The KV has arrived: the prefill engine is needed no more.
         source.prefill?.visit.end();
+        this.#begun = visit.instance;
         return { ...begun, visit, source };
       } catch (error) {
         visit.end();
@@ -100,7 +103,8 @@ export class Attempt {
 
   #blame(role: Role, instance: Instance, error: MooncakeError): void {
     instance.failures++;
-    this.#tried[role].add(instance);
+    // A kept connection that was closed says nothing about the engine.
+    if (!isStale(error)) this.#tried[role].add(instance);
     this.#parts.fleet.suspect(instance, error.message, neverArrived(error));
   }
 
@@ -183,7 +187,9 @@ export class Attempt {
     const unwatch = this.#watch(visit, source);
     try {
       const body = request.decodeBody(source.params);
-      const answer = await instance.upstream.call({ method: 'POST', path: request.path, headers, body, signal });
+      const isOnce = source.params !== undefined;
+      const call = { method: 'POST', path: request.path, headers, body, signal, isOnce };
+      const answer = await instance.upstream.call(call);
       const status = answer.statusCode ?? 0;
       const canRetry = this.#retries > 0 && this.#others(instance);
       if ((status >= 500 || status === 429) && canRetry) {
@@ -229,6 +235,13 @@ export class Attempt {
       isOver = true;
       signal.removeEventListener('abort', onDead);
     };
+  }
+
+  /** The answer broke off after its first byte. */
+  broken(error: unknown): void {
+    const { signal } = this.#subject;
+    if (!(error instanceof MooncakeError) || signal.aborted || this.#begun === undefined) return;
+    this.#blame('decode', this.#begun, error);
   }
 
   /** Leaves all engines. */

@@ -127,6 +127,9 @@ export class Completions {
         },
       });
       return String(status);
+    } catch (error) {
+      attempt.broken(error);
+      throw error;
     } finally {
       attempt.end();
     }

@@ -21,6 +21,8 @@ export interface Call {
   readonly body?: Buffer;
   /** Ends the call and, later, its response. */
   readonly signal: AbortSignal;
+  /** Not to be sent again on a new connection where a kept one turns out to be closed: it may have been read. */
+  readonly isOnce?: boolean;
 }
 
 /** uvicorn closes connections that are idle for 5 s: ours are given up before. */
@@ -61,7 +63,7 @@ export class Upstream {
       return await this.#send(call);
     } catch (error) {
       // A connection that the engine had closed while it was idle says nothing about the engine.
-      if (error instanceof StaleConnection && !call.signal.aborted) return await this.#send(call);
+      if (isStale(error) && !call.isOnce && !call.signal.aborted) return await this.#send(call);
       throw error;
     }
   }
@@ -97,8 +99,8 @@ export class Upstream {
         clearTimeout(connecting);
         signal.removeEventListener('abort', abort);
         if (signal.aborted || error instanceof MooncakeError) return reject(signal.aborted ? reasonOf(signal) : error);
-        const isStale = request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE');
-        reject(isStale ? new StaleConnection(url, error) : errors.peer(url, error.message, error));
+        const isKept = request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE');
+        reject(isKept ? new StaleConnection(url, error) : errors.peer(url, error.message, error));
       });
       request.end(body);
     });
@@ -115,6 +117,8 @@ class StaleConnection extends MooncakeError {
     super('ERR_PEER', `peer ${url}: ${cause.message}`, { argument: 'peer', value: url, cause });
   }
 }
+
+export const isStale = (error: unknown) => error instanceof StaleConnection;
 
 export function reasonOf(signal: AbortSignal): MooncakeError {
   return signal.reason instanceof MooncakeError ? signal.reason : errors.aborted(signal.reason);

@@ -76,6 +76,7 @@ async function complete(request: IncomingMessage, response: ServerResponse): Pro
     entry.aborted = true;
     gone.abort();
   });
+  const left = new Promise((done) => gone.signal.addEventListener('abort', done));
   const mine = dummy.die?.engine === name ? dummy.die.when : undefined;
   if (dummy.fail?.engine === name) return json(response, dummy.fail.status, { error: { message: `${name} fails` } });
   if (fields.model === 'unknown') {
@@ -128,13 +129,10 @@ async function complete(request: IncomingMessage, response: ServerResponse): Pro
       return die();
     }
     entry.written = ((entry.written as number) ?? 0) + event.length;
-    if (!response.write(event))
-      await Promise.race([new Promise((done) => response.once('drain', done)), aborted(gone.signal)]);
+    if (!response.write(event)) await Promise.race([new Promise((done) => response.once('drain', done)), left]);
   }
   response.end('data: [DONE]\n\n');
 }
-
-const aborted = (signal: AbortSignal) => new Promise((done) => signal.addEventListener('abort', done));
 
 async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
   const url = new URL(request.url!, 'http://engine');
