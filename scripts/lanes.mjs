@@ -28,6 +28,7 @@ export const LANES = {
       'test/engine',
       'test/master',
       'test/native',
+      'test/proxy',
       'test/replay',
       'test/rpc',
       'test/service',

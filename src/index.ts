@@ -61,6 +61,8 @@ export type {
   PoolStats,
   TaskPool,
 } from './pool/pool.js';
+export type { ProxiedEngine, XpydProxyOptions } from './proxy/options.js';
+export { XpydProxy } from './proxy/proxy.js';
 export { AGENTIC_DEFAULTS, type AgenticOptions, type AgenticResult, agentic } from './replay/agentic.js';
 export { type PolicyName, policyNames } from './replay/policies.js';
 export { parseTrace, readTrace } from './replay/read.js';

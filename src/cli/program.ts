@@ -10,6 +10,7 @@ import { withTwoDashes } from './master-flags.js';
 import { addMetadata } from './metadata.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
+import { addProxy } from './proxy.js';
 import { addReplay } from './replay.js';
 import { addService } from './service.js';
 import { addStore } from './store.js';
@@ -34,6 +35,7 @@ export async function program(argv: string[]): Promise<void> {
   addMetadata(root);
   addService(root);
   addStore(root);
+  addProxy(root);
   addTop(root);
   addVllmArgs(root);
   addPlanned(root);
