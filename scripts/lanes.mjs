@@ -30,6 +30,7 @@ export const LANES = {
       'test/native',
       'test/replay',
       'test/rpc',
+      'test/service',
       'test/store',
       'test/transfer',
       'test/workers',

@@ -11,6 +11,7 @@ import { addMetadata } from './metadata.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
 import { addReplay } from './replay.js';
+import { addService } from './service.js';
 import { addStore } from './store.js';
 import { addTop } from './top.js';
 import { addUp } from './up.js';
@@ -30,6 +31,7 @@ export async function program(argv: string[]): Promise<void> {
   addDoctor(root);
   addMaster(root);
   addMetadata(root);
+  addService(root);
   addStore(root);
   addTop(root);
   addPlanned(root);

@@ -91,9 +91,34 @@ export interface NativeFeature {
 }
 
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
-export const INTERFACE = 3;
+export const INTERFACE = 4;
+
+/** The socket on which the node service is handed descriptors of engines' memory (native/service/descriptor_socket.h). */
+export interface DescriptorSocket {
+  /** Descriptors that wait for their ticket to be named. */
+  readonly waiting: number;
+  /**
+   * Maps `length` bytes from `offset` of the memory that process `pid` handed over under the ticket of 16 bytes, which is used
+   * up then. `releaseMemory` unmaps it, or the collector.
+   */
+  take(ticket: Uint8Array, pid: number, offset: number, length: number): ArrayBuffer;
+  close(): void;
+}
 
 export interface Addon {
+  readonly DescriptorSocket: new (
+    path: string,
+    limits: { patienceMs?: number; tickets?: number; connections?: number },
+  ) => DescriptorSocket;
+  /**
+   * Hands memory that `allocate` made, or a part of it, over to the service that listens at `path`; blocks up to `timeoutMs`.
+   * Returns where it begins in its descriptor.
+   */
+  shareMemory(path: string, ticket: Uint8Array, memory: Uint8Array, timeoutMs: number): number;
+  /** Detaches a buffer of ours, whose memory goes at once. Nothing may use it any more. */
+  releaseMemory(memory: ArrayBuffer): void;
+  /** Who is at the other end of a Unix socket, by the kernel's word; pid 0: in a namespace that is not seen from here. */
+  peerCredentials(fd: number): { pid: number; uid: number };
   readonly Engine: new (options: NativeEngineOptions) => NativeEngine;
   /** CRC-64 of the view, continued from `crc`. */
   crc64(view: Uint8Array, crc: bigint): bigint;
