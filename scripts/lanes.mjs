@@ -56,7 +56,7 @@ export const LANES = {
   native: { ci: true, run: 'scripts/native-test.mjs' },
   release: { ci: true, run: 'scripts/native-release.mjs' },
   sanitize: { ci: true, run: 'scripts/native-sanitize.mjs' },
-  vllm: { ci: true, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'] },
+  vllm: { ci: true, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'], parallel: 1 },
 };
 
 function testFiles(folder) {
