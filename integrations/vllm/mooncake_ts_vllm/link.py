@@ -23,8 +23,10 @@ logger = logging.getLogger("vllm.mooncake_ts_vllm")
 CONNECT_TIMEOUT = 5.0
 BACKOFF_FIRST = 0.05
 BACKOFF_MOST = 5.0
-# What these say about a session is true of each later call too: only another session helps.
-SESSION_ENDED = frozenset({"ERR_STALE", "ERR_NOT_FOUND", "ERR_CLOSED"})
+# The service waits a moment for what ended requests still save.
+DETACH_TIMEOUT = 5.0
+# The engine's sessions end together: what one call is told is true of all that follow.
+STALE = "ERR_STALE"
 
 
 class Link:
@@ -71,7 +73,7 @@ class Link:
             self._lose(client, error)
             raise
         except ServiceError as error:
-            if error.code in SESSION_ENDED:
+            if error.code == STALE:
                 self._lose(client, error)
                 raise ConnectionLost(str(error)) from error
             raise
@@ -107,6 +109,11 @@ class Link:
     def close(self) -> None:
         """Ends the session and any attempt to make one. Idempotent."""
         self._stop.set()
+        if (client := self._client) is not None:
+            try:
+                client.call("detach", {"session": self._session}, DETACH_TIMEOUT)
+            except (ConnectionLost, ServiceError):
+                pass  # The engine's other half was first, or the service is gone.
         with self._lock:
             clients = [self._client, self._ready[0] if self._ready else None]
             self._client = self._ready = None

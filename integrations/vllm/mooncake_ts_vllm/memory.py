@@ -21,8 +21,9 @@ from array import array
 from dataclasses import dataclass
 
 PAGE = mmap.PAGESIZE
-# Less is likely to share its pages with the allocator's other customers, and is not worth it.
-SMALLEST = 1 << 20
+# What glibc always maps by itself (DEFAULT_MMAP_THRESHOLD_MAX). Less may lie in a heap, which malloc grows, trims and
+# believes to be zero where it did: another mapping in its midst would break it.
+SMALLEST = 32 << 20
 _CHUNK = 1 << 20
 _MAP_FIXED = 0x10
 _MADV_HUGEPAGE = 14
@@ -71,7 +72,7 @@ def _check_private(start: int, end: int) -> None:
             path = fields[5].strip() if len(fields) > 5 else ""
             if first > at:
                 break
-            if fields[1] != "rw-p" or not (path in ("", "[heap]") or path.startswith("[anon:")):
+            if fields[1] != "rw-p" or not (path == "" or path.startswith("[anon:")):
                 raise NotShareable(f"{fields[0]} is {fields[1]} {path}, not private anonymous memory")
             at = last
             if at >= end:

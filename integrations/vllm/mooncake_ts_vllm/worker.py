@@ -100,7 +100,7 @@ class WorkerHalf:
             return
         done, result = self._call("worker.step", STEP_TIMEOUT, meta=step.meta, preempted=step.preempted)
         if done and step.meta is not None:
-            self._layer_loads = bool(step.sync_blocks)
+            self._layer_loads = bool(result["loads"])
             self._layer_saves = bool(result["saves"])
         else:
             self._invalid.update(step.sync_blocks)

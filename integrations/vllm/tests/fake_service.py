@@ -41,6 +41,8 @@ class FakeService:
         self._descriptors = self._listen(path + ".fd", socket.SOCK_SEQPACKET, self._take)
 
     def close(self) -> None:
+        if self._closed:
+            return
         self._closed = True
         for listener in (self._control, self._descriptors):
             listener.shutdown(socket.SHUT_RDWR)
@@ -120,6 +122,9 @@ class FakeService:
         session = 1 + max(self._sessions, default=0)
         self._sessions[session] = state
         return {"session": session, "generation": session}
+
+    def _detach(self, session: int) -> None:
+        pass
 
     # The scheduler half.
 
@@ -224,7 +229,7 @@ class FakeService:
                     at += length
             state["received"].append(request)
         state["saves"] = saves
-        return {"loads": bool(loads), "saves": bool(saves)}
+        return {"loads": False, "saves": bool(saves)}
 
     def _worker_layerLoad(self, **_: Any) -> None:
         pass
