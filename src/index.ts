@@ -68,6 +68,12 @@ export { type ReplayOptions, type ReplayResult, replay } from './replay/replay.j
 export { replayStore, type StoreReplayOptions, type StoreReplayResult } from './replay/store.js';
 export { type Trace, TraceBuilder, type TraceRequest } from './replay/trace.js';
 export { generateTrace, type WorkloadOptions } from './replay/workload.js';
+export {
+  ServiceConnector,
+  type ServiceConnectorOptions,
+  type ServiceConnectorSpec,
+  sharedMemory,
+} from './service/client.js';
 export type { EngineEvent } from './service/engines.js';
 export { NodeService, type NodeServiceOptions } from './service/service.js';
 export type { EngineStatus, ServiceStatus } from './service/status.js';

@@ -63,6 +63,7 @@ async function serve(typed: Typed, signal: AbortSignal): Promise<void> {
       socket: typed.socket,
       store,
       transfer,
+      bootstrapHost: host,
       onEvent: (event) => log.event(levelOf(event.what), event, `engine ${event.engine} ${event.what}: ${event.text}`),
       onError: (error) => {
         const text = error instanceof Error ? error.message : String(error);

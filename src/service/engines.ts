@@ -5,6 +5,7 @@
  */
 import type { KvConnector } from '../connector/api.js';
 import { errors, type MooncakeError, show } from '../core/errors.js';
+import { type BootstrapServers, bootstrapPort } from './bootstrap-server.js';
 import { makeConnector, type Resources } from './connectors.js';
 import type { Handshake, Run } from './envelope.js';
 import { Memories, type MemorySource } from './memories.js';
@@ -25,6 +26,7 @@ export interface EngineEvent {
 export interface EnginesOptions extends Resources {
   readonly instance: string;
   readonly memory: MemorySource | undefined;
+  readonly bootstrap: BootstrapServers;
   readonly onEvent: (event: EngineEvent) => void;
 }
 
@@ -39,6 +41,8 @@ export class Engine {
   ended: MooncakeError | undefined;
   /** Its scheduler half knows all of its ranks. */
   linked = false;
+  /** Ends being found by routers. */
+  leave: (() => void) | undefined;
 
   constructor(
     spec: AttachSpec,
@@ -144,6 +148,7 @@ export class Engines {
     if (engine.ended !== undefined) return this.#ending.get(engine.id) ?? Promise.resolve();
     engine.ended = errors.stale(`the session of engine ${show(engine.id)}`, `${why}; attach again`);
     if (this.#engines.get(engine.id) === engine) this.#engines.delete(engine.id);
+    engine.leave?.();
     this.#say('ended', engine, why);
     const before = this.#ending.get(engine.id);
     const ended = Promise.allSettled([before, ...engine.sessions.map((session) => session.shutdown())]).then(
@@ -206,13 +211,27 @@ export class Engines {
   }
 
   #begin(spec: AttachSpec): Engine {
+    const port = spec.engine.role === 'consumer' ? undefined : bootstrapPort(spec.connector);
     const generation = ++this.#generation;
     const run = `${this.#options.instance}:${generation}`;
     const engine = new Engine(spec, run, generation, (onError) =>
       makeConnector(spec.connector, this.#options, onError),
     );
     this.#engines.set(engine.id, engine);
+    if (port !== undefined) this.#announce(engine, port);
     return engine;
+  }
+
+  /** Lets routers ask for it. */
+  #announce(engine: Engine, port: number): void {
+    const { spec, id } = engine;
+    const ranks = spec.engine.tensorParallelSize ?? 1;
+    const served = this.#options.bootstrap.add(port, { engineId: id, ranks, ready: () => engine.linked });
+    engine.leave = served.remove;
+    served.listening.catch((error) => {
+      engine.report(error);
+      this.#say('failed', engine, `routers cannot ask for it: ${error.message}`);
+    });
   }
 
   /** A half; an engine of which none could be made is not there. */
@@ -220,7 +239,10 @@ export class Engines {
     try {
       return make();
     } catch (error) {
-      if (engine.sessions.length === 0) this.#engines.delete(engine.id);
+      if (engine.sessions.length === 0) {
+        engine.leave?.();
+        this.#engines.delete(engine.id);
+      }
       throw error;
     }
   }

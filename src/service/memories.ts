@@ -7,6 +7,7 @@ import { errors, MooncakeError } from '../core/errors.js';
 import { KvLayout, type KvLayoutOptions } from '../core/layout.js';
 import type { KvGroupOptions, KvPlace, KvTensorOptions } from '../core/layout-group.js';
 import { type Addon, type DescriptorSocket, NATIVE_CODES } from '../native/addon.js';
+import { keepInPlace } from '../transfer/engine/memory.js';
 import { count, type Fields, list, record } from './arguments.js';
 
 const KINDS = ['memfd', 'process', 'cuda-ipc', 'cuda-vmm-fd', 'cuda-fabric', 'dmabuf-fd'] as const;
@@ -43,7 +44,10 @@ export class Memories {
       this.release();
       throw error;
     }
-    return this.#buffers.map((buffer) => new Uint8Array(buffer));
+    const views = this.#buffers.map((buffer) => new Uint8Array(buffer));
+    // Mapped memory looks like a WebAssembly.Memory's, which nobody may register, unless it is known to stay.
+    for (const view of views) keepInPlace(view);
+    return views;
   }
 
   /** Nothing may use it any more. */

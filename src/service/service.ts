@@ -12,6 +12,8 @@ import type { DescriptorSocket } from '../native/addon.js';
 import { loadAddon } from '../native/load.js';
 import type { ObjectStore } from '../store/api.js';
 import type { Transfer } from '../transfer/transfer.js';
+import { BootstrapTransfer } from './bootstrap-client.js';
+import { BootstrapServers } from './bootstrap-server.js';
 import { Caller } from './caller.js';
 import { Connection, type ConnectionCounters } from './connection.js';
 import { type EngineEvent, Engines } from './engines.js';
@@ -26,6 +28,8 @@ export interface NodeServiceOptions {
   store?: ObjectStore;
   /** How engines of other hosts reach those of this one for hand-overs. It stays the caller's to close. */
   transfer: Transfer;
+  /** Address on which routers may ask for prefill engines, at the ports that these name. Default 127.0.0.1. */
+  bootstrapHost?: string;
   /** Told what happens to engines. */
   onEvent?: (event: EngineEvent) => void;
   /** Told of errors that no engine waits for. */
@@ -56,7 +60,8 @@ export class NodeService {
     if (addon !== undefined) this.#descriptors = openDescriptors(socket);
     this.#engines = new Engines({
       store: options.store,
-      transfer: options.transfer,
+      transfer: new BootstrapTransfer(options.transfer),
+      bootstrap: new BootstrapServers(options.bootstrapHost ?? '127.0.0.1', options.transfer.address),
       instance: this.instance,
       memory: addon && this.#descriptors && { addon, socket: this.#descriptors },
       onEvent: (event) => options.onEvent?.(event),
