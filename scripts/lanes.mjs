@@ -37,6 +37,7 @@ export const LANES = {
     ],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
   },
+  docs: { ci: true, run: 'scripts/parity.mjs' },
   edge: {
     ci: true,
     folders: ['test/edge', 'examples/edge-worker/src'],

@@ -112,6 +112,7 @@ async function resolve(named: string | undefined, typed: Typed): Promise<VllmArg
     setup,
     role: roleOf(setup, typed.role, old?.role),
     store,
+    clusterFile: file?.value ?? (legacy ? undefined : process.env.MOONCAKE_CONFIG_PATH || undefined),
     legacy,
     dropped: old?.dropped,
     workers: typed.numWorkers ?? old?.workers,
@@ -127,12 +128,13 @@ function roleOf(setup: Setup, typed: string | undefined, old: Role | undefined):
 }
 
 /** A POSIX shell script; what has to run beside the engine is commented, as it runs once for many engines. */
-function script({ kvTransferConfig, env, file, beside }: VllmArgs): string {
+function script({ kvTransferConfig, flags, env, file, beside }: VllmArgs): string {
   const lines = beside.map((command) => `# beside it: ${command}`);
   if (file)
     lines.push(`cat > ${quote(file.path)} <<'EOF'`, ...JSON.stringify(file.content, null, 2).split('\n'), 'EOF');
   for (const [name, value] of Object.entries(env)) lines.push(`export ${name}=${quote(value)}`);
-  lines.push(`vllm serve "$MODEL" --kv-transfer-config ${quote(JSON.stringify(kvTransferConfig))}`);
+  const words = ['--kv-transfer-config', quote(JSON.stringify(kvTransferConfig)), ...flags];
+  lines.push(`vllm serve "$MODEL" ${words.join(' ')}`);
   return `${lines.map(printable).join('\n')}\n`;
 }
 

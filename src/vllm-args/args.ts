@@ -4,7 +4,7 @@
  */
 import type { LegacyConfig } from '../config/legacy.js';
 import type { StoreConfig } from '../config/store.js';
-import { formatName } from '../transfer/metadata/name.js';
+import { formatName, parseName } from '../transfer/metadata/name.js';
 import { type StoreFile, storeFile } from './store-file.js';
 import {
   type ConnectorKind,
@@ -17,6 +17,8 @@ import {
 
 export interface ArgsOptions extends Omit<TransferConfigOptions, 'protocol' | 'deviceName'> {
   readonly store: StoreConfig;
+  /** The file that it was read from; undefined: variables and flags said it. */
+  readonly clusterFile?: string;
   /** A configuration of V0 that is to be said in today's form. */
   readonly legacy?: LegacyConfig;
   /** Keys of an old `--kv-transfer-config` that have no meaning any more. */
@@ -37,6 +39,8 @@ export interface VllmArgs {
   readonly connector: ConnectorKind;
   readonly role: Role;
   readonly kvTransferConfig: KvTransferConfig;
+  /** Of `vllm serve`, beside --kv-transfer-config. */
+  readonly flags: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly file?: { readonly path: string; readonly content: StoreFile };
   /** Commands that run beside the engine, the first one first. */
@@ -54,12 +58,19 @@ export function vllmArgs(options: ArgsOptions): VllmArgs {
     connector,
     role,
     kvTransferConfig: transferConfig({ ...options, protocol: store.protocol, deviceName: store.device_name }),
+    flags: hasBrokenStatistics(options) ? ['--disable-log-stats'] : [],
     env: environment(options, handsOver, file?.path),
     ...(file && { file }),
     beside: beside(options, usesStore, handsOver),
     notices: notices(options),
   };
 }
+
+/**
+ * vLLM 0.32's own MultiConnector ends the engine at the first figures of a MooncakeConnector: it has no Prometheus metrics for
+ * it, and asserts that it has.
+ */
+const hasBrokenStatistics = ({ setup, connector }: ArgsOptions) => setup === 'multi' && connector === 'stock';
 
 function environment(options: ArgsOptions, handsOver: boolean, file: string | undefined): Record<string, string> {
   const { hashSeed, role, bootstrapPort, abortTimeout, legacy } = options;
@@ -76,18 +87,16 @@ function environment(options: ArgsOptions, handsOver: boolean, file: string | un
 const ownHost = (legacy: LegacyConfig, role: Role) => (role === 'kv_consumer' ? legacy.decode : legacy.prefill).host;
 
 function beside(options: ArgsOptions, usesStore: boolean, handsOver: boolean): string[] {
-  const { connector, store, service, bootstrapPort, legacy } = options;
+  const { connector, store, bootstrapPort, legacy } = options;
   const commands: string[] = [];
-  const master = quote(store.master_server_address);
-  if (usesStore) commands.push(`mooncake-ts master --port ${store.master_server_address.split(':').at(-1)}`);
-  if (usesStore && (store.global_segment_size === 0 || connector === 'ours'))
-    commands.push(`mooncake-ts store --master_server_address ${master} --global_segment_size 4GB`);
-  if (connector === 'ours') {
-    const words = ['mooncake-ts service'];
-    if (usesStore) words.push(`--master ${master}`);
-    if (service !== undefined) words.push(`--socket ${quote(service)}`);
-    commands.push(words.join(' '));
+  if (usesStore) {
+    const { host, port } = parseName('master_server_address', store.master_server_address);
+    commands.push(`mooncake-ts master --rpc_address ${host} --port ${port}`);
+    const master = quote(store.master_server_address);
+    if (store.global_segment_size === 0)
+      commands.push(`mooncake-ts store --master_server_address ${master} --global_segment_size 4GB`);
   }
+  if (connector === 'ours') commands.push(service(options, usesStore));
   if (handsOver) {
     const [prefill, decode] = legacy ? [legacy.prefill.host, legacy.decode.host] : ['PREFILL', 'DECODE'];
     const url = (host: string, port: number) => `http://${formatName({ host, port })}`;
@@ -97,8 +106,24 @@ function beside(options: ArgsOptions, usesStore: boolean, handsOver: boolean): s
   return commands;
 }
 
-function notices({ legacy, dropped = [], connector }: ArgsOptions): string[] {
+/** The service joins the cluster, for all engines of its host. */
+function service({ store, clusterFile, service: socket }: ArgsOptions, usesStore: boolean): string {
+  const words = ['mooncake-ts service'];
+  if (!usesStore) words.push('--store 0');
+  else if (clusterFile !== undefined) words.push(`--config ${quote(clusterFile)}`);
+  else {
+    const master = `MOONCAKE_MASTER=${quote(store.master_server_address)}`;
+    words.unshift(master, `MOONCAKE_GLOBAL_SEGMENT_SIZE=${store.global_segment_size}`);
+  }
+  if (socket !== undefined) words.push(`--socket ${quote(socket)}`);
+  return words.join(' ');
+}
+
+function notices(options: ArgsOptions): string[] {
+  const { legacy, dropped = [], connector } = options;
   const lines: string[] = [];
+  if (hasBrokenStatistics(options))
+    lines.push("--disable-log-stats: with them vLLM 0.32's own MultiConnector fails at its first hand-over");
   if (legacy) {
     const { path, prefill, decode, metadata_server } = legacy;
     lines.push(

@@ -93,7 +93,8 @@ test('a store with the stock connector: its file says what vLLM would take other
 });
 
 test('our connectors have the same class names, in their module, and no file', async () => {
-  const { kvTransferConfig, file, beside } = await ask('multi', '--role', 'prefill', '--service', '/run/m.sock');
+  const multi = await ask('multi', '--role', 'prefill', '--service', '/run/m.sock');
+  const { kvTransferConfig, beside } = multi;
   const module = { kv_connector_module_path: 'mooncake_ts_vllm', kv_role: 'kv_producer' };
   assert.equal(kvTransferConfig, {
     kv_connector: 'MultiConnector',
@@ -106,12 +107,29 @@ test('our connectors have the same class names, in their module, and no file', a
       ],
     },
   });
-  assert.is(file, undefined);
-  assert.ok(beside.some((command: string) => command.startsWith('mooncake-ts service ')));
+  assert.is(multi.file, undefined);
+  assert.equal(beside.slice(0, 2), [
+    'mooncake-ts master --rpc_address 127.0.0.1 --port 50051',
+    'MOONCAKE_MASTER=127.0.0.1:50051 MOONCAKE_GLOBAL_SEGMENT_SIZE=3355443200 mooncake-ts service --socket /run/m.sock',
+  ]);
+  const config = write('ours.json', {
+    local_hostname: 'node-a',
+    metadata_server: 'P2PHANDSHAKE',
+    master_server_address: '[::1]:50063',
+    global_segment_size: '0',
+  });
+  const file = await ask('store', '--config', config);
+  assert.equal(file.beside, [
+    'mooncake-ts master --rpc_address ::1 --port 50063',
+    "mooncake-ts store --master_server_address '[::1]:50063' --global_segment_size 4GB",
+    `mooncake-ts service --config ${config}`,
+  ]);
+  const direct = await ask('prefill');
+  assert.is(direct.beside[0], 'mooncake-ts service --store 0');
 });
 
 test('multi with the stock connectors: the children have the role of the whole', async () => {
-  const { kvTransferConfig, env } = await ask('multi', '--connector', 'stock', '--role', 'decode');
+  const { kvTransferConfig, env, flags } = await ask('multi', '--connector', 'stock', '--role', 'decode');
   assert.equal(kvTransferConfig, {
     kv_connector: 'MultiConnector',
     kv_role: 'kv_consumer',
@@ -128,6 +146,7 @@ test('multi with the stock connectors: the children have the role of the whole',
     },
   });
   assert.is(env.MOONCAKE_CONFIG_PATH, 'mooncake.json');
+  assert.equal(flags, ['--disable-log-stats']);
 });
 
 test("a V0 file and V0 arguments are said in today's form, with a notice", async () => {

@@ -5,37 +5,19 @@ import * as assert from 'uvu/assert';
 import { withVllm } from './support/available.js';
 import { baseline, differing, sameTokens } from './support/baseline.js';
 import { Cluster } from './support/cluster.js';
-import { Engine, type LlmOptions } from './support/engine.js';
-import { PROMPTS } from './support/prompts.js';
+import { LOADABLE, PROMPTS, SAVED, sum } from './support/prompts.js';
 
 const engineTest = withVllm(test);
-/** Whole blocks of the prompts, of which the last token is always computed: 64 tokens are one block from outside. */
-const BLOCK = 32;
-const LOADABLE = PROMPTS.map(({ length }) => Math.floor((length - 1) / BLOCK) * BLOCK);
-const SAVED = PROMPTS.reduce((sum, { length }) => sum + Math.floor(length / BLOCK), 0);
-const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
-
-async function withCluster(use: (cluster: Cluster) => Promise<void>, ...options: Parameters<typeof Cluster.start>) {
-  const cluster = await Cluster.start(...options);
-  try {
-    await use(cluster);
-  } finally {
-    await cluster.end();
-  }
-}
-
-const start = async (cluster: Cluster, name: string, llm?: LlmOptions) =>
-  Engine.start({ name, ...(await cluster.args('store')), llm });
 
 engineTest('A saves, A exits, B loads; then a corrupted block shows', () =>
-  withCluster(async (cluster) => {
+  Cluster.use(async (cluster) => {
     const expected = await baseline();
-    const a = await start(cluster, 'A');
+    const a = await cluster.engine('A');
     sameTokens(await a.generate(PROMPTS), expected);
     assert.is(await a.externalTokens(), 0);
     await cluster.holds(SAVED);
     await a.stop();
-    const b = await start(cluster, 'B');
+    const b = await cluster.engine('B');
     try {
       const loaded = await b.generate(PROMPTS);
       sameTokens(loaded, expected);
@@ -61,9 +43,9 @@ engineTest('A saves, A exits, B loads; then a corrupted block shows', () =>
 );
 
 engineTest('two engines at once; everything removed by one; the node killed', () =>
-  withCluster(async (cluster) => {
+  Cluster.use(async (cluster) => {
     const expected = await baseline();
-    const engines = await Promise.all(['C', 'D'].map((name) => start(cluster, name)));
+    const engines = await Promise.all(['C', 'D'].map((name) => cluster.engine(name)));
     const [c, d] = engines;
     const [first, second] = [PROMPTS.slice(0, 2), PROMPTS.slice(2)];
     try {
@@ -92,24 +74,6 @@ engineTest('two engines at once; everything removed by one; the node killed', ()
       sameTokens(await c.generate(PROMPTS), expected);
     } finally {
       await Promise.all(engines.map((engine) => engine.stop()));
-    }
-  }),
-);
-
-engineTest('two tensor-parallel ranks, each with its own objects', () =>
-  withCluster(async (cluster) => {
-    const llm = { tensor_parallel_size: 2, distributed_executor_backend: 'mp' };
-    const expected = await baseline(PROMPTS, { llm });
-    const engine = await start(cluster, 'TP 2', llm);
-    try {
-      sameTokens(await engine.generate(PROMPTS), expected);
-      const keys = await cluster.holds(2 * SAVED);
-      for (const rank of [0, 1]) assert.is(keys.filter((key) => key.includes(`@tp_rank:${rank}@`)).length, SAVED);
-      await engine.reset();
-      sameTokens(await engine.generate(PROMPTS), expected);
-      assert.is(await engine.externalTokens(), sum(LOADABLE));
-    } finally {
-      await engine.stop();
     }
   }),
 );

@@ -12,7 +12,7 @@ import { run } from '../../support/cli.js';
 import { one } from '../../support/descriptors.js';
 import { freePort, type Kind, Master } from '../../support/masters.js';
 import { CommandProcess } from '../../support/node-process.js';
-import type { KvTransferConfig } from './engine.js';
+import { Engine, type KvTransferConfig, type LlmOptions } from './engine.js';
 
 const START_MS = 60_000;
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -28,6 +28,14 @@ export interface ClusterOptions {
   readonly flags?: readonly string[];
   /** Added to the node's configuration file. */
   readonly settings?: Record<string, unknown>;
+}
+
+/** Options of Engine.start and Server.start. */
+export interface EngineArgs {
+  readonly transfer: KvTransferConfig;
+  readonly env: Record<string, string>;
+  /** Of servers. */
+  readonly args: readonly string[];
 }
 
 /** A node of either kind, as a process that can be killed. */
@@ -65,22 +73,36 @@ export class Cluster {
     }
   }
 
+  /** A cluster for as long as `work` takes. */
+  static async use(work: (cluster: Cluster) => Promise<void>, options?: ClusterOptions): Promise<void> {
+    const cluster = await Cluster.start(options);
+    try {
+      await work(cluster);
+    } finally {
+      await cluster.end();
+    }
+  }
+
   get address(): string {
     return `127.0.0.1:${this.master.port}`;
   }
 
   /**
-   * What `mooncake-ts vllm-args` gives an engine with stock connectors that lends nothing, as options of Engine.start and
-   * Server.start; its file is written.
+   * What `mooncake-ts vllm-args` gives an engine with stock connectors that lends nothing; its file is written.
    */
-  async args(setup: string, ...flags: string[]): Promise<{ transfer: KvTransferConfig; env: Record<string, string> }> {
+  async args(setup: string, ...flags: string[]): Promise<EngineArgs> {
     const file = join(this.folder, 'engine.json');
     const own = ['--connector', 'stock', '--master', this.address, '--segment-size', '0', '--file', file, '--json'];
     const { code, stdout, stderr } = await run(['vllm-args', setup, ...own, ...flags]);
     if (code !== 0) throw new Error(`vllm-args ${setup} ended with ${code}: ${stderr}`);
     const args = JSON.parse(stdout);
     if (args.file) writeFileSync(file, JSON.stringify(args.file.content));
-    return { transfer: args.kvTransferConfig, env: args.env };
+    return { transfer: args.kvTransferConfig, env: args.env, args: args.flags };
+  }
+
+  /** An engine with the stock store connector. */
+  async engine(name: string, llm?: LlmOptions): Promise<Engine> {
+    return Engine.start({ name, ...(await this.args('store')), llm });
   }
 
   get #settings() {

@@ -4,9 +4,11 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const folder = fileURLToPath(new URL('.', import.meta.url));
+/** Of the Python scripts: beside this, unless it is bundled into something else. */
+const folder = resolve(process.env.MOONCAKE_VLLM_SUPPORT ?? fileURLToPath(new URL('.', import.meta.url)));
 const LOG_CHARS = 16_000;
 const STOP_MS = 60_000;
 
@@ -48,7 +50,7 @@ export class VllmProcess {
     this.name = name;
     const python = process.env.MOONCAKE_VLLM_ENGINE!;
     const path = [env.PYTHONPATH, ENVIRONMENT.PYTHONPATH].filter(Boolean).join(':');
-    this.child = spawn(python, [`${folder}${script}`, ...args], {
+    this.child = spawn(python, [join(folder, script), ...args], {
       env: { ...process.env, ...ENVIRONMENT, ...env, PYTHONPATH: path, PYTHONDONTWRITEBYTECODE: '' },
       stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
       detached: true,

@@ -19,3 +19,12 @@ export function randomPrompt(length: number, seed: number): number[] {
 
 /** Some blocks and a rest; many blocks and chunks of prefill; less than one chunk; two whole blocks. */
 export const PROMPTS: number[][] = [100, 257, 1000, 64].map((length, i) => randomPrompt(length, i + 1));
+
+/** Tokens of a block of the tests' engines. */
+export const BLOCK = 32;
+/** Tokens of each prompt that can come from outside: whole blocks, and never the last token. */
+export const LOADABLE = PROMPTS.map(({ length }) => Math.floor((length - 1) / BLOCK) * BLOCK);
+/** Blocks of all of them, which is as many objects for each rank. */
+export const SAVED = PROMPTS.reduce((total, { length }) => total + Math.floor(length / BLOCK), 0);
+
+export const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);

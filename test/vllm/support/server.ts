@@ -46,6 +46,7 @@ export class Server {
       ...['--host', '127.0.0.1', '--port', `${port}`, '--distributed-executor-backend', 'uni'],
       ...flags({ ...defaults, ...llm }),
       ...(transfer ? ['--kv-transfer-config', JSON.stringify(transfer)] : []),
+      '--enable-prompt-tokens-details',
       ...args,
     ];
     this.process = new VllmProcess('serve.py', all, options);
