@@ -175,7 +175,8 @@ def _model(config: VllmConfig, stock: bool) -> str:
     if model.quantization:
         name += f"+{model.quantization}"
     overrides = {"hf": model.hf_overrides, "dtype": str(model.dtype)}
-    text = json.dumps(overrides, sort_keys=True, default=str)
+    # A function among them by its name: its address differs between the engine's processes.
+    text = json.dumps(overrides, sort_keys=True, default=lambda one: getattr(one, "__qualname__", type(one).__name__))
     return f"{name}#{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

@@ -142,6 +142,13 @@ class _Connector(KVConnectorBase_V1, SupportsHMA):
         if ranks and getattr(self._vllm_config.parallel_config, "nnodes", 1) > 1:
             self._scheduling.handshake(rank.data for rank in ranks)
 
+    def reset_cache(self) -> bool | None:
+        """False: the store is other engines' too, and is emptied at its master."""
+        if self.kind == "mooncake":
+            return None
+        logger.warning("mooncake-ts: an engine does not empty the store that it shares: remove its objects at the master")
+        return False
+
     # Worker side.
 
     @property

@@ -42,8 +42,8 @@ class Link:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        # Of the last connection that was lost: whether its service can still touch the engine's memory.
-        self.peer = 0
+        # Process of the service whose connection was lost last; 0 where the system does not say, None before the first.
+        self.peer: int | None = None
         _links.add(self)
 
     @property

@@ -49,7 +49,9 @@ def default_socket_path() -> str:
 
 
 def process_ended(pid: int) -> bool:
-    """Whether no thread of the process runs any more: it is gone, or waits for its parent."""
+    """Whether no thread of the process runs any more: it is gone, or waits for its parent. 0, of another namespace: unknown."""
+    if pid == 0:
+        return False
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name is in parentheses and may hold anything; the state follows the last of them.

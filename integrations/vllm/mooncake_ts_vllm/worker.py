@@ -96,15 +96,20 @@ class WorkerHalf:
         self._pending.update((request, (blocks, now)) for request, blocks in step.loads.items())
         self._sending.update(step.release)
         self._layer_loads = self._layer_saves = False
-        if step.meta is None and not step.preempted and not step.loads and not step.sync_blocks:
+        # Blocks that this step may write: nothing of the service's may touch them when this returns.
+        reused = [*step.preempted, *step.release]
+        if step.meta is None and not reused:
+            self._give_up_step()
+            self._fail(list(step.loads))
             return
-        done, result = self._call("worker.step", STEP_TIMEOUT, meta=step.meta, preempted=step.preempted)
+        done, result = self._call("worker.step", STEP_TIMEOUT, meta=step.meta, preempted=reused)
         if done and step.meta is not None:
             self._layer_loads = bool(result["loads"])
             self._layer_saves = bool(result["saves"])
         else:
-            self._invalid.update(step.sync_blocks)
+            self._give_up_step()
             self._fail(list(step.loads))
+            self._settle()
 
     def wait_layer(self, name: str) -> None:
         """The layer may be read when this returns: it is loaded, or its blocks are reported as invalid."""
@@ -223,6 +228,8 @@ class WorkerHalf:
 
     def _fence(self) -> None:
         """No block may be reused while a service that fell silent could still write or read it."""
+        if self._link.peer is None:
+            return
         deadline = time.monotonic() + EXIT_SECONDS
         while not process_ended(self._link.peer):
             if time.monotonic() > deadline:

@@ -229,6 +229,29 @@ class BooksTest(ServiceTest):
         sent.append(engine.step(output()).finished_sending)
         self.assertEqual(sorted(name for names in sent for name in names), ["r"])
 
+    @mock.patch.object(mooncake_ts_vllm.scheduler, "CALL_TIMEOUT", 0.1)
+    @mock.patch.object(mooncake_ts_vllm.worker, "STEP_TIMEOUT", 0.1)
+    def test_blocks_are_released_only_when_the_worker_knows_that_nobody_reads_them(self) -> None:
+        service = self.service(delay_free=True)
+        engine = self.engine()
+        entry = request("r", prompt(1))
+        engine.scheduler.new_request(entry)
+        self.assertTrue(engine.scheduler.finished(entry, ([1],))[0])
+        service.silent = {"scheduler.step", "worker.step"}
+        with mock.patch.object(engine.memory, "replace", wraps=engine.memory.replace) as replace:
+            out = engine.step(output(finished_req_ids={"r"}))
+            replace.assert_called_once()
+        self.assertEqual(out.finished_sending, {"r"})
+        self.assertEqual(service.named("worker.step")[-1]["preempted"], ["r"])
+
+    @mock.patch.object(mooncake_ts_vllm.worker, "STEP_TIMEOUT", 0.1)
+    def test_preempted_blocks_are_not_written_while_a_silent_service_may_read_them(self) -> None:
+        service = self.service(silent={"worker.step"})
+        engine = self.engine()
+        with mock.patch.object(engine.memory, "replace", wraps=engine.memory.replace) as replace:
+            engine.step(output(preempted_req_ids={"r"}), forward=replace.assert_called_once)
+        self.assertEqual(service.named("worker.step")[-1]["preempted"], ["r"])
+
     def test_what_vllm_does_not_wait_for_is_not_reported(self) -> None:
         self.service(delay_free=True)
         engine = self.engine()
