@@ -63,5 +63,7 @@ async function hashes() {
 /** {env} for the lane's tests, or {skip, enable}. Where only the engines are missing, their tests are skipped one by one. */
 export default async function prepare() {
   const prepared = await hashes();
-  return prepared.skip ? prepared : { env: { ...prepared.env, ...(await engines()) } };
+  if (prepared.skip) return prepared;
+  const adapter = { MOONCAKE_VLLM_ADAPTER: join(root, 'integrations', 'vllm') };
+  return { env: { ...prepared.env, ...adapter, ...(await engines()) } };
 }
