@@ -101,6 +101,7 @@ export type {
   MemorySegment,
   Notification,
   PeerSegment,
+  RdmaOptions,
   SegmentOptions as EngineSegmentOptions,
   Topology,
   TransferBatch,

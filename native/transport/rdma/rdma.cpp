@@ -193,9 +193,9 @@ Expected<std::vector<SegmentKey>> RdmaTransport::expose(u32 segment) {
     regions = regions_;
   }
   if (!regions) return Status(Code::notSupported, "rdma does not listen");
+  const SegmentRef held = context_.memory.hold(segment);
   const Expected<const Region*> region = regions->add(segment);
   if (!region.ok()) return region.status;
-  // The pointer is good while the segment is held: by whoever registered it, who asks.
   std::vector<SegmentKey> keys;
   for (const Region::Key& key : region.value->keys) keys.push_back({key.local, key.remote});
   return keys;
