@@ -112,6 +112,7 @@ export type {
   MemorySegment,
   Notification,
   PeerSegment,
+  RdmaOptions,
   SegmentOptions as EngineSegmentOptions,
   Topology,
   TransferBatch,

@@ -140,9 +140,21 @@ std::vector<RemoteSegment> Arguments::segments(size_t index, const char* name) {
     const Napi::Object segment = value.As<Napi::Object>();
     segments.push_back({static_cast<u32>(toCount(segment.Get("id"), item + ".id", UINT32_MAX)),
                         toAddress(segment.Get("address"), item + ".address"),
-                        toCount(segment.Get("length"), item + ".length", u64{1} << 53)});
+                        toCount(segment.Get("length"), item + ".length", u64{1} << 53), toKeys(segment.Get("keys"), item + ".keys")});
   }
   return segments;
+}
+
+std::shared_ptr<const std::vector<u32>> Arguments::toKeys(Napi::Value value, const std::string& name) {
+  if (value.IsUndefined()) return nullptr;
+  auto keys = std::make_shared<std::vector<u32>>();
+  if (!value.IsArray()) {
+    wrong(name, "an array");
+    return keys;
+  }
+  const Napi::Array from = value.As<Napi::Array>();
+  for (u32 i = 0; i < from.Length(); i++) keys->push_back(static_cast<u32>(toCount(from.Get(i), name, UINT32_MAX)));
+  return keys;
 }
 
 std::vector<Record> Arguments::descriptors(size_t index, const char* name) {

@@ -1,5 +1,6 @@
 #include "transport/file/file.h"
 #include "transport/local/local.h"
+#include "transport/rdma/rdma.h"
 #include "transport/shm/shm.h"
 #include "transport/tcp/tcp.h"
 
@@ -9,6 +10,7 @@ const std::vector<std::pair<const char*, MakeTransport>>& transports() {
   static const std::vector<std::pair<const char*, MakeTransport>> all = {
       {"file", makeFileTransport},
       {"local", makeLocalTransport},
+      {"rdma", makeRdmaTransport},
       {"shm", makeShmTransport},
       {"tcp", makeTcpTransport},
   };

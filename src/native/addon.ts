@@ -50,7 +50,11 @@ export interface NativeEngineOptions {
   onCompletions(completions: Completion[]): void;
   /** A handshake of a peer (type 1 metadata, 2 notify, 3 probe); answer with `reply(id, json)` within 5 s. */
   onHandshake?(id: number, type: number, json: string): void;
+  /** A link wants its peer asked for a connection: answer with `shaken(id, …)` within 5 s. */
+  onShake?(id: number, peer: string, request: Settings): void;
 }
+
+export type ExposeDone = (code: number, local: string | number[], remote?: number[]) => void;
 
 /** Methods throw an Error with `code` (an index into NATIVE_CODES) where they refuse. */
 export interface NativeEngine {
@@ -70,8 +74,15 @@ export interface NativeEngine {
   unregister(id: number, released: () => void): void;
   listen(transport: string, settings: Settings): Settings;
   reply(handshake: number, json: string): void;
+  /** Makes a segment reachable over a transport that needs keys, one for each NIC; `done` gets an index into NATIVE_CODES, and why
+   *  not, or both lists. Takes as long as pinning the pages does, on another thread. */
+  expose(transport: string, segment: number, done: ExposeDone): void;
+  /** Answers a peer that asks for a connection. */
+  accept(transport: string, request: Settings, done: (answer: Settings) => void): void;
+  /** The peer's answer to `onShake`, or why there is none. */
+  shaken(shake: number, answer: Settings | string): void;
   openPeer(name: string, generation: string, endpoints: Endpoint[]): number;
-  setSegments(peer: number, segments: { id: number; address: bigint; length: number }[]): void;
+  setSegments(peer: number, segments: { id: number; address: bigint; length: number; keys?: number[] }[]): void;
   closePeer(peer: number): void;
   /** `descriptors`: KVTD bytes, copied. `timeoutMs` from now. Returns the batch's number. */
   submit(op: number, peer: number, descriptors: Uint8Array, timeoutMs: number, verify: boolean): number;
