@@ -5,7 +5,8 @@
  * Then the accelerator's, where it was built: its sum and its copy that sums, against the C library's memcpy between the same
  * memories, in turns; medians, or with --best the best, for a machine that others use meanwhile. In cache: one block over and
  * over. Out of cache: all of 512 MiB, which no cache holds, once in blocks of 1 MiB and once in one call (memcpy goes past the
- * caches itself there). Each call crosses from JavaScript, which is what 4 KiB mostly measure.
+ * caches itself there; reading alone and writing alone, which are the sum and a fill, say what the memory gives). Each call
+ * crosses from JavaScript, which is what 4 KiB mostly measure: a batch of such blocks is in transfer-engine.bench.ts.
  */
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -126,13 +127,14 @@ function measure(native: Accelerator): void {
         sum: (at) => native.crc64(from[block(at)], 0n),
         'copy and sum': (at) => native.copyCrc64(to[block(at)], from[block(at)], 0n, walk),
         copy: (at) => native.copy(to[block(at)], from[block(at)], walk),
+        ...(walk && { fill: (at: number) => to[block(at)].fill(7) }),
       },
       size,
       span,
       rounds,
     );
     const baseline = found.get('memcpy') as number;
-    for (const name of walk ? ['sum', 'copy and sum', 'copy'] : ['sum', 'copy and sum']) {
+    for (const name of walk ? ['sum', 'copy and sum', 'copy', 'fill'] : ['sum', 'copy and sum']) {
       const value = found.get(name) as number;
       report(
         { name: `${native.checksum}: ${name}, ${label}`, value, unit: 'GB/s', baseline, peer: 'memcpy' },

@@ -153,6 +153,7 @@ try {
   const stockLatency = theirs('stock', single);
   const nixlLatency = theirs('nixl-tcp', single);
   const small = pair(ours, { lane: 'local', block: 64, count: 8192, runs: 64 });
+  const pages = pair(ours, { lane: 'local', block: 4 * KiB, count: 8192, runs: 4 });
   const streams = new Map<number, number[]>([1, 4].map((number) => [number, []]));
   let iperfWhy: string | undefined;
 
@@ -217,6 +218,7 @@ try {
   const nixl = peerLatency('NIXL over UCX tcp from Python', nixlLatency);
   if (nixl?.value !== undefined) report({ name: `4 KiB read: ${nixl.peer}`, value: nixl.value, unit: 'us' }, 'lower');
   rows('tcp read, 4 KiB, one at a time, median', latency, MICROSECONDS, stock, 1 / 0.8);
+  rows('local, 8,192 of 4 KiB', pages, GBS, ceiling, 0.8);
   rows('local, 8,192 of 64 bytes, a descriptor', small, perDescriptor, { peer: 'the goal', value: 1000 }, 1);
 
   // Last: the stock engine moves nothing any more after it.

@@ -1,5 +1,6 @@
 /**
- * Reads and writes of registered memory between two processes on this machine over TcpTransfer, blocks of 1 MiB and 64 KiB
+ * Reads and writes of registered memory between two processes on this machine over the connection of TcpTransfer (in TypeScript
+ * alone: transfer-engine.bench.ts has the accelerator), blocks of 1 MiB and 64 KiB
  * in batches, verified and not, and the round trip of a small call; within one process the same over LocalTransfer. Peers
  * of the same run: iperf3 (found on PATH, or IPERF3=/path) over loopback with one stream, and a bare exchange of one byte
  * over node:net.
@@ -110,7 +111,7 @@ async function main(): Promise<void> {
   });
   const [line] = (await once(child.stdout!.setEncoding('utf8'), 'data')) as [string];
   const { address, port } = JSON.parse(line) as { address: string; port: number };
-  const transfer = await TcpTransfer.listen();
+  const transfer = await TcpTransfer.listen({ native: false });
   const peer = await transfer.connect(address);
   await measure('tcp', transfer, peer, stream);
   const bare = await bareRoundTrip(port);
@@ -128,7 +129,7 @@ async function main(): Promise<void> {
 }
 
 if (process.argv.includes(SERVER)) {
-  const transfer = await TcpTransfer.listen();
+  const transfer = await TcpTransfer.listen({ native: false });
   serve(transfer);
   const bare = createServer({ noDelay: true }, (socket) => socket.pipe(socket).on('error', () => {}));
   bare.listen(0, '127.0.0.1', () => {

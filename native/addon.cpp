@@ -8,6 +8,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   mooncake::binding::exportEngine(env, exports);
   mooncake::binding::exportProbe(env, exports);
   mooncake::binding::exportProcess(env, exports);
+  mooncake::binding::exportService(env, exports);
   return exports;
 }
 

@@ -28,14 +28,17 @@ export const LANES = {
       'test/engine',
       'test/master',
       'test/native',
+      'test/proxy',
       'test/replay',
       'test/rpc',
+      'test/service',
       'test/store',
       'test/transfer',
       'test/workers',
     ],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
   },
+  docs: { ci: true, run: 'scripts/parity.mjs' },
   edge: {
     ci: true,
     folders: ['test/edge', 'examples/edge-worker/src'],
@@ -53,9 +56,10 @@ export const LANES = {
   fuzz: { ci: true, run: 'scripts/native-fuzz.mjs' },
   interop: { ci: true, setup: 'test/interop/setup.mjs', folders: ['test/interop'], dependencies: ['uvu'], parallel: 1 },
   native: { ci: true, run: 'scripts/native-test.mjs' },
+  rdma: { ci: true, setup: 'test/rdma/setup.mjs', folders: ['test/rdma'], dependencies: ['uvu'], parallel: 1 },
   release: { ci: true, run: 'scripts/native-release.mjs' },
   sanitize: { ci: true, run: 'scripts/native-sanitize.mjs' },
-  vllm: { ci: true, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'] },
+  vllm: { ci: true, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'], parallel: 1 },
 };
 
 function testFiles(folder) {

@@ -61,6 +61,8 @@ export type {
   PoolStats,
   TaskPool,
 } from './pool/pool.js';
+export type { ProxiedEngine, XpydProxyOptions } from './proxy/options.js';
+export { XpydProxy } from './proxy/proxy.js';
 export { AGENTIC_DEFAULTS, type AgenticOptions, type AgenticResult, agentic } from './replay/agentic.js';
 export { type PolicyName, policyNames } from './replay/policies.js';
 export { parseTrace, readTrace } from './replay/read.js';
@@ -68,6 +70,15 @@ export { type ReplayOptions, type ReplayResult, replay } from './replay/replay.j
 export { replayStore, type StoreReplayOptions, type StoreReplayResult } from './replay/store.js';
 export { type Trace, TraceBuilder, type TraceRequest } from './replay/trace.js';
 export { generateTrace, type WorkloadOptions } from './replay/workload.js';
+export {
+  ServiceConnector,
+  type ServiceConnectorOptions,
+  type ServiceConnectorSpec,
+  sharedMemory,
+} from './service/client.js';
+export type { EngineEvent } from './service/engines.js';
+export { NodeService, type NodeServiceOptions } from './service/service.js';
+export type { EngineStatus, ServiceStatus } from './service/status.js';
 export * from './store/api.js';
 export type { AttachOptions } from './store/attached.js';
 export type { StoreCounters, StoreFigures, StoreStats } from './store/counters.js';
@@ -101,6 +112,7 @@ export type {
   MemorySegment,
   Notification,
   PeerSegment,
+  RdmaOptions,
   SegmentOptions as EngineSegmentOptions,
   Topology,
   TransferBatch,

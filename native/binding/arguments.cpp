@@ -20,11 +20,13 @@ constexpr u32 KVTD = 0x4454564b;
 
 }  // namespace
 
-Napi::Value refuse(Napi::Env env, const Status& status) {
+Napi::Error toError(Napi::Env env, const Status& status) {
   Napi::Error error = Napi::Error::New(env, status.detail);
   error.Set("code", Napi::Number::New(env, static_cast<int>(status.code)));
-  throw error;
+  return error;
 }
+
+Napi::Value refuse(Napi::Env env, const Status& status) { throw toError(env, status); }
 
 void Arguments::wrong(const std::string& name, const char* expected) {
   if (status_.ok()) status_ = {Code::invalidArgument, name + " is not " + expected};
@@ -138,9 +140,21 @@ std::vector<RemoteSegment> Arguments::segments(size_t index, const char* name) {
     const Napi::Object segment = value.As<Napi::Object>();
     segments.push_back({static_cast<u32>(toCount(segment.Get("id"), item + ".id", UINT32_MAX)),
                         toAddress(segment.Get("address"), item + ".address"),
-                        toCount(segment.Get("length"), item + ".length", u64{1} << 53)});
+                        toCount(segment.Get("length"), item + ".length", u64{1} << 53), toKeys(segment.Get("keys"), item + ".keys")});
   }
   return segments;
+}
+
+std::shared_ptr<const std::vector<u32>> Arguments::toKeys(Napi::Value value, const std::string& name) {
+  if (value.IsUndefined()) return nullptr;
+  auto keys = std::make_shared<std::vector<u32>>();
+  if (!value.IsArray()) {
+    wrong(name, "an array");
+    return keys;
+  }
+  const Napi::Array from = value.As<Napi::Array>();
+  for (u32 i = 0; i < from.Length(); i++) keys->push_back(static_cast<u32>(toCount(from.Get(i), name, UINT32_MAX)));
+  return keys;
 }
 
 std::vector<Record> Arguments::descriptors(size_t index, const char* name) {

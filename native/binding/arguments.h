@@ -9,6 +9,8 @@
 
 namespace mooncake::binding {
 
+/** The Error that JavaScript gets of it. */
+Napi::Error toError(Napi::Env env, const Status& status);
 /** Throws; declared with a value for `return`. */
 [[noreturn]] Napi::Value refuse(Napi::Env env, const Status& status);
 
@@ -42,6 +44,7 @@ class Arguments {
   u64 toCount(Napi::Value value, const std::string& name, u64 most);
   u64 toAddress(Napi::Value value, const std::string& name);
   std::string toText(Napi::Value value, const std::string& name);
+  std::shared_ptr<const std::vector<u32>> toKeys(Napi::Value value, const std::string& name);
   Settings toSettings(Napi::Value value, const std::string& name);
 
   const Napi::CallbackInfo& info_;

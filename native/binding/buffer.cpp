@@ -7,7 +7,6 @@ namespace mooncake::binding {
 namespace {
 
 struct Owner {
-  std::shared_ptr<Mapping> mapping;
   std::function<void()> gone;
 
   ~Owner() {
@@ -21,8 +20,13 @@ void collected(napi_env, void*, void* owner) { delete static_cast<Owner*>(owner)
 
 Napi::Value bufferOver(Napi::Env env, std::shared_ptr<Mapping> mapping, u64 length, std::function<void()> gone) {
   u8* const base = mapping->base();
+  return bufferOver(env, base, length, [mapping = std::move(mapping), gone = std::move(gone)] {
+    if (gone) gone();
+  });
+}
+
+Napi::Value bufferOver(Napi::Env env, u8* base, u64 length, std::function<void()> gone) {
   auto owner = std::make_unique<Owner>();
-  owner->mapping = std::move(mapping);
   owner->gone = std::move(gone);
   napi_value buffer = nullptr;
   const napi_status status = napi_create_external_arraybuffer(env, base, length, collected, owner.get(), &buffer);

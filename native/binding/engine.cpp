@@ -24,6 +24,12 @@ class Background final : public Napi::AsyncWorker {
   const std::function<void()> after_;
 };
 
+Napi::Object settingsOf(Napi::Env env, const Settings& settings) {
+  Napi::Object result = Napi::Object::New(env);
+  for (const auto& [key, value] : settings) result.Set(key, value);
+  return result;
+}
+
 }  // namespace
 
 Napi::Function EngineObject::define(Napi::Env env) {
@@ -40,6 +46,9 @@ Napi::Function EngineObject::define(Napi::Env env) {
                          InstanceMethod<&EngineObject::unregister>("unregister"),
                          InstanceMethod<&EngineObject::listen>("listen"),
                          InstanceMethod<&EngineObject::reply>("reply"),
+                         InstanceMethod<&EngineObject::expose>("expose"),
+                         InstanceMethod<&EngineObject::accept>("accept"),
+                         InstanceMethod<&EngineObject::shaken>("shaken"),
                          InstanceMethod<&EngineObject::openPeer>("openPeer"),
                          InstanceMethod<&EngineObject::setSegments>("setSegments"),
                          InstanceMethod<&EngineObject::closePeer>("closePeer"),
@@ -64,6 +73,7 @@ EngineObject::EngineObject(Info info) : ObjectWrap(info) {
   }
   const Napi::Value onCompletions = given.Get("onCompletions");
   const Napi::Value onHandshake = given.Get("onHandshake");
+  const Napi::Value onShake = given.Get("onShake");
   if (!arguments.ok()) arguments.refuse();
   if (!onCompletions.IsFunction()) {
     refuse(info.Env(), {Code::invalidArgument, "options.onCompletions is not a function"});
@@ -78,6 +88,7 @@ EngineObject::EngineObject(Info info) : ObjectWrap(info) {
   // After the mailbox, whose own hook must run later.
   napi_add_env_cleanup_hook(info.Env(), teardown, this);
   if (onHandshake.IsFunction()) answerHandshakes(onHandshake.As<Napi::Function>());
+  if (onShake.IsFunction()) carryShakes(onShake.As<Napi::Function>());
   // Until it is closed, or its environment ends: whoever drops an open engine has batches under way.
   Ref();
 }
@@ -89,18 +100,31 @@ void EngineObject::shut() {
   engine_->close();
   mailbox_->close();
   handshakes_->clear();
+  shakes_->clear();
   engine_.reset();
 }
 
 void EngineObject::answerHandshakes(Napi::Function handler) {
   onHandshake_ = Napi::Persistent(handler);
-  engine_->onHandshake([this, mailbox = mailbox_, waiting = handshakes_](u8 type, std::string json, Handshakes::Reply reply) {
+  engine_->onHandshake([this, mailbox = mailbox_, waiting = handshakes_](u8 type, std::string json, Answered::Reply reply) {
     const u64 number = waiting->add(std::move(reply));
     if (number == 0) return;
     mailbox->post([this, number, type, json = std::move(json)](Napi::Env env) {
       if (onHandshake_.IsEmpty()) return;
       onHandshake_.Call({Napi::Number::New(env, static_cast<double>(number)), Napi::Number::New(env, type),
                          Napi::String::New(env, json)});
+    });
+  });
+}
+
+void EngineObject::carryShakes(Napi::Function carrier) {
+  onShake_ = Napi::Persistent(carrier);
+  engine_->onShake([this, mailbox = mailbox_, waiting = shakes_](const std::string& peer, Settings request, Shaken::Reply answer) {
+    const u64 number = waiting->add(std::move(answer));
+    if (number == 0) return;
+    mailbox->post([this, number, peer, request = std::move(request)](Napi::Env env) {
+      if (onShake_.IsEmpty()) return;
+      onShake_.Call({Napi::Number::New(env, static_cast<double>(number)), Napi::String::New(env, peer), settingsOf(env, request)});
     });
   });
 }
@@ -139,9 +163,67 @@ Napi::Value EngineObject::listen(Info info) {
   checkOpen(info);
   const Expected<Settings> found = engine_->listen(transport, settings);
   if (!found.ok()) return refuse(info.Env(), found.status);
-  Napi::Object result = Napi::Object::New(info.Env());
-  for (const auto& [key, value] : found.value) result.Set(key, value);
-  return result;
+  return settingsOf(info.Env(), found.value);
+}
+
+Napi::Value EngineObject::expose(Info info) {
+  Arguments arguments(info);
+  const std::string transport = arguments.text(0, "transport");
+  const u64 segment = arguments.count(1, "segment", UINT32_MAX);
+  const Napi::Function done = arguments.function(2, "done");
+  if (!arguments.ok()) return arguments.refuse();
+  checkOpen(info);
+  const auto callback = std::make_shared<Napi::FunctionReference>(Napi::Persistent(done));
+  const auto found = std::make_shared<Expected<std::vector<SegmentKey>>>(std::vector<SegmentKey>());
+  auto* const worker = new Background(
+      info.Env(),
+      [engine = engine_, transport, segment, found] { *found = engine->expose(transport, static_cast<u32>(segment)); },
+      [callback, found] {
+        const Napi::Env env = callback->Env();
+        if (!found->ok()) {
+          callback->Call({Napi::Number::New(env, static_cast<double>(found->status.code)), Napi::String::New(env, found->status.detail)});
+          return;
+        }
+        Napi::Array local = Napi::Array::New(env);
+        Napi::Array remote = Napi::Array::New(env);
+        for (u32 i = 0; i < found->value.size(); i++) {
+          local.Set(i, found->value[i].local);
+          remote.Set(i, found->value[i].remote);
+        }
+        callback->Call({Napi::Number::New(env, 0), local, remote});
+      });
+  worker->Queue();
+  return info.Env().Undefined();
+}
+
+Napi::Value EngineObject::accept(Info info) {
+  Arguments arguments(info);
+  const std::string transport = arguments.text(0, "transport");
+  const Settings request = arguments.settings(1, "request");
+  const Napi::Function done = arguments.function(2, "done");
+  if (!arguments.ok()) return arguments.refuse();
+  checkOpen(info);
+  const auto callback = std::make_shared<Napi::FunctionReference>(Napi::Persistent(done));
+  const auto said = std::make_shared<Settings>();
+  auto* const worker = new Background(
+      info.Env(), [engine = engine_, transport, request, said] { *said = engine->accept(transport, request); },
+      [callback, said] { callback->Call({settingsOf(callback->Env(), *said)}); });
+  worker->Queue();
+  return info.Env().Undefined();
+}
+
+Napi::Value EngineObject::shaken(Info info) {
+  Arguments arguments(info);
+  const u64 number = arguments.count(0, "shake");
+  const bool answered = info[1].IsObject();
+  const Settings answer = answered ? arguments.settings(1, "answer") : Settings();
+  const std::string why = answered ? "" : arguments.text(1, "why");
+  if (!arguments.ok()) return arguments.refuse();
+  const Shaken::Reply reply = shakes_->take(number);
+  if (!reply || !engine_) return info.Env().Undefined();
+  if (answered) reply(answer);
+  else reply(Status(Code::peer, why));
+  return info.Env().Undefined();
 }
 
 Napi::Value EngineObject::reply(Info info) {
@@ -150,7 +232,7 @@ Napi::Value EngineObject::reply(Info info) {
   std::string json = arguments.text(1, "json");
   if (!arguments.ok()) return arguments.refuse();
   // Too late is no error: the peer has gone on.
-  if (const Handshakes::Reply answer = handshakes_->take(number); answer && engine_) answer(std::move(json));
+  if (const Answered::Reply answer = handshakes_->take(number); answer && engine_) answer(std::move(json));
   return info.Env().Undefined();
 }
 
@@ -239,6 +321,7 @@ Napi::Value EngineObject::close(Info info) {
     // Their Function objects may refer to this one: let go, or neither is ever collected.
     onCompletions_.Reset();
     onHandshake_.Reset();
+    onShake_.Reset();
     views_.clear();
     Unref();
     told.Call({});

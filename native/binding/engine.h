@@ -30,6 +30,9 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
   Napi::Value unregister(Info info);
   Napi::Value listen(Info info);
   Napi::Value reply(Info info);
+  Napi::Value expose(Info info);
+  Napi::Value accept(Info info);
+  Napi::Value shaken(Info info);
   Napi::Value openPeer(Info info);
   Napi::Value setSegments(Info info);
   Napi::Value closePeer(Info info);
@@ -40,6 +43,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
 
   static void teardown(void* self);
   void answerHandshakes(Napi::Function handler);
+  void carryShakes(Napi::Function carrier);
   void deliver(Napi::Env env, const std::vector<Completion>& completions);
   Expected<u32> add(u64 address, u64 length, bool writable);
   /** JavaScript's part of a release: the view is let go, `released` is called. */
@@ -52,10 +56,14 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
   // Shared with threads that may still be about to post or reply when this object goes.
   std::shared_ptr<Engine> engine_;
   std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
-  std::shared_ptr<Handshakes> handshakes_ = std::make_shared<Handshakes>();
+  using Answered = Handshakes<std::string>;
+  using Shaken = Handshakes<Expected<Settings>>;
+  std::shared_ptr<Answered> handshakes_ = std::make_shared<Answered>();
+  std::shared_ptr<Shaken> shakes_ = std::make_shared<Shaken>();
 
   Napi::FunctionReference onCompletions_;
   Napi::FunctionReference onHandshake_;
+  Napi::FunctionReference onShake_;
   /** By segment: what is registered of JavaScript's, and who waits for its release. */
   std::map<u32, Napi::ObjectReference> views_;
   std::map<u32, Napi::FunctionReference> unregistering_;

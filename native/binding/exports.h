@@ -9,5 +9,6 @@ void exportChecksum(Napi::Env env, Napi::Object exports);
 void exportEngine(Napi::Env env, Napi::Object exports);
 void exportProbe(Napi::Env env, Napi::Object exports);
 void exportProcess(Napi::Env env, Napi::Object exports);
+void exportService(Napi::Env env, Napi::Object exports);
 
 }  // namespace mooncake::binding

@@ -1,4 +1,4 @@
-// Handshakes that wait for JavaScript's answer.
+// What waits for JavaScript's answer: handshakes of peers, and those that links of ours want carried.
 #pragma once
 
 #include "engine/batch.h"
@@ -10,9 +10,10 @@
 
 namespace mooncake::binding {
 
+template <class Answer>
 class Handshakes {
  public:
-  using Reply = std::function<void(std::string)>;
+  using Reply = std::function<void(Answer)>;
 
   /** A number for the answer; 0 where too many wait. Those that were never answered are dropped when others come. */
   u64 add(Reply reply) {

@@ -13,6 +13,43 @@ Napi::Value address(Napi::Env env, const u8* base) {
   return Napi::BigInt::New(env, static_cast<u64>(reinterpret_cast<std::uintptr_t>(base)));
 }
 
+/** Opens a file on a thread of libuv's pool: allocating its blocks may take long. */
+class FileOpening final : public Napi::AsyncWorker {
+ public:
+  FileOpening(Napi::Env env, std::shared_ptr<Engine> engine, std::string path, u64 length, bool writable)
+      : AsyncWorker(env),
+        engine_(std::move(engine)),
+        path_(std::move(path)),
+        asked_(length),
+        writable_(writable),
+        opened_(Napi::Promise::Deferred::New(env)) {}
+
+  Napi::Promise promise() const { return opened_.Promise(); }
+
+ private:
+  void Execute() override {
+    id_ = engine_->openFile(path_, asked_, writable_);
+    const SegmentRef file = id_.ok() ? engine_->memory().hold(id_.value) : SegmentRef();
+    if (file) length_ = file->length;
+  }
+
+  void OnOK() override {
+    if (!id_.ok()) return opened_.Reject(toError(Env(), id_.status).Value());
+    Napi::Object result = Napi::Object::New(Env());
+    result.Set("id", id_.value);
+    result.Set("length", static_cast<double>(length_));
+    opened_.Resolve(result);
+  }
+
+  const std::shared_ptr<Engine> engine_;
+  const std::string path_;
+  const u64 asked_;
+  const bool writable_;
+  const Napi::Promise::Deferred opened_;
+  Expected<u32> id_ = Status(Code::closed, "the file was not opened");
+  u64 length_ = 0;
+};
+
 }  // namespace
 
 Napi::Value EngineObject::allocate(Info info) {
@@ -95,12 +132,10 @@ Napi::Value EngineObject::openFile(Info info) {
   const bool writable = arguments.flag(2, "writable");
   if (!arguments.ok()) return arguments.refuse();
   checkOpen(info);
-  const Expected<u32> id = engine_->openFile(path, length, writable);
-  if (!id.ok()) return refuse(env, id.status);
-  Napi::Object result = Napi::Object::New(env);
-  result.Set("id", id.value);
-  result.Set("length", static_cast<double>(engine_->memory().hold(id.value)->length));
-  return result;
+  auto* const opening = new FileOpening(env, engine_, path, length, writable);
+  const Napi::Promise promise = opening->promise();
+  opening->Queue();
+  return promise;
 }
 
 Napi::Value EngineObject::unregister(Info info) {

@@ -26,6 +26,8 @@ bool streams(Store store, u64 length) {
 #if defined(__x86_64__)
 constexpr u64 LINE = 64;
 constexpr u64 PAGE = 4096;
+/** How far ahead lines are asked for: see vpclmul512.cpp. */
+constexpr u64 AHEAD = 512;
 
 /** A cache line, whole, so that it is written without being read. */
 void streamLine(u8* to, const u8* from) {
@@ -48,8 +50,15 @@ void copyStreaming(u8* to, const u8* from, u64 length) {
   std::memcpy(to, from, head);
   u64 at = head;
   for (; at + 4 * PAGE <= length; at += 4 * PAGE) {
+    const bool more = length - at >= 8 * PAGE;
     for (u64 line = at; line < at + PAGE; line += 2 * LINE) {
+      const bool within = line + AHEAD < at + PAGE;
+      const u64 ahead = within ? AHEAD : AHEAD + 3 * PAGE;
       for (u64 place = line; place < line + 4 * PAGE; place += PAGE) {
+        if (more || within) {
+          __builtin_prefetch(from + place + ahead, 0, 2);
+          __builtin_prefetch(from + place + ahead + LINE, 0, 2);
+        }
         streamLine(to + place, from + place);
         streamLine(to + place + LINE, from + place + LINE);
       }

@@ -42,6 +42,17 @@ struct FoldKey {
 };
 consteval FoldKey foldKey(u64 bits) { return {xPower(bits + 64), xPower(bits)}; }
 
+/** `v` with its bits in the other order. */
+constexpr u64 mirrored(u64 v) {
+  u64 turned = 0;
+  for (int i = 0; i < 64; i++, v >>= 1) turned = (turned << 1) | (v & 1);
+  return turned;
+}
+
+/** The same for registers whose bit i has the coefficient of x^(127 - i): the first eight bytes are the low half, and a
+    product of mirrored words is one bit short, which is a factor of x. */
+consteval FoldKey mirroredKey(u64 bits) { return {mirrored(xPower(bits - 1)), mirrored(xPower(bits + 63))}; }
+
 /** floor(x^128 / P) without its leading x^64: long division, the quotient's bits being those that timesX reduces. */
 consteval u64 barrettQuotient() {
   u64 quotient = 0;

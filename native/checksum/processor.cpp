@@ -42,7 +42,8 @@ Processor detectProcessor() {
   const bool vpclmul = found.carryless && bit(c, 10);
   found.carryless256 = vpclmul && bit(b, 5) && (saved & avxState) == avxState;
   const bool avx512 = bit(b, 16) && bit(b, 30);  // F and BW
-  found.carryless512 = vpclmul && avx512 && (saved & avx512State) == avx512State;
+  const bool gfni = bit(c, 8);
+  found.carryless512 = vpclmul && avx512 && gfni && (saved & avx512State) == avx512State;
   return found;
 }
 

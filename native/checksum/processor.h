@@ -6,8 +6,9 @@ namespace mooncake::checksum {
 struct Processor {
   /** 128-bit carry-less multiplication: PCLMULQDQ with SSSE3, or PMULL. */
   bool carryless = false;
-  /** VPCLMULQDQ with AVX2, with AVX-512. */
+  /** VPCLMULQDQ with AVX2. */
   bool carryless256 = false;
+  /** VPCLMULQDQ with AVX-512 and GFNI: of Intel from Ice Lake on, of AMD from Zen 4 on. */
   bool carryless512 = false;
 };
 

@@ -1,6 +1,11 @@
-// The form for VPCLMULQDQ with AVX-512: eight registers of four lanes, 512 bytes a step. It takes two registers from each of
-// four pages: the processor reads ahead within a page, so that four are read ahead at once. From memory that makes a copy
-// a tenth faster, in the caches it makes no difference.
+// The form for VPCLMULQDQ with AVX-512 and GFNI: eight registers of four lanes, 512 bytes a step. It takes two registers
+// from each of four pages: the processor reads ahead within a page, so that four are read ahead at once. From memory that
+// makes a copy a tenth faster, in the caches it makes no difference.
+//
+// Lanes are mirrored here: bit i has the coefficient of x^(127 - i). The bytes of a message already stand in that order, and only
+// the bits within each are turned, by GFNI. Reversing the bytes in place of that takes a shuffle, which runs on the port of
+// the multiplications, the one that a sum is bound by: 64 bytes take two of its cycles in place of three. A product of mirrored
+// words is the mirrored product times x, so keys are one power less.
 #if defined(__x86_64__)
 
 #include "checksum/lane.h"
@@ -10,8 +15,8 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
-#define MOONCAKE_WIDE_TARGET __attribute__((target("avx512f,avx512bw,vpclmulqdq,pclmul,ssse3")))
-#define MOONCAKE_WIDE __attribute__((target("avx512f,avx512bw,vpclmulqdq,pclmul,ssse3"), always_inline)) inline
+#define MOONCAKE_WIDE_TARGET __attribute__((target("avx512f,avx512bw,gfni,vpclmulqdq,pclmul,ssse3")))
+#define MOONCAKE_WIDE __attribute__((target("avx512f,avx512bw,gfni,vpclmulqdq,pclmul,ssse3"), always_inline)) inline
 
 namespace mooncake::checksum {
 namespace {
@@ -19,10 +24,19 @@ namespace {
 constexpr u64 STEP = 64 * SIDE_BY_SIDE;
 constexpr u64 PAGE = 4096;
 constexpr u64 PAGES = 4 * PAGE;
+/** How far ahead lines of the four pages are asked for: the processor reads ahead to the end of a page and no further, and not
+    at all what is overwritten. Measured from memory, 256 to 2,048 alike: a sixth more of a sum, a twentieth of a streaming copy,
+    a third of one that stores to the caches. */
+constexpr u64 AHEAD = 1024;
 
 using Wide = __m512i;
 
 MOONCAKE_WIDE Wide inEveryLane(FoldKey key) { return _mm512_broadcast_i32x4(keyLane(key)); }
+
+/** Each byte with its bits turned round: the matrix that maps bit i to bit 7 - i. */
+MOONCAKE_WIDE Wide turnBits(Wide v) {
+  return _mm512_gf2p8affine_epi64_epi8(v, _mm512_set1_epi64(static_cast<long long>(0x8040201008040201)), 0);
+}
 
 /** Each lane of `v` moved on by the bits of its key, plus `to`. */
 MOONCAKE_WIDE Wide foldOnto(Wide v, Wide key, Wide to) {
@@ -39,14 +53,21 @@ MOONCAKE_WIDE Wide takeWide(const Cursor& cursor, u64 offset) {
   if constexpr (sink == Sink::streaming) {
     _mm512_stream_si512(reinterpret_cast<Wide*>(cursor.to + offset), bytes);
   }
-  const Wide reverse = _mm512_broadcast_i32x4(
-      _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  return _mm512_shuffle_epi8(bytes, reverse);
+  return turnBits(bytes);
+}
+
+/** Asks for the line at `offset` that the fold will want: of a copy to the caches, the one that is overwritten. A streaming copy
+    leaves the first-level cache to its stores. */
+template <Sink sink>
+MOONCAKE_WIDE void askFor(const Cursor& cursor, u64 offset) {
+  if constexpr (sink == Sink::none) __builtin_prefetch(cursor.from + offset, 0, 3);
+  if constexpr (sink == Sink::streaming) __builtin_prefetch(cursor.from + offset, 0, 2);
+  if constexpr (sink == Sink::cached) __builtin_prefetch(cursor.to + offset, 1, 3);
 }
 
 /** `crc` goes onto the message's first eight bytes. */
 MOONCAKE_WIDE Wide addStart(Wide first, u64 crc) {
-  return _mm512_xor_si512(first, _mm512_zextsi128_si512(makeLane(crc, 0)));
+  return _mm512_xor_si512(first, turnBits(_mm512_zextsi128_si512(reverseBytes(makeLane(crc, 0)))));
 }
 
 /** All registers onto the last: neighbours, which are `by1` bits apart, then the pairs, then the fours. */
@@ -67,27 +88,30 @@ MOONCAKE_WIDE Wide foldSteps(Cursor& cursor, u64 crc, std::integer_sequence<unsi
   wides[0] = addStart(wides[0], crc);
   cursor.advance<sink>(STEP);
 
-  const Wide key = inEveryLane(foldKey(8 * STEP));
+  const Wide key = inEveryLane(mirroredKey(8 * STEP));
   for (; cursor.left >= STEP; cursor.advance<sink>(STEP)) {
     (prefetchLine<sink>(cursor, 64 * I), ...);
     ((wides[I] = foldOnto(wides[I], key, takeWide<sink>(cursor, 64 * I))), ...);
   }
-  return join(wides, foldKey(512), foldKey(1024), foldKey(2048));
+  return join(wides, mirroredKey(512), mirroredKey(1024), mirroredKey(2048));
 }
 
 /** The state after all that fills four pages; there is at least that. Registers 2p and 2p + 1 are those of page p. */
 template <Sink sink, unsigned... I>
 MOONCAKE_WIDE Wide foldPages(Cursor& cursor, u64 crc, std::integer_sequence<unsigned, I...>) {
   constexpr u64 step = STEP / 4;
-  const Wide within = inEveryLane(foldKey(8 * step));
+  const Wide within = inEveryLane(mirroredKey(8 * step));
   /** From a page's last step to the first of the page that is four further on. */
-  const Wide across = inEveryLane(foldKey(8 * (PAGES - PAGE + step)));
+  const Wide across = inEveryLane(mirroredKey(8 * (PAGES - PAGE + step)));
 
   Wide wides[SIDE_BY_SIDE] = {takeWide<sink>(cursor, PAGE * (I / 2) + 64 * (I % 2))...};
   wides[0] = addStart(wides[0], crc);
   u64 at = step;
   for (;;) {
+    const bool more = cursor.left >= 2 * PAGES;
     for (; at < PAGE; at += step) {
+      const u64 ahead = at + AHEAD < PAGE ? at + AHEAD : at + AHEAD + PAGES - PAGE;
+      if (more || ahead < PAGE) (askFor<sink>(cursor, ahead + PAGE * (I / 2) + 64 * (I % 2)), ...);
       ((wides[I] = foldOnto(wides[I], within, takeWide<sink>(cursor, at + PAGE * (I / 2) + 64 * (I % 2)))), ...);
     }
     cursor.advance<sink>(PAGES);
@@ -95,20 +119,21 @@ MOONCAKE_WIDE Wide foldPages(Cursor& cursor, u64 crc, std::integer_sequence<unsi
     ((wides[I] = foldOnto(wides[I], across, takeWide<sink>(cursor, PAGE * (I / 2) + 64 * (I % 2)))), ...);
     at = step;
   }
-  return join(wides, foldKey(512), foldKey(8 * PAGE), foldKey(8 * 2 * PAGE));
+  return join(wides, mirroredKey(512), mirroredKey(8 * PAGE), mirroredKey(8 * 2 * PAGE));
 }
 
-/** The four lanes of a register onto the last. */
+/** The four lanes of a register onto the last, mirrored no more. */
 MOONCAKE_WIDE Lane joinLanes(Wide state) {
-  constexpr FoldKey by3 = foldKey(384);
-  constexpr FoldKey by2 = foldKey(256);
-  constexpr FoldKey by1 = foldKey(128);
+  constexpr FoldKey by3 = mirroredKey(384);
+  constexpr FoldKey by2 = mirroredKey(256);
+  constexpr FoldKey by1 = mirroredKey(128);
   const Wide key = _mm512_set_epi64(0, 0, static_cast<long long>(by1.high), static_cast<long long>(by1.low),
                                     static_cast<long long>(by2.high), static_cast<long long>(by2.low),
                                     static_cast<long long>(by3.high), static_cast<long long>(by3.low));
   const Wide moved = foldOnto(state, key, _mm512_maskz_mov_epi64(0xc0, state));
-  return add(add(_mm512_extracti32x4_epi32(moved, 0), _mm512_extracti32x4_epi32(moved, 1)),
-             add(_mm512_extracti32x4_epi32(moved, 2), _mm512_extracti32x4_epi32(moved, 3)));
+  const Lane last = add(add(_mm512_extracti32x4_epi32(moved, 0), _mm512_extracti32x4_epi32(moved, 1)),
+                        add(_mm512_extracti32x4_epi32(moved, 2), _mm512_extracti32x4_epi32(moved, 3)));
+  return reverseBytes(_mm512_castsi512_si128(turnBits(_mm512_zextsi128_si512(last))));
 }
 
 /** The state after all that fills a register; there is at least that. */
@@ -123,7 +148,7 @@ MOONCAKE_WIDE Wide foldWides(Cursor& cursor, u64 crc) {
     state = addStart(takeWide<sink>(cursor, 0), crc);
     cursor.advance<sink>(64);
   }
-  const Wide by1 = inEveryLane(foldKey(512));
+  const Wide by1 = inEveryLane(mirroredKey(512));
   for (; cursor.left >= 64; cursor.advance<sink>(64)) {
     state = foldOnto(state, by1, takeWide<sink>(cursor, 0));
   }

@@ -1,5 +1,7 @@
 #include "engine/chooser.h"
 
+#include <algorithm>
+
 namespace mooncake {
 
 namespace {
@@ -10,6 +12,8 @@ constexpr auto SAMPLE_TIME = std::chrono::milliseconds(5);
 /** A sample of that many seconds leaves nothing of what was measured before; shorter ones at least this weight. */
 constexpr double FORGOTTEN = 0.02;
 constexpr double LEAST_WEIGHT = 0.3;
+/** Seconds without a settled slice in which no link is taken to be hung: threads are held up for as long. */
+constexpr double PATIENCE = 0.02;
 
 /** Memory of GPUs and other memory have links of their own. */
 bool fits(const Rail& rail, const Slice& slice) { return rail.can.devices == (slice.devices != 0); }
@@ -28,15 +32,22 @@ bool canDo(const Capabilities& can, Op op) {
 void Meter::posted(u64 bytes, Clock::time_point now) {
   if (inFlight_ == 0) {
     moved_ = 0;
-    since_ = now;
+    since_ = heard_ = now;
   }
   inFlight_ += bytes;
 }
 
 void Meter::settled(u64 bytes, bool moved, Clock::time_point now) {
   inFlight_ -= bytes;
+  heard_ = now;
   if (moved) moved_ += bytes;
   if (moved_ >= SAMPLE_BYTES && (inFlight_ == 0 || now - since_ >= SAMPLE_TIME)) sample(now);
+}
+
+double Meter::end(u64 bytes, Clock::time_point now) const {
+  const double due = static_cast<double>(inFlight_) / bandwidth_;
+  const double silent = inFlight_ == 0 ? 0 : std::chrono::duration<double>(now - heard_).count();
+  return due + static_cast<double>(bytes) / bandwidth_ + std::max(0.0, silent - std::max(PATIENCE, 2 * due));
 }
 
 void Meter::sample(Clock::time_point now) {
@@ -50,7 +61,7 @@ void Meter::sample(Clock::time_point now) {
   since_ = now;
 }
 
-Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting) {
+Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::time_point now) {
   const Op op = slice.batch->op();
   bool verify = false;
   if (slice.batch->verify()) {
@@ -82,9 +93,7 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting) {
       full = false;
     }
     rank = rail.can.rank;
-    const auto end = [&](u64 bytes) {
-      return static_cast<double>(rail.meter.inFlight() + bytes) / rail.meter.bandwidth();
-    };
+    const auto end = [&](u64 bytes) { return rail.meter.end(bytes, now); };
     if (!rail.hasRoom(slice.bytes)) {
       fullEnd = full ? std::min(fullEnd, end(waiting)) : end(waiting);
       full = true;
@@ -94,7 +103,7 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting) {
     }
   }
   if (best != nullptr && !(full && fullEnd < bestEnd)) return {Verdict::post, best};
-  return {best != nullptr || full || connecting ? Verdict::wait : Verdict::unreachable};
+  return {best != nullptr || full || connecting ? Verdict::wait : Verdict::unreachable, nullptr, best != nullptr};
 }
 
 }  // namespace mooncake

@@ -1,7 +1,8 @@
 // Which link gets a slice. Among the links that can carry it, those of the best rank count; of these it goes to the one
 // that is predicted to have moved it first: (bytes under way + slice) / measured bandwidth. A link whose window is full
 // is passed over, unless it would have moved everything that waits before a slower link with room had moved this slice:
-// then the slice waits, so that a slow link does not hold up the end of a batch.
+// then the slice waits, so that a slow link does not hold up the end of a batch. A link that has settled nothing for longer
+// than what it has takes may be hung: its predictions are later by as much.
 #pragma once
 
 #include "transport/transport.h"
@@ -19,6 +20,8 @@ class Meter {
   void settled(u64 bytes, bool moved, Clock::time_point now);
 
   u64 inFlight() const { return inFlight_; }
+  /** Seconds until what is under way and `bytes` more are moved. */
+  double end(u64 bytes, Clock::time_point now) const;
   /** Bytes per second. */
   double bandwidth() const { return bandwidth_; }
 
@@ -31,6 +34,8 @@ class Meter {
   /** Of the sample being taken. */
   u64 moved_ = 0;
   Clock::time_point since_{};
+  /** When a slice settled, or the first of some was posted. */
+  Clock::time_point heard_{};
 };
 
 /** A link with what the engine knows of it. */
@@ -55,9 +60,11 @@ enum class Verdict : u8 {
 struct Choice {
   Verdict verdict;
   Rail* rail = nullptr;
+  /** It waits for a fast link although a slower one has room: to be asked again soon, the fast one may be hung. */
+  bool spared = false;
 };
 
 /** `waiting`: bytes that no link has yet, this slice among them. */
-Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting);
+Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::time_point now);
 
 }  // namespace mooncake

@@ -7,7 +7,8 @@ namespace mooncake {
 namespace {
 
 /** Waiting batches looked at that no link with room can take; the next look goes on behind them, after that time where
-    nothing else brings it about: those in front may wait for a link that is hung, and one behind them for an idle one. */
+    nothing else brings it about: those in front may wait for a link that is hung, and one behind them for an idle one. So may
+    one that waits for a fast link where a slower one has room. */
 constexpr size_t PASSED_OVER = 16;
 constexpr auto LOOK_AGAIN = std::chrono::milliseconds(20);
 /** A link may get a slice after it was asked to let go of its batch: it is asked again. */
@@ -135,14 +136,18 @@ bool Dispatcher::pick(size_t looks, Postings& postings, Ended& ended) {
 bool Dispatcher::pickFrom(std::list<Job*>& waiting, size_t looks, Postings& postings, Ended& ended) {
   const Clock::time_point now = Clock::now();
   size_t passed = 0;
+  bool spared = false;
   while (!postings.full() && !waiting.empty() && anyRoom()) {
-    if (passed >= waiting.size()) return false;
+    if (passed >= waiting.size()) return spared;
     if (passed >= looks) return true;
     Job& job = *waiting.front();
     Slice& slice = *job.peek();
-    const Choice choice = choose(rails_, slice, waitingBytes_);
+    const Choice choice = choose(rails_, slice, waitingBytes_, now);
     switch (choice.verdict) {
-      case Verdict::wait: passed++; break;
+      case Verdict::wait:
+        passed++;
+        spared = spared || choice.spared;
+        break;
       case Verdict::unreachable: {
         end(job, unreachable(job));
         collect(job, ended);
@@ -163,7 +168,7 @@ bool Dispatcher::pickFrom(std::list<Job*>& waiting, size_t looks, Postings& post
     }
     if (job.waiting) waiting_[job.list].splice(waiting_[job.list].end(), waiting_[job.list], job.place);
   }
-  return false;
+  return spared;
 }
 
 void Dispatcher::settled(Slice& slice, Status status, bool verified) {

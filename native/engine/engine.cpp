@@ -47,7 +47,11 @@ struct Engine::Impl {
                 [this](u8 type, std::string json, std::function<void(std::string)> reply) {
                   handshake(type, std::move(json), std::move(reply));
                 },
-                spinTime(options.spinUs), &gpus},
+                spinTime(options.spinUs),
+                [this](const std::string& peer, Settings request, std::function<void(Expected<Settings>)> answer) {
+                  shake(peer, std::move(request), std::move(answer));
+                },
+                options.verbs, &gpus},
         keeper([this](Clock::time_point now) { return visit(now); }) {}
 
   void makeTransports();
@@ -60,6 +64,7 @@ struct Engine::Impl {
   std::vector<DispatcherPointer> dispatchers() const;
   Clock::time_point visit(Clock::time_point now);
   void handshake(u8 type, std::string json, std::function<void(std::string)> reply);
+  void shake(const std::string& peer, Settings request, std::function<void(Expected<Settings>)> answer);
   const std::vector<std::pair<std::string, Probe>>& probes();
 
   const EngineOptions options;
@@ -80,6 +85,7 @@ struct Engine::Impl {
   std::map<u32, DispatcherPointer> peers;
   u32 nextPeer = 0;
   std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> onHandshake;
+  std::function<void(const std::string& peer, Settings request, std::function<void(Expected<Settings>)> answer)> onShake;
 
   const std::shared_ptr<cuda::Imports> imports = std::make_shared<cuda::Imports>();
 
@@ -135,6 +141,16 @@ std::vector<Rail> Engine::Impl::openLinks(const PeerEndpoint& endpoint, Dispatch
     rails.emplace_back(endpoint.transport, std::move(link));
   }
   return rails;
+}
+
+void Engine::Impl::shake(const std::string& peer, Settings request, std::function<void(Expected<Settings>)> answer) {
+  decltype(onShake) carrier;
+  {
+    const std::lock_guard lock(mutex);
+    carrier = onShake;
+  }
+  if (!carrier) return answer(Status(Code::notSupported, "nobody carries handshakes to " + peer));
+  carrier(peer, std::move(request), std::move(answer));
 }
 
 /** Peer 0: copies, and files and GPUs where there is a transport for them. */
@@ -205,6 +221,8 @@ Expected<Allocation> Engine::allocate(u64 length, const AllocateOptions& options
 }
 
 Expected<u32> Engine::openFile(const std::string& path, u64 length, bool writable) {
+  const std::shared_lock open(impl_->closing, std::try_to_lock);
+  if (!open || impl_->closed) return CLOSED;
   return mooncake::openFile(impl_->memory, path, {length, writable, true});
 }
 
@@ -252,6 +270,27 @@ Expected<Settings> Engine::listen(const std::string& transport, const Settings& 
 void Engine::onHandshake(std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> handler) {
   const std::lock_guard lock(impl_->mutex);
   impl_->onHandshake = std::move(handler);
+}
+
+Expected<std::vector<SegmentKey>> Engine::expose(const std::string& transport, u32 segment) {
+  const std::shared_lock open(impl_->closing, std::try_to_lock);
+  if (!open || impl_->closed) return CLOSED;
+  Transport* const found = impl_->transport(transport);
+  if (found == nullptr) return Status(Code::notSupported, "transport " + transport + " is not in use here");
+  return found->expose(segment);
+}
+
+Settings Engine::accept(const std::string& transport, const Settings& request) {
+  const std::shared_lock open(impl_->closing, std::try_to_lock);
+  Transport* const found = !open || impl_->closed ? nullptr : impl_->transport(transport);
+  if (found == nullptr) return {{"reply_msg", "this engine has no " + transport + " connections"}};
+  return found->accept(request);
+}
+
+void Engine::onShake(
+    std::function<void(const std::string& peer, Settings request, std::function<void(Expected<Settings>)> answer)> carrier) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->onShake = std::move(carrier);
 }
 
 Expected<u32> Engine::openPeer(const std::string& name, u64 generation, const std::vector<PeerEndpoint>& endpoints) {

@@ -23,6 +23,8 @@ struct EngineOptions {
   /** Microseconds that threads which exchange small messages with a peer poll before they sleep; 0: they sleep at once, as
       they do where there is one processor. */
   u32 spinUs = 50;
+  /** What stands in for libibverbs in tests; null: the machine's. */
+  std::shared_ptr<rdma::Verbs> verbs;
   /** For tests: in place of the machine's CUDA driver. */
   const cuda::Driver* cudaDriver = nullptr;
 };
@@ -67,6 +69,12 @@ class Engine {
   Expected<Settings> listen(const std::string& transport, const Settings& settings);
   /** Who answers handshakes (transport.h); before `listen`. Nobody: connections that ask for one are closed. */
   void onHandshake(std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> handler);
+
+  /** See Transport::expose and Transport::accept. They may take a while. */
+  Expected<std::vector<SegmentKey>> expose(const std::string& transport, u32 segment);
+  Settings accept(const std::string& transport, const Settings& request);
+  /** Who carries what a link asks of its peer before there is a connection (TransportContext::shake); before `openPeer`. */
+  void onShake(std::function<void(const std::string& peer, Settings request, std::function<void(Expected<Settings>)> answer)> carrier);
 
   /** Opens links by every endpoint whose transport is here. Fails only where none of them could be tried. Peer 0 is the
       engine itself. */

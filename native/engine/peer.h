@@ -3,6 +3,8 @@
 
 #include "engine/status.h"
 
+#include <atomic>
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
 #include <string>
@@ -16,6 +18,8 @@ struct RemoteSegment {
   u32 id = 0;
   u64 address = 0;
   u64 length = 0;
+  /** With which NICs reach it: one for each NIC of the peer, in the order in which it announces them. Null: none were announced. */
+  std::shared_ptr<const std::vector<u32>> keys{};
 };
 
 class Peer {
@@ -29,13 +33,17 @@ class Peer {
   void setSegment(const RemoteSegment& segment) {
     const std::unique_lock lock(mutex_);
     segments_[segment.id] = segment;
+    version_++;
   }
   /** All that the peer has; others are forgotten. */
   void setSegments(const std::vector<RemoteSegment>& segments) {
     const std::unique_lock lock(mutex_);
     segments_.clear();
     for (const RemoteSegment& segment : segments) segments_[segment.id] = segment;
+    version_++;
   }
+  /** Another one whenever segments may be others than before. */
+  u64 version() const { return version_.load(std::memory_order_acquire); }
   /** False where the peer has announced no such segment. */
   bool segment(u32 id, RemoteSegment& out) const {
     const std::shared_lock lock(mutex_);
@@ -50,6 +58,7 @@ class Peer {
   const u64 generation_;
   mutable std::shared_mutex mutex_;
   std::unordered_map<u32, RemoteSegment> segments_;
+  std::atomic<u64> version_{1};
 };
 
 }  // namespace mooncake

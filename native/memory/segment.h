@@ -47,6 +47,9 @@ struct Segment {
   /** The path of a file segment. */
   std::string path;
   DirectAccess direct;
+  /** A dma-buf whose bytes these are, from `fdOffset` on: how NICs register memory of other devices. The table's, closed with
+      the segment; -1: it is the processor's memory. */
+  int dmabuf = -1;
 };
 
 /** Keeps a segment's bytes where they are. Movable; empty where the segment could not be held. */
@@ -93,6 +96,10 @@ class MemoryTable {
 
   /** Takes a segment away; `released` runs after the segment's own release, on whichever thread let go last. */
   Status remove(u32 id, Released released);
+
+  /** Runs `hook` when the segment is released, before its own release: transports take back what they know it by. False, and it
+      is not kept, where the segment is unknown or being taken away. */
+  bool atRelease(u32 id, Released hook);
 
   /** Called for each removal from then on; the returned number ends it. After `unwatch` it is not called and
       not running. */

@@ -19,10 +19,13 @@ struct Entry {
   Segment segment;
   MemoryTable::Released release;
   MemoryTable::Released released;
+  std::vector<MemoryTable::Released> hooks;
 
   ~Entry() {
+    for (const auto& hook : hooks) hook();
     if (release) release();
     if (segment.fd >= 0) ::close(segment.fd);
+    if (segment.dmabuf >= 0) ::close(segment.dmabuf);
     if (released) released();
   }
 };
@@ -155,6 +158,14 @@ Status MemoryTable::remove(u32 id, Released released) {
   const std::shared_lock lock(impl_->watching);
   for (const auto& [number, watcher] : impl_->watchers) watcher(entry->segment);
   return {};
+}
+
+bool MemoryTable::atRelease(u32 id, Released hook) {
+  const std::lock_guard lock(impl_->mutex);
+  const auto found = impl_->entries.find(id);
+  if (found == impl_->entries.end()) return false;
+  found->second->hooks.push_back(std::move(hook));
+  return true;
 }
 
 u64 MemoryTable::watch(Watcher watcher) {

@@ -1,6 +1,7 @@
 #include "transport/cuda/cuda.h"
 #include "transport/file/file.h"
 #include "transport/local/local.h"
+#include "transport/rdma/rdma.h"
 #include "transport/shm/shm.h"
 #include "transport/tcp/tcp.h"
 
@@ -11,6 +12,7 @@ const std::vector<std::pair<const char*, MakeTransport>>& transports() {
       {"cuda", makeCudaTransport},
       {"file", makeFileTransport},
       {"local", makeLocalTransport},
+      {"rdma", makeRdmaTransport},
       {"shm", makeShmTransport},
       {"tcp", makeTcpTransport},
   };

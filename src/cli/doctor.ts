@@ -33,11 +33,12 @@ export function addDoctor(root: Command): void {
   root
     .command('doctor')
     .description('what this machine offers to transfers, what is missing and why, and how to mend it')
+    .option('--rdma', 'look at every RDMA NIC, and let each write to itself')
     .option('--strict', 'exit with 1 where something is degraded')
     .option('--root <folder>', "read /proc and /sys below it: a host's files, mounted in a container", '/')
     .option('--json', 'print one JSON object')
-    .action(async ({ strict, root: folder, json }: { strict?: true; root: string; json?: true }) => {
-      const report = await examine(folder);
+    .action(async ({ rdma, strict, root: folder, json }: { rdma?: true; strict?: true; root: string; json?: true }) => {
+      const report = await examine(folder, rdma);
       const width = Math.max(...report.findings.map(({ topic }) => topic.length));
       const text = json
         ? JSON.stringify(report)

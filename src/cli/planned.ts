@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { errors } from '../core/errors.js';
 
-const PLANNED = ['service', 'proxy', 'indexer'];
+const PLANNED = ['indexer'];
 
 export function addPlanned(root: Command): void {
   for (const name of PLANNED) {

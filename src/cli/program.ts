@@ -10,10 +10,13 @@ import { withTwoDashes } from './master-flags.js';
 import { addMetadata } from './metadata.js';
 import { addPlanned } from './planned.js';
 import { printable } from './printable.js';
+import { addProxy } from './proxy.js';
 import { addReplay } from './replay.js';
+import { addService } from './service.js';
 import { addStore } from './store.js';
 import { addTop } from './top.js';
 import { addUp } from './up.js';
+import { addVllmArgs } from './vllm-args.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
 
@@ -30,8 +33,11 @@ export async function program(argv: string[]): Promise<void> {
   addDoctor(root);
   addMaster(root);
   addMetadata(root);
+  addService(root);
   addStore(root);
+  addProxy(root);
   addTop(root);
+  addVllmArgs(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {

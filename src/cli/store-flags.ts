@@ -49,7 +49,7 @@ export const SETTING_FLAGS: readonly { flag: string; setting: StoreSetting; help
   { flag: 'protocol', setting: 'protocol', help: 'tcp; processes of this host share memory all the same (tcp)' },
   { flag: 'device_names', setting: 'device_name', help: 'accepted; tcp needs none', hidden: true },
   { flag: 'tenant_id', setting: 'tenant_id', help: "name space of the REST API's objects (default)" },
-  { flag: 'enable_offload', setting: 'enable_ssd_offload', help: 'accepted where false', hidden: true },
+  { flag: 'enable_offload', setting: 'enable_ssd_offload', help: 'lend a disk too: -Dssd_offload_path=FOLDER (false)' },
 ];
 
 /** @throws ERR_INVALID_ARGUMENT, ERR_NOT_SUPPORTED naming what was given, and where */

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { errors, MooncakeError } from '../core/errors.js';
 import { RpcClient } from '../rpc/client.js';
 import { StoreNode } from '../store/node/node.js';
+import { formatSize } from '../store/size.js';
 import { parseName } from '../transfer/metadata/name.js';
 import { interruptible } from './interrupt.js';
 import { printable } from './printable.js';
@@ -65,7 +66,7 @@ async function serve(typed: Typed, signal: AbortSignal): Promise<void> {
     const { name, master, segments } = node.status();
     const bytes = segments.reduce((total, segment) => total + segment.bytes, 0);
     const text =
-      `store node ${name}: lends ${bytes} bytes through the master at ${master}, REST API on ${node.url}\n` +
+      `store node ${name}: lends ${formatSize(bytes)} through the master at ${master}, REST API on ${node.url}\n` +
       `check it with: curl ${node.url}/health`;
     const attach = node.door === undefined ? '' : `\nattach with: MooncakeStore.attach({ node: '${node.door}' })`;
     const line = { url: node.url, name, master, bytes, attach: node.door };

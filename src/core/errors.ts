@@ -29,7 +29,10 @@ export type ErrorCode =
   | 'ERR_NAMESPACE'
   | 'ERR_DATA_DIR'
   | 'ERR_PEER'
-  | 'ERR_PROTOCOL';
+  | 'ERR_PROTOCOL'
+  | 'ERR_VERSION'
+  | 'ERR_ENGINE'
+  | 'ERR_STALE';
 
 export interface ErrorDetails {
   /** Name of the argument or field that was wrong, as the caller wrote it: `blockSize`, `tokens[3]`. */
@@ -113,6 +116,21 @@ export const errors = {
   /** Bytes that no peer of ours would send. */
   protocol: (why: string, value?: unknown) =>
     new MooncakeError('ERR_PROTOCOL', `protocol: ${why}`, { argument: 'frame', value }),
+  /** Two ends of a protocol that do not speak the same version of it. */
+  version: (argument: string, theirs: unknown, ours: number) =>
+    new MooncakeError(
+      'ERR_VERSION',
+      `${argument} is ${show(theirs)}, this side speaks ${ours}: install the same version of both`,
+      {
+        argument,
+        value: theirs,
+      },
+    ),
+  /** Halves of one engine that do not belong together, or a second engine of the same id. */
+  engine: (argument: string, value: unknown, why: string) =>
+    new MooncakeError('ERR_ENGINE', `${argument}: ${why}`, { argument, value }),
+  /** What belongs to a run that is over. */
+  stale: (what: string, why: string) => new MooncakeError('ERR_STALE', `${what} is stale: ${why}`, { argument: what }),
   /** A segment that is not registered, or a range that leaves it. */
   segment: (argument: string, value: unknown, why: string) =>
     new MooncakeError('ERR_SEGMENT', `${argument}: ${why} (${show(value)})`, { argument, value }),

@@ -309,7 +309,7 @@ export class ObjectTable extends ObjectRecords {
       u32[shard.offsets + count + 1] = size = end;
     }
     if (start + size > bytes.length) throw errors.invalidArgument('keys', keys, 'left unchanged');
-    shard.u8.set(bytes.subarray(start, start + size), shard.text);
+    shard.u8.set(size === bytes.length ? bytes : bytes.subarray(start, start + size), shard.text);
     return count;
   }
 
@@ -321,7 +321,8 @@ export class ObjectTable extends ObjectRecords {
     const [router] = shards;
     if (shards.length === 1) {
       const total = call(router, count, stamp);
-      out.set(router.f64.subarray(router.results, router.results + count), first);
+      if (count === 1) out[first] = router.f64[router.results];
+      else out.set(router.f64.subarray(router.results, router.results + count), first);
       return total;
     }
     router.exports.objectsRoute(count, tenant, shards.length);

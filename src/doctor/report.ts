@@ -13,6 +13,7 @@ import type { Finding } from './finding.js';
 import { hugePages, lockLimit, placement, shared } from './memory.js';
 import { ports } from './ports.js';
 import { ioUring, openFiles, processMemory } from './processes.js';
+import { rdmaFindings } from './rdma.js';
 
 export interface Report {
   /** Where the addon was found, and what was tried before. */
@@ -23,7 +24,8 @@ export interface Report {
   findings: Finding[];
 }
 
-export async function examine(root = '/'): Promise<Report> {
+/** `withNics`: also what each NIC has, and a write of it to itself. */
+export async function examine(root = '/', withNics = false): Promise<Report> {
   const files = new KernelFiles(root);
   const loaded = loadAddon();
   const { addon, path, tried } = loaded;
@@ -51,6 +53,7 @@ export async function examine(root = '/'): Promise<Report> {
       ...openFiles(files),
       network(topology.nics),
       rdma(topology.nics, features.get('libibverbs.so.1')),
+      ...(withNics ? await rdmaFindings(files, topology) : []),
       gpus(files, topology.gpus, features.get('libcuda.so.1')),
       ...(await ports()),
     ],

@@ -12,8 +12,10 @@
 import { errors } from '../core/errors.js';
 import type { Replica, SegmentInfo, Status, Uuid } from './api.js';
 import { CopiesUnderWay } from './copying.js';
+import { newCounters } from './counters.js';
 import { DepartedSegments } from './departed.js';
 import { DiskCopies } from './disk-copies.js';
+import { DiskUnmounts } from './disk-unmounts.js';
 import { Disks } from './disks.js';
 import { Groups } from './groups.js';
 import type { Journal } from './journal.js';
@@ -23,10 +25,22 @@ import { Offload } from './offload.js';
 import type { ResolvedOptions } from './options.js';
 import { EvictionOrder } from './order.js';
 import { NOBODY, ownerOf } from './owner.js';
+import { Patience } from './patience.js';
 import { Promotion } from './promotion.js';
 import { type Segment, Segments } from './segments.js';
+import { Slots } from './slots.js';
 import { STATUS } from './status.js';
-import { COMPLETE, HARD_PINNED, HAS_CHECKSUM, ObjectTable, PROCESSING, READ, UNREAD } from './table.js';
+import {
+  COMPLETE,
+  HARD_PINNED,
+  HAS_CHECKSUM,
+  ObjectTable,
+  PROCESSING,
+  READ,
+  SWEPT,
+  SWEPT_IN_TENANT,
+  UNREAD,
+} from './table.js';
 import { type Tenant, Tenants } from './tenants.js';
 import { Unmounts } from './unmount.js';
 
@@ -50,21 +64,6 @@ const MOST_RELEASED = 2048;
 /** Whether a copy is lost; it may be read or written until then. */
 type Loses = (handle: number, until: number) => boolean;
 
-export interface Counters {
-  evictedObjects: number;
-  evictedBytes: number;
-  evictions: number;
-  fruitlessEvictions: number;
-  discardedPuts: number;
-  lookups: number;
-  hits: number;
-  absent: number;
-  evicted: number;
-  removed: number;
-  incomplete: number;
-  'unknown-tenant': number;
-}
-
 export class Books {
   readonly options: ResolvedOptions;
   readonly table: ObjectTable;
@@ -77,34 +76,23 @@ export class Books {
   readonly groups = new Groups();
   readonly disks = new Disks();
   readonly diskCopies = new DiskCopies(this);
+  readonly diskUnmounts = new DiskUnmounts(this);
   readonly offload = new Offload(this);
   readonly promotion: Promotion;
   readonly losses: RecentLosses;
+  /** Of the call that is under way. */
+  readonly patience = new Patience();
   /** By record, in order of their start. */
   readonly puts = new Map<number, Put>();
   /** Objects that eviction has met and passed over; the others are in the table's lists. */
   readonly order: EvictionOrder;
-  readonly counters: Counters = {
-    evictedObjects: 0,
-    evictedBytes: 0,
-    evictions: 0,
-    fruitlessEvictions: 0,
-    discardedPuts: 0,
-    lookups: 0,
-    hits: 0,
-    absent: 0,
-    evicted: 0,
-    removed: 0,
-    incomplete: 0,
-    'unknown-tenant': 0,
-  };
+  readonly counters = newCounters();
   /** Told of what must outlive the process; undefined: nothing has to. */
   journal: Journal | undefined;
   /** Readable objects. */
   objects = 0;
-  /** Handles of the further copies of objects that have them, by the number in the record; 0 is none. */
-  readonly #more: (number[] | undefined)[] = [undefined];
-  readonly #freeMore: number[] = [];
+  /** Handles of the further copies of objects that have them, by the number in the record. */
+  readonly #more = new Slots<number[]>();
   #now = Number.NEGATIVE_INFINITY;
   /** Nothing new is placed in segments from before a restart until then; those of them that are there again. */
   #fencedUntil = Number.NEGATIVE_INFINITY;
@@ -113,11 +101,13 @@ export class Books {
   constructor(options: ResolvedOptions) {
     this.options = options;
     this.table = new ObjectTable({ shards: options.shards, maxBytes: options.maxTableBytes });
-    this.segments = new Segments(options);
+    this.segments = new Segments(options, (client) => this.disks.freeShare(client));
     this.keptBack = new KeptBack(this.segments);
     this.losses = new RecentLosses(options.recentLosses);
-    this.order = new EvictionOrder(this.table, (id) => this.table.list(id) < 0);
-    this.tenants = new Tenants(options.tenants, () => new EvictionOrder(this.table, () => true));
+    const { table, patience } = this;
+    this.order = new EvictionOrder(table, patience, SWEPT, (id) => table.list(id) < 0);
+    const all = () => true;
+    this.tenants = new Tenants(options.tenants, () => new EvictionOrder(table, patience, SWEPT_IN_TENANT, all));
     this.promotion = new Promotion(this);
   }
 
@@ -127,6 +117,7 @@ export class Books {
     if (!Number.isFinite(time)) throw errors.invalidArgument('now()', time, 'a time in milliseconds');
     // A clock that is set back must not bring protections back.
     const now = (this.#now = Math.max(this.#now, time));
+    this.patience.renew();
     this.release(now);
     if (this.#revived.length > 0 && this.#fencedUntil <= now) {
       for (const segment of this.#revived.splice(0)) this.segments.open(segment);
@@ -152,16 +143,27 @@ export class Books {
     return this.keptBack.release(now, MOST_RELEASED);
   }
 
-  /** Id of the object with this key, rid of copies in segments that are gone; 0 when there is none. */
+  /** Id of the object with this key, settled; 0 when there is none. */
   find(tenant: number, key: Uint8Array): number {
     const id = this.table.find(tenant, key);
-    return id === 0 ? 0 : this.unmounts.settle(id);
+    return id === 0 ? 0 : this.settle(id);
+  }
+
+  /** The object without its copies in segments and on disks that are gone: its id, or 0 where nothing is left of it. */
+  settle(id: number): number {
+    const left = this.unmounts.settle(id);
+    return left === 0 ? 0 : this.diskUnmounts.settle(left);
+  }
+
+  /** Whether all objects are settled. */
+  get isSettled(): boolean {
+    return !this.unmounts.any && !this.diskUnmounts.any;
   }
 
   /** Handles of an object's readable copies in memory. */
   handles(id: number): number[] {
     if (this.diskCopies.isAlone(id)) return [];
-    return [this.table.handle(id), ...(this.#more[this.table.extra(id)] ?? [])];
+    return [this.table.handle(id), ...(this.#more.at(this.table.extra(id)) ?? [])];
   }
 
   replicas(handles: readonly number[], size: number, state: Replica['state']): Replica[] {
@@ -477,23 +479,10 @@ export class Books {
   }
 
   #keepMore(handles: number[]): number {
-    if (handles.length === 0) return 0;
-    const at = this.#freeMore.pop() ?? this.#more.length;
-    this.#more[at] = handles;
-    return at;
+    return handles.length === 0 ? 0 : this.#more.keep(handles);
   }
 
   #forgetMore(id: number): void {
-    const at = this.table.extra(id);
-    if (at === 0) return;
-    this.#more[at] = undefined;
-    this.#freeMore.push(at);
+    this.#more.forget(this.table.extra(id));
   }
 }
-
-/** The refusal of a key, as outcomes say it. */
-export function refuse(status: Status, why: string): { ok: false; status: Status; why: string } {
-  return { ok: false, status, why };
-}
-
-export const UNKNOWN_TENANT = refuse(STATUS.unknownTenant, 'unknown-tenant');

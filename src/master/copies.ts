@@ -7,9 +7,10 @@
 import { string } from '../core/check.js';
 import { keyBytes } from '../core/keys.js';
 import type { Outcome, Replica, Status, Uuid } from './api.js';
-import { type Books, refuse, UNKNOWN_TENANT } from './books.js';
+import type { Books } from './books.js';
 import { checkUuid } from './check.js';
 import type { Copying } from './copying.js';
+import { refuse, UNKNOWN_TENANT } from './refusal.js';
 import type { Segment } from './segments.js';
 import { STATUS } from './status.js';
 import { BUSY } from './table.js';
@@ -150,8 +151,8 @@ export class Copies {
 
   /** An object's copy in a segment of one of these names, readable or being written; undefined where there is none. */
   locate(id: number, names: ReadonlySet<string>): Located | undefined {
-    const { table, segments, puts, unmounts, tenants } = this.#books;
-    if (!table.has(id) || unmounts.settle(id) === 0) return undefined;
+    const { table, segments, puts, tenants } = this.#books;
+    if (!table.has(id) || this.#books.settle(id) === 0) return undefined;
     const put = puts.get(id);
     const copying = this.#books.copying.get(id);
     const readable = this.#books.isReadable(id) ? this.#books.handles(id) : [];

@@ -101,19 +101,6 @@ export class DiskCopies {
     table.setFlags(id, table.flags(id) & ~DISK_ONLY);
   }
 
-  /** Strikes out every copy on a disk, and the disk. Objects without another copy are gone. */
-  unmount(disk: Disk, now: number): void {
-    const { table, offload, disks } = this.#books;
-    offload.forget(disk, now);
-    for (let cursor = 0; disk.objects > 0; ) {
-      const slice = table.scan(cursor);
-      for (const id of slice.ids) if (table.disk(id) === disk.number) this.lose(id, 'removed', now);
-      cursor = slice.cursor;
-      if (cursor === 0) break;
-    }
-    disks.unmount(disk);
-  }
-
   /** The oldest object that is on a disk alone is forgotten, so that the table has room; whether there was one. */
   forgetOldest(now: number): boolean {
     const id = this.#books.table.oldest(ON_DISK);

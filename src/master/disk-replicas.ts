@@ -8,10 +8,12 @@
 import { boolean, string } from '../core/check.js';
 import type { Keys } from '../core/keys.js';
 import type { DiskStats, Outcome, Replica, Status, Uuid } from './api.js';
-import { type Books, refuse } from './books.js';
+import type { Books } from './books.js';
 import { checkKeys, checkUuid } from './check.js';
 import type { Disk } from './disks.js';
+import { refuse } from './refusal.js';
 import { STATUS } from './status.js';
+import { isTenantName } from './tenants.js';
 
 /** An object that a client is to write to its disk, or to promote from it. */
 export interface DiskTask {
@@ -28,7 +30,7 @@ export interface Offloaded extends DiskTask {
   readonly written: boolean;
 }
 
-/** Objects that one heartbeat hands out: some 10 ms of work, and no more than a client writes until the next. */
+/** Objects that one heartbeat hands out or gives up: some 10 ms of work, and no more than a client writes until the next. */
 const MOST_OFFLOADS = 4096;
 
 export class DiskReplicas {
@@ -52,18 +54,21 @@ export class DiskReplicas {
   unmount(client: Uuid): Status {
     checkUuid('client', client);
     if (!this.#books.options.offload) return STATUS.offloadDisabled;
-    const now = this.#books.begin();
+    this.#books.begin();
     const disk = this.#books.disks.of(client);
-    if (disk) this.#books.diskCopies.unmount(disk, now);
+    if (disk) this.#books.diskUnmounts.begin(disk);
     return STATUS.ok;
   }
 
   /** Objects to write; a client that accepts none gives up those that wait for it. -101: no disk is mounted. */
   takeOffloads(client: Uuid, accepts: boolean): Outcome<DiskTask[]> {
     return this.#ofDisk(client, (disk, now) => {
+      const { offload } = this.#books;
       disk.accepts = boolean('accepts', accepts);
-      if (!accepts) this.#books.offload.drop(disk, now);
-      return this.#books.offload.take(disk, MOST_OFFLOADS).map((id) => this.#task(id));
+      if (accepts) return offload.take(disk, MOST_OFFLOADS).map((id) => this.#task(id));
+      // The rest at the next heartbeat: nothing joins them.
+      offload.drop(disk, MOST_OFFLOADS, now);
+      return [];
     });
   }
 
@@ -184,6 +189,7 @@ export class DiskReplicas {
   #note(disk: Disk, { tenant: name, key, size, endpoint, written }: Offloaded, now: number): void {
     const books = this.#books;
     const { table, offload, tenants } = books;
+    if (!isTenantName(name)) return;
     const tenant = tenants.find(name, written);
     if (!tenant) return;
     const isStale = offload.wasStale(disk, tenant.number, decoder.decode(key));

@@ -19,6 +19,8 @@ export interface Disk {
   usedBytes: number;
   /** All that was on it was removed: the client may delete its files. */
   mayWipe: boolean;
+  /** It is gone for everybody; what was on it is being struck out (disk-unmounts.ts). */
+  isWithdrawn: boolean;
 }
 
 export class Disks {
@@ -43,15 +45,21 @@ export class Disks {
       objects: 0,
       usedBytes: 0,
       mayWipe: false,
+      isWithdrawn: false,
     };
     this.#byClient.set(client, disk);
     this.#byNumber[number] = disk;
     return disk;
   }
 
-  /** Takes away a disk on which nothing is noted any more. */
-  unmount(disk: Disk): void {
+  /** Takes a disk from its client's sight; records may still name it. */
+  withdraw(disk: Disk): void {
+    disk.isWithdrawn = true;
     this.#byClient.delete(disk.client);
+  }
+
+  /** Forgets a disk that was withdrawn, and that no record names any more. */
+  forget(disk: Disk): void {
     this.#byNumber[disk.number] = undefined;
   }
 
@@ -64,6 +72,12 @@ export class Disks {
     const disk = this.#byNumber[number];
     if (!disk) throw new Error(`disk ${number} is not mounted`);
     return disk;
+  }
+
+  /** Which share of its disk a client has left, 0 to 1; 0 where it lends none, or does not say how large it is. */
+  freeShare(client: Uuid): number {
+    const disk = this.#byClient.get(client);
+    return disk && disk.capacityBytes > 0 ? Math.max(0, 1 - disk.usedBytes / disk.capacityBytes) : 0;
   }
 
   get all(): readonly Disk[] {

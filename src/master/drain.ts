@@ -10,8 +10,8 @@
  */
 import { integer } from '../core/check.js';
 import type { Outcome, SegmentFigures, Status, Uuid } from './api.js';
-import { refuse } from './books.js';
 import type { Located } from './copies.js';
+import { refuse } from './refusal.js';
 import type { MetadataService } from './service.js';
 import { STATUS } from './status.js';
 import type { TaskRequests } from './task-requests.js';

@@ -1,7 +1,7 @@
 /**
  * Eviction: makes room by giving up the least recently used objects that may go, a batch at a time. It runs when a put
  * would fill the store above the watermark, when nothing fits, and when a tenant reaches its quota (then among the
- * tenant's own). An object that is on a disk gives up its memory and stays known; where eviction is what brings objects to
+ * tenant's own). One call passes over so much that is protected and no more (patience.ts). An object that is on a disk gives up its memory and stays known; where eviction is what brings objects to
  * disks, it is queued for one first, and goes in a later run. Of each grade of protection (order.ts) the next is looked at only when the one below has nothing left.
  */
 import { evictionBatch } from '../eviction/store.js';
@@ -64,7 +64,8 @@ export class Eviction {
         if (id === 0) break;
         gone += this.#evict(id, grade, now);
       }
-      if (gone + this.#queued > 0 || this.#stopped) break;
+      // What is left of this grade may be all free: none of the next goes before that is known.
+      if (gone + this.#queued > 0 || this.#stopped || this.#books.patience.isOver) break;
     }
     counters.evictions++;
     if (gone === 0) counters.fruitlessEvictions++;
@@ -81,13 +82,13 @@ export class Eviction {
 
   /** The least recently used free object of a list, or 0. What else protects those before it sets them aside. */
   #oldestOf(list: number, now: number): number {
-    const { table, order } = this.#books;
+    const { table, order, patience } = this.#books;
     for (;;) {
       const id = table.oldest(list);
       if (id === 0 || gradeOf(table, id, now) === FREE) return id;
-      if (list === READ && table.leaseUntil(id) > now) return 0;
+      if ((list === READ && table.leaseUntil(id) > now) || !patience.take()) return 0;
       table.unlink(id);
-      order.add(id, now);
+      order.setAside(id, now);
     }
   }
 

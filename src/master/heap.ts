@@ -1,7 +1,17 @@
-/** A binary heap of (key, value) pairs of numbers, smallest key first, in two arrays: no object for an entry. */
+/**
+ * A binary heap of (key, value) pairs of numbers, smallest key first, in arrays: no object for an entry. It grows by a chunk
+ * at a time, so that no push ever copies what is there.
+ */
+const BITS = 14;
+const CHUNK = 2 ** BITS;
+const MASK = CHUNK - 1;
+/** A heap that never has more stays in one small array. */
+const LEAST = 64;
+
 export class Heap {
-  #keys = new Float64Array(64);
-  #values = new Float64Array(64);
+  /** Of each chunk the keys, then the values. The first may be smaller than the others. */
+  #chunks: Float64Array[] = [new Float64Array(2 * LEAST)];
+  #room = LEAST;
   #size = 0;
 
   get size(): number {
@@ -10,73 +20,105 @@ export class Heap {
 
   /** Bytes of the arrays. */
   get byteLength(): number {
-    return this.#keys.byteLength + this.#values.byteLength;
+    return 16 * this.#room;
   }
 
   /** Smallest key; undefined when empty. */
   get key(): number | undefined {
-    return this.#size > 0 ? this.#keys[0] : undefined;
+    return this.#size > 0 ? this.#chunks[0][0] : undefined;
   }
 
   /** Value of the smallest key. The heap must not be empty. */
   get value(): number {
-    return this.#values[0];
+    return this.#chunks[0][this.#chunks[0].length >> 1];
   }
 
-  /** The keys of `values`, in the same order: a view like it. */
-  get keys(): Float64Array {
-    return this.#keys.subarray(0, this.#size);
-  }
-
-  /** All values, in no order: a view that the next change ends. */
-  get values(): Float64Array {
-    return this.#values.subarray(0, this.#size);
+  /** All entries, in no order: copies of keys and values. */
+  entries(): { keys: Float64Array; values: Float64Array } {
+    const keys = new Float64Array(this.#size);
+    const values = new Float64Array(this.#size);
+    for (const [i, chunk] of this.#chunks.entries()) {
+      const [from, half] = [i * CHUNK, chunk.length >> 1];
+      const count = Math.min(half, this.#size - from);
+      if (count <= 0) break;
+      keys.set(chunk.subarray(0, count), from);
+      values.set(chunk.subarray(half, half + count), from);
+    }
+    return { keys, values };
   }
 
   push(key: number, value: number): void {
-    if (this.#size === this.#keys.length) this.#grow();
+    if (this.#size === this.#room) this.#grow();
     let at = this.#size++;
     while (at > 0) {
       const parent = (at - 1) >> 1;
-      if (this.#keys[parent] <= key) break;
-      this.#keys[at] = this.#keys[parent];
-      this.#values[at] = this.#values[parent];
+      if (this.#keyAt(parent) <= key) break;
+      this.#move(parent, at);
       at = parent;
     }
-    this.#keys[at] = key;
-    this.#values[at] = value;
+    this.#set(at, key, value);
   }
 
   /** Takes the smallest away; its value. The heap must not be empty. */
   pop(): number {
-    const keys = this.#keys;
-    const values = this.#values;
-    const first = values[0];
+    const first = this.value;
     const last = --this.#size;
-    const key = keys[last];
+    const key = this.#keyAt(last);
     let at = 0;
     for (let child = 1; child < last; child = 2 * at + 1) {
-      if (child + 1 < last && keys[child + 1] < keys[child]) child++;
-      if (keys[child] >= key) break;
-      keys[at] = keys[child];
-      values[at] = values[child];
+      if (child + 1 < last && this.#keyAt(child + 1) < this.#keyAt(child)) child++;
+      if (this.#keyAt(child) >= key) break;
+      this.#move(child, at);
       at = child;
     }
-    keys[at] = key;
-    values[at] = values[last];
+    this.#move(last, at);
+    this.#shrink();
     return first;
   }
 
-  clear(): void {
-    this.#size = 0;
+  /** Takes an entry away that is as good as any to begin with, at no cost; its value. The heap must not be empty. */
+  takeLast(): number {
+    const last = --this.#size;
+    const chunk = this.#chunks[last >> BITS];
+    const value = chunk[(chunk.length >> 1) + (last & MASK)];
+    this.#shrink();
+    return value;
+  }
+
+  #keyAt(at: number): number {
+    return this.#chunks[at >> BITS][at & MASK];
+  }
+
+  #set(at: number, key: number, value: number): void {
+    const chunk = this.#chunks[at >> BITS];
+    chunk[at & MASK] = key;
+    chunk[(chunk.length >> 1) + (at & MASK)] = value;
+  }
+
+  #move(from: number, to: number): void {
+    const chunk = this.#chunks[from >> BITS];
+    this.#set(to, chunk[from & MASK], chunk[(chunk.length >> 1) + (from & MASK)]);
   }
 
   #grow(): void {
-    const keys = new Float64Array(2 * this.#size);
-    const values = new Float64Array(2 * this.#size);
-    keys.set(this.#keys);
-    values.set(this.#values);
-    this.#keys = keys;
-    this.#values = values;
+    if (this.#room >= CHUNK) {
+      this.#chunks.push(new Float64Array(2 * CHUNK));
+      this.#room += CHUNK;
+      return;
+    }
+    const { keys, values } = this.entries();
+    this.#room *= 2;
+    const larger = new Float64Array(2 * this.#room);
+    larger.set(keys);
+    larger.set(values, this.#room);
+    this.#chunks[0] = larger;
+  }
+
+  /** Gives back chunks that are not needed, but for one: what is pushed and popped at an end must not make one each time. */
+  #shrink(): void {
+    if (this.#room > CHUNK && this.#size <= this.#room - 2 * CHUNK) {
+      this.#chunks.pop();
+      this.#room -= CHUNK;
+    }
   }
 }

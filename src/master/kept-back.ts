@@ -41,9 +41,9 @@ export class KeptBack {
   /** What is kept back now, and until when; some of it may be free by the time that it is reached. */
   *all(): Generator<{ handle: number; until: number }> {
     // Both at once: sifting moves pieces from one to the other meanwhile.
-    const heaps = [this.#byTime, this.#unsifted].map(({ keys, values }) => [keys.slice(), values.slice()]);
-    for (const [times, handles] of heaps) {
-      for (const [at, handle] of handles.entries()) yield { handle, until: times[at] };
+    const heaps = [this.#byTime.entries(), this.#unsifted.entries()];
+    for (const { keys: times, values: handles } of heaps) {
+      for (let at = 0; at < handles.length; at++) yield { handle: handles[at], until: times[at] };
     }
   }
 

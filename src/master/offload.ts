@@ -8,6 +8,7 @@
  * What is written belongs to content that may be gone by the time the client says so: its key is remembered as stale, and
  * that report is not believed, or a later content of the same key would be read from old bytes.
  */
+import type { Uuid } from './api.js';
 import type { Books } from './books.js';
 import type { Disk } from './disks.js';
 import { OFFLOADING } from './table.js';
@@ -15,18 +16,26 @@ import { OFFLOADING } from './table.js';
 interface Pending {
   readonly disk: Disk;
   readonly since: number;
-  taken: boolean;
 }
 
-/** Stale reports that are remembered a disk; the oldest gives way. */
+/** Objects of one disk: those that its client is to be told of, and those that it is at. */
+interface Queue {
+  readonly waiting: Set<number>;
+  readonly taken: Set<number>;
+}
+
+/** Stale reports that are remembered of a client; the oldest gives way. */
 const MAX_STALE = 65_536;
+/** Clients of which there are some. */
+const MAX_CLIENTS = 1024;
 
 export class Offload {
   readonly #books: Books;
   /** By record, in order of their request. */
   readonly #pending = new Map<number, Pending>();
-  readonly #waiting = new Map<Disk, Set<number>>();
-  readonly #stale = new Map<Disk, Set<string>>();
+  readonly #queues = new Map<Disk, Queue>();
+  /** Of clients, whatever has become of their disks: a report may come when its client has mounted another meanwhile. */
+  readonly #stale = new Map<Uuid, Set<string>>();
 
   constructor(books: Books) {
     this.#books = books;
@@ -51,22 +60,23 @@ export class Offload {
   request(id: number, disk: Disk, now: number): boolean {
     const { table, options } = this.#books;
     if (this.#pending.has(id)) return true;
-    const waiting = this.#waiting.get(disk) ?? new Set();
-    if (waiting.size >= options.offloadQueueLimit) return false;
-    this.#waiting.set(disk, waiting.add(id));
-    this.#pending.set(id, { disk, since: now, taken: false });
+    const queue = this.#queues.get(disk) ?? { waiting: new Set(), taken: new Set() };
+    if (queue.waiting.size >= options.offloadQueueLimit) return false;
+    this.#queues.set(disk, queue);
+    queue.waiting.add(id);
+    this.#pending.set(id, { disk, since: now });
     table.setFlags(id, table.flags(id) | OFFLOADING);
     return true;
   }
 
   /** The next objects that a client is to write, at most so many. */
   take(disk: Disk, most: number): number[] {
-    const waiting = this.#waiting.get(disk);
+    const queue = this.#queues.get(disk);
     const taken: number[] = [];
-    for (const id of waiting ?? []) {
+    for (const id of queue?.waiting ?? []) {
       if (taken.length === most) break;
-      waiting?.delete(id);
-      this.#pending.get(id)!.taken = true;
+      queue?.waiting.delete(id);
+      queue?.taken.add(id);
       taken.push(id);
     }
     return taken;
@@ -74,9 +84,8 @@ export class Offload {
 
   /** The client has written it, or could not: the object is held no longer. Whether this client was at it. */
   end(id: number, disk: Disk, now: number): boolean {
-    const pending = this.#pending.get(id);
     // What it says of one that it was not handed yet is about an older content.
-    if (pending?.disk !== disk || !pending.taken) return false;
+    if (!this.#queues.get(disk)?.taken.has(id)) return false;
     this.#release(id, now);
     return true;
   }
@@ -99,33 +108,44 @@ export class Offload {
   cancel(id: number): void {
     const pending = this.#pending.get(id);
     if (!pending) return;
-    if (pending.taken) this.#noteStale(pending.disk, this.#name(id));
+    this.#noteStale(id, pending);
     this.#forget(id, pending);
   }
 
   /** Whether a report of a key is about content that is gone; it is asked once. */
   wasStale(disk: Disk, tenant: number, key: string): boolean {
-    return this.#stale.get(disk)?.delete(`${tenant} ${key}`) ?? false;
+    return this.#stale.get(disk.client)?.delete(`${tenant} ${key}`) ?? false;
   }
 
-  /** A disk takes nothing more: what waits for it is held no longer. */
-  drop(disk: Disk, now: number): void {
-    for (const id of this.#waiting.get(disk) ?? []) this.#release(id, now);
-    this.#waiting.delete(disk);
+  /** A disk takes nothing more: what waits for it is held no longer. At most so many at once. */
+  drop(disk: Disk, most: number, now: number): void {
+    let left = most;
+    for (const id of this.#queues.get(disk)?.waiting ?? []) {
+      if (left-- === 0) return;
+      this.#release(id, now);
+    }
   }
 
-  /** A disk goes: nothing is held for it. */
-  forget(disk: Disk, now: number): void {
-    for (const [id, pending] of this.#pending) if (pending.disk === disk) this.#release(id, now);
-    this.#waiting.delete(disk);
-    this.#stale.delete(disk);
+  /** A disk goes: nothing is held for it. At most so many at once; whether that was all. */
+  forget(disk: Disk, most: number, now: number): boolean {
+    const { waiting, taken } = this.#queues.get(disk) ?? NOTHING;
+    let left = most;
+    for (const queue of [taken, waiting]) {
+      for (const id of queue) {
+        if (left-- === 0) return false;
+        this.#noteStale(id, { disk });
+        this.#release(id, now);
+      }
+    }
+    this.#queues.delete(disk);
+    return true;
   }
 
   /** Gives up what no client has written in time. */
   expire(now: number): void {
     for (const [id, pending] of this.#pending) {
       if (now - pending.since < this.#books.options.putReleaseMs) break;
-      if (pending.taken) this.#noteStale(pending.disk, this.#name(id));
+      this.#noteStale(id, pending);
       this.#release(id, now);
     }
   }
@@ -140,18 +160,26 @@ export class Offload {
   #forget(id: number, { disk }: Pending): void {
     const { table } = this.#books;
     this.#pending.delete(id);
-    this.#waiting.get(disk)?.delete(id);
+    const queue = this.#queues.get(disk);
+    queue?.waiting.delete(id);
+    queue?.taken.delete(id);
     table.setFlags(id, table.flags(id) & ~OFFLOADING);
   }
 
-  #name(id: number): string {
+  /** What a client says of an object that it is at is about what goes now. */
+  #noteStale(id: number, { disk }: Pick<Pending, 'disk'>): void {
+    if (!this.#queues.get(disk)?.taken.has(id)) return;
     const { table } = this.#books;
-    return `${table.tenant(id)} ${table.keyText(id)}`;
+    const stale = this.#stale.get(disk.client) ?? new Set();
+    this.#stale.set(disk.client, stale.add(`${table.tenant(id)} ${table.keyText(id)}`));
+    giveWay(stale, MAX_STALE);
+    giveWay(this.#stale, MAX_CLIENTS);
   }
+}
 
-  #noteStale(disk: Disk, name: string): void {
-    const stale = this.#stale.get(disk) ?? new Set();
-    this.#stale.set(disk, stale.add(name));
-    if (stale.size > MAX_STALE) for (const oldest of stale) return void stale.delete(oldest);
-  }
+const NOTHING: Queue = { waiting: new Set(), taken: new Set() };
+
+/** Of more than so many entries the oldest goes. */
+function giveWay<K>(entries: { size: number; keys(): Iterator<K>; delete(key: K): boolean }, most: number): void {
+  if (entries.size > most) entries.delete(entries.keys().next().value as K);
 }

@@ -2,7 +2,7 @@
 import { boolean, options as checkOptions, integer, oneOf } from '../core/check.js';
 import { errors } from '../core/errors.js';
 
-export const STRATEGIES = ['random', 'free_ratio_first', 'local_first'] as const;
+export const STRATEGIES = ['random', 'free_ratio_first', 'ssd_free_ratio_first', 'local_first'] as const;
 
 /** How segments are chosen: docs/store.md. */
 export type AllocationStrategy = (typeof STRATEGIES)[number];

@@ -9,11 +9,13 @@
  *
  * Grades fall with time alone and rise by calls that know nothing of this order. So an entry is put in place once, by
  * the grade and the use that the object has then, and looked at again when it comes to the front or when its protection
- * ends: every grant is paid for once, however often eviction runs, and no run walks over what is protected.
+ * ends: every grant is paid for once, however often eviction runs, and no run walks over what is protected. What protected
+ * millions may end at once, so a call looks at no more than its patience lasts; the calls that follow go on from there.
  *
  *   by use, a heap a grade:  stamp of the last use ─► id        waiting: end of the protection ─► id
  */
 import { Heap } from './heap.js';
+import type { Patience } from './patience.js';
 import { HOLDING, type ObjectTable, PROCESSING } from './table.js';
 
 export const FREE = 0;
@@ -22,7 +24,9 @@ export const SOFT_PINNED = 2;
 export const HELD = 3;
 
 /** Entries that are out of date are swept when the heaps have doubled, but not below this. */
-const SWEEP_FROM = 4096;
+const SWEEP_FROM = 65_536;
+/** Entries that are looked at for each that is added, while there are some to be swept. */
+const SWEEP_STEP = 4;
 
 /** The grade of an object that exists. */
 export function gradeOf(table: ObjectTable, id: number, now: number): number {
@@ -34,47 +38,66 @@ export function gradeOf(table: ObjectTable, id: number, now: number): number {
 
 export class EvictionOrder {
   readonly #table: ObjectTable;
+  readonly #patience: Patience;
+  /** The flag by which objects that were kept in this sweep are told from others: it changes its meaning with each. */
+  readonly #mark: number;
   /** Whether an object that exists is this order's business. */
   readonly #owns: (id: number) => boolean;
-  readonly #byUse = [new Heap(), new Heap(), new Heap()];
-  readonly #waiting = new Heap();
+  #byUse = [new Heap(), new Heap(), new Heap()];
+  #waiting = new Heap();
+  /** Entries of before the sweep that is under way, in no order any more. */
+  #unswept: Heap[] = [];
+  #round = 0;
   #sweepAt = SWEEP_FROM;
 
-  constructor(table: ObjectTable, owns: (id: number) => boolean) {
+  constructor(table: ObjectTable, patience: Patience, mark: number, owns: (id: number) => boolean) {
     this.#table = table;
+    this.#patience = patience;
+    this.#mark = mark;
     this.#owns = owns;
   }
 
   get byteLength(): number {
-    return this.#byUse.reduce((sum, heap) => sum + heap.byteLength, this.#waiting.byteLength);
+    return this.#heaps.reduce((sum, heap) => sum + heap.byteLength, 0);
   }
 
   add(id: number, now: number): void {
-    this.#put(id, now);
-    this.#tidy(now);
+    this.setAside(id, now);
+    this.#sweep(SWEEP_STEP, now);
   }
 
-  /** The least recently used object of a grade, or 0. */
+  /** The same for an object that eviction has just met: `oldest` sweeps. */
+  setAside(id: number, now: number): void {
+    this.#setMark(id);
+    this.#put(id, now);
+  }
+
+  /** The least recently used object of a grade; 0 where there is none, or patience is over before it is found. */
   oldest(grade: number, now: number): number {
+    // First: protection that is renewed and ends again leaves an entry each time, and they must not pile up.
+    this.#sweep(Number.POSITIVE_INFINITY, now);
     this.#wake(now);
-    // Protection that is renewed and ends again leaves an entry each time.
-    this.#tidy(now);
     const heap = this.#byUse[grade];
     for (let stamp = heap.key; stamp !== undefined; stamp = heap.key) {
       const id = heap.value;
-      if (this.#has(id)) {
-        const used = this.#table.stamp(id);
-        if (gradeOf(this.#table, id, now) !== grade) {
-          heap.pop();
-          this.#put(id, now);
-          continue;
-        }
-        if (used === stamp) return id;
-        heap.push(used, id);
-      }
+      const exists = this.#has(id);
+      const used = exists ? this.#table.stamp(id) : 0;
+      const isOfGrade = exists && gradeOf(this.#table, id, now) === grade;
+      if (isOfGrade && used === stamp) return id;
+      if (!this.#patience.take()) return 0;
       heap.pop();
+      if (isOfGrade) heap.push(used, id);
+      else if (exists) this.#put(id, now);
     }
     return 0;
+  }
+
+  get #heaps(): readonly Heap[] {
+    return [...this.#byUse, this.#waiting, ...this.#unswept];
+  }
+
+  get #entries(): number {
+    return this.#heaps.reduce((sum, { size }) => sum + size, 0);
   }
 
   #has(id: number): boolean {
@@ -94,33 +117,45 @@ export class EvictionOrder {
 
   #wake(now: number): void {
     for (let until = this.#waiting.key; until !== undefined && until <= now; until = this.#waiting.key) {
+      if (!this.#patience.take()) return;
       const id = this.#waiting.pop();
       if (this.#has(id)) this.#put(id, now);
     }
   }
 
-  get #entries(): number {
-    return this.#byUse.reduce((sum, heap) => sum + heap.size, this.#waiting.size);
+  #sweep(most: number, now: number): void {
+    this.#tidy();
+    for (let left = most; left > 0 && this.#unswept.length > 0 && this.#patience.take(); left--) this.#sweepOne(now);
   }
 
-  #tidy(now: number): void {
-    if (this.#entries > this.#sweepAt) this.#sweep(now);
+  /** Begins a sweep, which keeps one entry for each object that still is one. */
+  #tidy(): void {
+    if (this.#unswept.length > 0) return;
+    if (this.#entries <= this.#sweepAt) return;
+    this.#unswept = [...this.#byUse, this.#waiting];
+    this.#byUse = [new Heap(), new Heap(), new Heap()];
+    this.#waiting = new Heap();
+    this.#round ^= 1;
   }
 
-  /** Keeps one entry for each object that still is one. */
-  #sweep(now: number): void {
-    const heaps = [...this.#byUse, this.#waiting];
-    const ids = new Float64Array(this.#entries);
-    let count = 0;
-    for (const heap of heaps) {
-      ids.set(heap.values, count);
-      count += heap.size;
-      heap.clear();
+  /** Sweeps one entry, or ends the sweep. */
+  #sweepOne(now: number): void {
+    const heap = this.#unswept.at(-1) as Heap;
+    if (heap.size > 0) {
+      const id = heap.takeLast();
+      if (this.#has(id) && this.#setMark(id)) this.#put(id, now);
+      return;
     }
-    ids.sort();
-    ids.forEach((id, at) => {
-      if (id !== ids[at - 1] && this.#has(id)) this.#put(id, now);
-    });
-    this.#sweepAt = Math.max(SWEEP_FROM, 2 * this.#entries);
+    this.#unswept.pop();
+    if (this.#unswept.length === 0) this.#sweepAt = Math.max(SWEEP_FROM, 2 * this.#entries);
+  }
+
+  /** Marks an object as kept in this sweep; false where it was already. */
+  #setMark(id: number): boolean {
+    const flags = this.#table.flags(id);
+    const marked = this.#round === 1 ? flags | this.#mark : flags & ~this.#mark;
+    if (marked === flags) return false;
+    this.#table.setFlags(id, marked);
+    return true;
   }
 }

@@ -4,8 +4,9 @@
  * (`start`), writes the bytes there and says so (`end`), or that it could not (`fail`).
  */
 import type { Outcome, Replica, Uuid } from './api.js';
-import { type Books, refuse } from './books.js';
+import type { Books } from './books.js';
 import type { Disk } from './disks.js';
+import { refuse } from './refusal.js';
 import { Sketch } from './sketch.js';
 import { STATUS } from './status.js';
 import type { Tenant } from './tenants.js';

@@ -6,9 +6,10 @@ import { boolean, options as checkOptions, integer, oneOf, string } from '../cor
 import { errors } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
 import type { Outcome, Replica, ReplicateConfig, Status, Uuid } from './api.js';
-import { type Books, type Put, refuse, UNKNOWN_TENANT } from './books.js';
+import type { Books, Put } from './books.js';
 import { checkKeys, checkUuid } from './check.js';
 import type { Eviction } from './eviction.js';
+import { refuse, UNKNOWN_TENANT } from './refusal.js';
 import type { Preferences } from './segments.js';
 import { STATUS } from './status.js';
 import { BUSY, HARD_PINNED, OFFLOADING } from './table.js';

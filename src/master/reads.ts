@@ -5,8 +5,9 @@
  */
 import type { Keys } from '../core/keys.js';
 import type { MissReason, ObjectInfo, Outcome } from './api.js';
-import { type Books, refuse, UNKNOWN_TENANT } from './books.js';
+import type { Books } from './books.js';
 import { checkKeys } from './check.js';
+import { refuse, UNKNOWN_TENANT } from './refusal.js';
 import { STATUS } from './status.js';
 import { HAS_CHECKSUM, ON_DISK, READ } from './table.js';
 import type { Tenant } from './tenants.js';
@@ -81,12 +82,11 @@ export class Reads {
     });
   }
 
-  /** What was found, rid of copies in segments that are gone. */
+  /** What was found, rid of copies in segments and on disks that are gone. */
   #settle(ids: Float64Array): void {
-    const { unmounts } = this.#books;
-    if (!unmounts.any) return;
+    if (this.#books.isSettled) return;
     for (let i = 0; i < ids.length; i++) {
-      const id = ids[i] === 0 ? 0 : unmounts.settle(Math.abs(ids[i]));
+      const id = ids[i] === 0 ? 0 : this.#books.settle(Math.abs(ids[i]));
       ids[i] = id === 0 || this.#books.isReadable(id) ? id : -id;
     }
   }

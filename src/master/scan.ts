@@ -111,7 +111,7 @@ export class Scans {
         }
         const id = part.ids[at] ?? 0;
         if (!table.has(id) || table.tenant(id) !== tenant.number) continue;
-        if (this.#books.unmounts.settle(id) !== 0) visit(id, now);
+        if (this.#books.settle(id) !== 0) visit(id, now);
       }
     } while (cursor !== 0);
   }

@@ -10,7 +10,7 @@ import { STATUS } from './status.js';
 const MAX_ADDRESS = 2 ** 47;
 /** All that a segment is: one that differs in any of them is another, whose readers would be sent to the wrong place. */
 const FIELDS = ['name', 'base', 'length', 'endpoint', 'protocol', 'hostId'] as const;
-/** How many segments `free_ratio_first` compares. */
+/** How many segments `free_ratio_first` and `ssd_free_ratio_first` compare. */
 const SAMPLE = 6;
 
 /** Its objects are being moved away, or have been. */
@@ -57,6 +57,7 @@ export class Segments {
   readonly #strategy: AllocationStrategy;
   readonly #alignment: number;
   readonly #random: () => number;
+  readonly #diskFree: (client: Uuid) => number;
   /** Segments that the allocator knows, withdrawn ones too. */
   #mounted = 0;
   /** Bytes over all segments. */
@@ -66,11 +67,13 @@ export class Segments {
   absent = 0;
   #serial = 0;
 
-  constructor(options: ResolvedOptions) {
+  /** `diskFree`: which share of its disk a client has left. */
+  constructor(options: ResolvedOptions, diskFree: (client: Uuid) => number) {
     this.#allocator = new AllocatorSet({ maxSegments: options.maxSegments });
     this.#strategy = options.allocationStrategy;
     this.#alignment = options.alignment;
     this.#random = options.random;
+    this.#diskFree = diskFree;
   }
 
   get metadataBytes(): number {
@@ -264,7 +267,7 @@ export class Segments {
       const segment =
         this.#placePreferred(size, preferredSegments, taken, handles) ??
         (near ? this.#placeInRound(size, this.#ofHost(hostId), taken, handles) : undefined) ??
-        (this.#strategy === 'free_ratio_first' ? this.#placeInEmptiest(size, taken, handles) : undefined) ??
+        this.#placeInEmptiest(size, taken, handles) ??
         this.#placeInRound(size, this.#open, taken, handles);
       if (!segment) break;
       taken.push(segment);
@@ -328,12 +331,16 @@ export class Segments {
     return undefined;
   }
 
-  /** The emptiest of a few, or of all where they are few. */
+  /** Where the strategy goes by it: the emptiest of a few, or of all where they are few, or the one with the emptiest disk. */
   #placeInEmptiest(size: number, taken: readonly Segment[], handles: number[]) {
+    if (this.#strategy !== 'free_ratio_first' && this.#strategy !== 'ssd_free_ratio_first') return undefined;
     const list = this.#open;
     const one = () => list[Math.floor(this.#random() * list.length)];
     const few = list.length <= SAMPLE ? [...list] : Array.from({ length: SAMPLE }, one);
-    const free = ({ used, capacity }: Segment) => 1 - used / capacity;
+    const free =
+      this.#strategy === 'free_ratio_first'
+        ? ({ used, capacity }: Segment) => 1 - used / capacity
+        : ({ client }: Segment) => this.#diskFree(client);
     return few.sort((a, b) => free(b) - free(a)).find((segment) => this.#placeIn(size, segment, taken, handles));
   }
 

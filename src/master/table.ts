@@ -17,6 +17,10 @@ export const OFFLOADING = 8;
 /** A client is copying or moving it: its copies stay until that has ended. */
 export const COPYING = 16;
 
+/** Of the order of eviction among all, and of that in a tenant (order.ts). */
+export const SWEPT = 32;
+export const SWEPT_IN_TENANT = 64;
+
 /** Flags of objects that eviction passes over, and of those that are not to be copied, moved or replaced now. */
 export const HOLDING = HARD_PINNED | COPYING | OFFLOADING | DISK_ONLY;
 export const BUSY = COPYING;

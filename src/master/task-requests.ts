@@ -4,7 +4,7 @@
  */
 import { Keys, MAX_KEY_BYTES } from '../core/keys.js';
 import type { Outcome, SegmentFigures, Uuid } from './api.js';
-import { refuse } from './books.js';
+import { refuse } from './refusal.js';
 import type { MetadataService } from './service.js';
 import { STATUS } from './status.js';
 import { TASK_TYPE, type TaskQueue } from './tasks.js';

@@ -7,7 +7,7 @@
  */
 import { integer } from '../core/check.js';
 import type { Outcome, Status, Uuid } from './api.js';
-import { refuse } from './books.js';
+import { refuse } from './refusal.js';
 import { STATUS } from './status.js';
 
 /** Numbers of Mooncake's TaskType and TaskStatus. */

@@ -80,8 +80,13 @@ export class Tenants {
   }
 }
 
+/** Whether a text is a tenant's name: calls about many objects pass over those of no tenant. */
+export function isTenantName(name: string): boolean {
+  return name.length <= MAX_NAME;
+}
+
 function tenantName(name: unknown): string {
   const text = string('tenant', name);
-  if (text.length > MAX_NAME) throw errors.invalidArgument('tenant', name, `at most ${MAX_NAME} characters long`);
+  if (!isTenantName(text)) throw errors.invalidArgument('tenant', name, `at most ${MAX_NAME} characters long`);
   return text === '' ? DEFAULT_TENANT : text;
 }

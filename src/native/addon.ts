@@ -50,7 +50,11 @@ export interface NativeEngineOptions {
   onCompletions(completions: Completion[]): void;
   /** A handshake of a peer (type 1 metadata, 2 notify, 3 probe); answer with `reply(id, json)` within 5 s. */
   onHandshake?(id: number, type: number, json: string): void;
+  /** A link wants its peer asked for a connection: answer with `shaken(id, …)` within 5 s. */
+  onShake?(id: number, peer: string, request: Settings): void;
 }
+
+export type ExposeDone = (code: number, local: string | number[], remote?: number[]) => void;
 
 /** Methods throw an Error with `code` (an index into NATIVE_CODES) where they refuse. */
 export interface NativeEngine {
@@ -64,7 +68,8 @@ export interface NativeEngine {
   /** Keeps a reference to the view's buffer until the segment is released. */
   registerView(view: Uint8Array, writable: boolean): { id: number; address: bigint };
   registerAddress(address: bigint, length: number, writable: boolean): { id: number };
-  openFile(path: string, length: number, writable: boolean): { id: number; length: number };
+  /** On a thread of its own, since the file's blocks are allocated. */
+  openFile(path: string, length: number, writable: boolean): Promise<{ id: number; length: number }>;
   /** Memory of a GPU ("cuda:0", or its UUID), reached by copies alone; the segment's id. */
   allocateDevice(device: string, length: number): number;
   registerDevice(device: string, address: bigint, length: number): number;
@@ -75,8 +80,15 @@ export interface NativeEngine {
   unregister(id: number, released: () => void): void;
   listen(transport: string, settings: Settings): Settings;
   reply(handshake: number, json: string): void;
+  /** Makes a segment reachable over a transport that needs keys, one for each NIC; `done` gets an index into NATIVE_CODES, and why
+   *  not, or both lists. Takes as long as pinning the pages does, on another thread. */
+  expose(transport: string, segment: number, done: ExposeDone): void;
+  /** Answers a peer that asks for a connection. */
+  accept(transport: string, request: Settings, done: (answer: Settings) => void): void;
+  /** The peer's answer to `onShake`, or why there is none. */
+  shaken(shake: number, answer: Settings | string): void;
   openPeer(name: string, generation: string, endpoints: Endpoint[]): number;
-  setSegments(peer: number, segments: { id: number; address: bigint; length: number }[]): void;
+  setSegments(peer: number, segments: { id: number; address: bigint; length: number; keys?: number[] }[]): void;
   closePeer(peer: number): void;
   /** `descriptors`: KVTD bytes, copied. `timeoutMs` from now. Returns the batch's number. */
   submit(op: number, peer: number, descriptors: Uint8Array, timeoutMs: number, verify: boolean): number;
@@ -99,7 +111,32 @@ export interface NativeFeature {
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
 export const INTERFACE = 4;
 
+/** The socket on which the node service is handed descriptors of engines' memory (native/service/descriptor_socket.h). */
+export interface DescriptorSocket {
+  /** Descriptors that wait for their ticket to be named. */
+  readonly waiting: number;
+  /**
+   * Maps `length` bytes from `offset` of the memory that process `pid` handed over under the ticket of 16 bytes, which is used
+   * up then. `releaseMemory` unmaps it, or the collector.
+   */
+  take(ticket: Uint8Array, pid: number, offset: number, length: number): ArrayBuffer;
+  close(): void;
+}
+
 export interface Addon {
+  readonly DescriptorSocket: new (
+    path: string,
+    limits: { patienceMs?: number; tickets?: number; connections?: number },
+  ) => DescriptorSocket;
+  /**
+   * Hands memory that `allocate` made, or a part of it, over to the service that listens at `path`; blocks up to `timeoutMs`.
+   * Returns where it begins in its descriptor.
+   */
+  shareMemory(path: string, ticket: Uint8Array, memory: Uint8Array, timeoutMs: number): number;
+  /** Detaches a buffer of ours, whose memory goes at once. Nothing may use it any more. */
+  releaseMemory(memory: ArrayBuffer): void;
+  /** Who is at the other end of a Unix socket, by the kernel's word; pid 0: in a namespace that is not seen from here. */
+  peerCredentials(fd: number): { pid: number; uid: number };
   readonly Engine: new (options: NativeEngineOptions) => NativeEngine;
   /** CRC-64 of the view, continued from `crc`. */
   crc64(view: Uint8Array, crc: bigint): bigint;

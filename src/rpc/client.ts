@@ -120,9 +120,9 @@ export class RpcClient {
     });
   }
 
-  /** Ends what is under way with ERR_CLOSED. Idempotent. */
-  close(): void {
-    this.#end(errors.closed(`RPC connection ${this.address}`));
+  /** Ends what is under way with ERR_CLOSED, or with the reason given. Idempotent. */
+  close(reason = errors.closed(`RPC connection ${this.address}`)): void {
+    this.#end(reason);
   }
 
   /** A sequence number that no call under way has. */

@@ -16,6 +16,8 @@ export interface ConnectionLimits {
   maxCalls: number;
 }
 
+/** Up to so many bytes, answers are put into one piece: cheaper than a list of them, for us and for the kernel. */
+const JOIN_BYTES = 64 * 1024;
 /** Silence after which the kernel asks whether the peer still is there. */
 const KEEP_ALIVE_MS = 60_000;
 
@@ -27,7 +29,9 @@ export class Connection {
   readonly #start: (frame: Frame, connection: Connection) => void;
   #waiting: Frame[] = [];
   #calls = 0;
-  #isGoing = false;
+  /** Answers that were there at once and leave in one write; undefined while no requests are being started. */
+  #answers: Uint8Array[] | undefined;
+  #answerBytes = 0;
 
   /** `start` begins a request; each ends by one `answer`. */
   constructor(socket: Socket, limits: ConnectionLimits, start: (frame: Frame, connection: Connection) => void) {
@@ -39,7 +43,8 @@ export class Connection {
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
     socket.on('data', (chunk) => {
       try {
-        reader.push(chunk);
+        // Views of a Buffer cost more than those of plain bytes, and every request is made of some.
+        reader.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
       } catch {
         // No frame of this protocol: stock closes as well.
         socket.destroy();
@@ -58,8 +63,13 @@ export class Connection {
   answer(bytes: Uint8Array): void {
     this.#calls--;
     if (this.#socket.destroyed) return;
+    if (this.#answers) {
+      this.#answers.push(bytes);
+      this.#answerBytes += bytes.length;
+      return;
+    }
     this.#socket.write(bytes);
-    if (this.#waiting.length > 0 && !this.#isGoing) queueMicrotask(() => this.#go());
+    if (this.#waiting.length > 0) queueMicrotask(() => this.#go());
   }
 
   destroy(): void {
@@ -68,7 +78,22 @@ export class Connection {
 
   get #isFull(): boolean {
     const { maxCalls, maxUnreadBytes } = this.#limits;
-    return this.#calls >= maxCalls || this.#socket.writableLength > maxUnreadBytes;
+    return this.#calls >= maxCalls || this.#socket.writableLength + this.#answerBytes > maxUnreadBytes;
+  }
+
+  /** Sends what was answered while requests were started. */
+  #flush(answers: readonly Uint8Array[]): void {
+    const size = this.#answerBytes;
+    this.#answers = undefined;
+    this.#answerBytes = 0;
+    if (answers.length === 0 || this.#socket.destroyed) return;
+    if (answers.length === 1 || size <= JOIN_BYTES) {
+      this.#socket.write(answers.length === 1 ? answers[0] : Buffer.concat(answers, size));
+      return;
+    }
+    this.#socket.cork();
+    for (const answer of answers) this.#socket.write(answer);
+    this.#socket.uncork();
   }
 
   /** Starts what may be started; reads on only where nothing waits. */
@@ -77,18 +102,18 @@ export class Connection {
     if (this.#waiting.length > 0 && !this.#isFull) {
       const waiting = this.#waiting;
       let started = 0;
-      this.#isGoing = true;
-      // Answers that are there at once leave in one write.
-      socket.cork();
+      this.#answers = [];
       while (started < waiting.length && !this.#isFull) {
         this.#calls++;
         this.#start(waiting[started++], this);
       }
-      socket.uncork();
-      this.#isGoing = false;
+      this.#flush(this.#answers);
       this.#waiting = started === waiting.length ? [] : waiting.slice(started);
     }
-    if (this.#waiting.length > 0) socket.pause();
-    else if (socket.isPaused() && !this.#isFull) socket.resume();
+    if (this.#waiting.length > 0) {
+      socket.pause();
+      // Where the kernel took everything at once no `drain` follows; others get their turn first.
+      if (!this.#isFull) setImmediate(() => this.#go());
+    } else if (socket.isPaused() && !this.#isFull) socket.resume();
   }
 }

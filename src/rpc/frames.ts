@@ -57,6 +57,11 @@ export function writeAnswerHeader(out: Buffer, sequence: number, error: number, 
   out.writeUInt32LE(0, 12);
 }
 
+/** The little-endian u32 that begins there. A DataView for a header or two would cost more than they. */
+export function u32At(bytes: Uint8Array, at: number): number {
+  return (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)) >>> 0;
+}
+
 /** Takes one direction of a connection apart, however its bytes are cut. */
 export class FrameReader {
   readonly #request: boolean;
@@ -88,7 +93,7 @@ export class FrameReader {
         this.#keep(chunk.subarray(at), size ?? this.#headerBytes);
         return;
       }
-      this.#take(chunk.subarray(at, at + size));
+      this.#take(chunk, at);
       at += size;
     }
   }
@@ -100,10 +105,10 @@ export class FrameReader {
       const size = this.#size(this.#partial.subarray(0, this.#filled), 0);
       const wanted = (size ?? this.#headerBytes) - this.#filled;
       if (wanted === 0) {
-        const frame = this.#partial.subarray(0, this.#filled);
+        const frame = this.#partial;
         this.#filled = 0;
         this.#partial = new Uint8Array(0);
-        this.#take(frame);
+        this.#take(frame, 0);
         return at;
       }
       if (at === chunk.length) return at;
@@ -131,19 +136,19 @@ export class FrameReader {
     if (bytes.length - at < this.#headerBytes) return undefined;
     if (bytes[at + 1] !== 0) throw errors.protocol('a frame of another version', bytes[at + 1]);
     if (this.#request && bytes[at + 2] !== 0) throw errors.protocol('a frame of another encoding', bytes[at + 2]);
-    const view = new DataView(bytes.buffer, bytes.byteOffset + at, this.#headerBytes);
-    const length = view.getUint32(this.#headerBytes - 8, true) + view.getUint32(this.#headerBytes - 4, true);
+    const lengths = at + this.#headerBytes - 8;
+    const length = u32At(bytes, lengths) + u32At(bytes, lengths + 4);
     if (length > this.#maxBytes) throw errors.protocol(`a frame over ${this.#maxBytes} bytes`, length);
     return this.#headerBytes + length;
   }
 
-  #take(frame: Uint8Array): void {
-    const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
-    const length = view.getUint32(this.#headerBytes - 8, true);
+  /** Tells of the whole frame that begins at `at`. */
+  #take(bytes: Uint8Array, at: number): void {
+    const body = at + this.#headerBytes;
     this.#sink({
-      sequence: view.getUint32(4, true),
-      word: this.#request ? view.getUint32(8, true) : frame[2],
-      body: frame.subarray(this.#headerBytes, this.#headerBytes + length),
+      sequence: u32At(bytes, at + 4),
+      word: this.#request ? u32At(bytes, at + 8) : bytes[at + 2],
+      body: bytes.subarray(body, body + u32At(bytes, body - 8)),
     });
   }
 }

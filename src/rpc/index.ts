@@ -3,6 +3,7 @@ export type { Packed } from './batches.js';
 export { RpcClient, type RpcClientOptions } from './client.js';
 export { RPC_ERROR } from './frames.js';
 export { functionId, type Method } from './method.js';
+export { CLIENT_METHODS } from './schemas/client_v0_3_13.js';
 export { METHODS, type MethodName } from './schemas/v0_3_13.js';
 export { type Refusal, type RequestInfo, RpcServer, type RpcServerOptions, type RpcServerStats } from './server.js';
 export { pack, typeCode, unpack } from './struct-pack.js';

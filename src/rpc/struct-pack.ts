@@ -13,6 +13,7 @@
  */
 import { createHash } from 'node:crypto';
 import { errors } from '../core/errors.js';
+import { u32At } from './frames.js';
 import { type Measure, Reader, type Shape, type Type, Writer } from './types.js';
 
 const LITERAL = 4;
@@ -69,8 +70,7 @@ export interface Header {
 /** What a message says of itself. Throws ERR_PROTOCOL. */
 export function readHeader(message: Uint8Array): Header {
   if (message.length < 4) throw errors.protocol('a value of less than 4 bytes', message);
-  const view = new DataView(message.buffer, message.byteOffset, message.byteLength);
-  const head = view.getUint32(0, true);
+  const head = u32At(message, 0);
   const code = (head & ~1) >>> 0;
   if ((head & 1) === 0) return { code, offset: 4, width: 0 };
   const metainfo = message[4];

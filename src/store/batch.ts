@@ -1,6 +1,6 @@
 /** What puts and gets of many objects share: their arguments, and an end that waits for what is under way. */
 import { integer, options as object, string } from '../core/check.js';
-import { errors } from '../core/errors.js';
+import { errors, type MooncakeError } from '../core/errors.js';
 import { Keys } from '../core/keys.js';
 import { onAbort } from '../pool/abort.js';
 import { MAX_TIMEOUT_MS, watch } from '../transfer/limits.js';
@@ -84,6 +84,8 @@ export class Limits {
   /** Runs a move between peers with what is left of the call; `end` aborts it as well. */
   async move<T>(end: AbortSignal, work: (limits: CallLimits) => Promise<T>): Promise<T> {
     const { timeoutMs } = this.rest();
+    if (end.aborted) throw errors.aborted(end.reason);
+    if (!this.#signal) return work({ signal: end, timeoutMs });
     const either = new AbortController();
     const forget = [this.#signal, end].map((signal) => signal && onAbort(signal, () => either.abort(signal.reason)));
     try {
@@ -113,6 +115,11 @@ export class UnderWay {
   /** Throws ERR_CLOSED when the batch has ended. Asked before every step that touches an object. */
   check(): void {
     if (!this.#open) throw errors.closed(this.#what);
+  }
+
+  /** Ends the moves under way, and those to come; the batch is ended by its owner. */
+  interrupt(reason: MooncakeError): void {
+    (this.#end ??= new AbortController()).abort(reason);
   }
 
   async track<T>(work: Promise<T>): Promise<T> {

@@ -6,14 +6,15 @@
 import { errors } from '../core/errors.js';
 import type { Replica } from '../master/api.js';
 import type { CallLimits } from '../transfer/transfer.js';
-import type { Limits } from './batch.js';
+import type { Limits, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import { Coverage, type Run } from './coverage.js';
 import { type FoundObject, failure } from './found.js';
+import { Group, MOVES } from './group.js';
 import { sumOf } from './memory.js';
 import { Moves } from './moves.js';
 import type { Session } from './session.js';
-import { WINDOW_BYTES, type Window } from './staging.js';
+import type { Window } from './staging.js';
 import { Tasks } from './tasks.js';
 
 /** Memory that a value is read into or written from; where it is registered, its segment and the place in it. */
@@ -30,16 +31,8 @@ export interface FarRead {
   readonly fresh: boolean;
 }
 
-/** Bytes that are moved at once into registered memory: while they are summed, the next are on their way. */
-const GROUP_BYTES = 2 ** 20;
-/** Pieces of small objects in one move. */
-const GROUP_PIECES = 4096;
-/** Moves of one call under way. */
-const MOVES = 8;
 /** New memory of at least so many bytes is registered for the call: below, a window is cheaper. */
 const DIRECT_BYTES = 2 ** 18;
-/** Pieces begin at cache lines. */
-const LINE = 64;
 
 interface Piece {
   readonly object: FoundObject;
@@ -52,29 +45,17 @@ interface Piece {
   readonly fresh: boolean;
 }
 
-class Group {
-  readonly pieces: Piece[] = [];
-  bytes = 0;
-
-  constructor(readonly window?: Window) {}
-
-  push(piece: Piece): void {
-    this.pieces.push(piece);
-    this.bytes += piece.length;
-  }
-}
-
 export class FarReads {
   readonly #context: StoreContext;
   readonly #session: Session;
-  readonly #signal: AbortSignal;
+  readonly #underWay: UnderWay;
   readonly #pause: (limits: Limits) => Promise<void>;
 
-  /** `signal` ends all moves. `pause` lets others have their turn. */
-  constructor(context: StoreContext, session: Session, signal: AbortSignal, pause: (limits: Limits) => Promise<void>) {
+  /** `underWay` ends all moves. `pause` lets others have their turn. */
+  constructor(context: StoreContext, session: Session, underWay: UnderWay, pause: (limits: Limits) => Promise<void>) {
     this.#context = context;
     this.#session = session;
-    this.#signal = signal;
+    this.#underWay = underWay;
     this.#pause = pause;
   }
 
@@ -91,9 +72,9 @@ export class FarReads {
     const { staging, transfer } = this.#context;
     const tasks = new Tasks(MOVES);
     const borrowed: number[] = [];
-    let direct = new Group();
-    let staged: Group | undefined;
-    const start = async (group: Group) => {
+    let direct = new Group<Piece>();
+    let staged: Group<Piece> | undefined;
+    const start = async (group: Group<Piece>) => {
       const started = group.pieces.length > 0 && (await tasks.start(() => this.#move(group, limits)));
       if (!started) group.window?.release();
     };
@@ -110,32 +91,23 @@ export class FarReads {
         }
         for (let offset = 0; offset < bytes.length; ) {
           if (segment !== undefined) {
-            const length = Math.min(GROUP_BYTES - direct.bytes, bytes.length - offset);
+            const length = Math.min(direct.room, bytes.length - offset);
             const piece = bytes.subarray(offset, offset + length);
-            direct.push({ object, offset, length, segment, at: base + offset, target: piece, fresh });
+            direct.add({ object, offset, length, segment, at: base + offset, target: piece, fresh }, length);
             offset += length;
-            if (direct.bytes < GROUP_BYTES && direct.pieces.length < GROUP_PIECES) continue;
+            if (!direct.isFull) continue;
             const full = direct;
             direct = new Group();
             await start(full);
           } else if (staging) {
             staged ??= new Group(await staging.take(limits));
-            const window = staged.window as Window;
-            const begin = Math.ceil(staged.bytes / LINE) * LINE;
-            const length = Math.min(WINDOW_BYTES - begin, bytes.length - offset);
+            const length = Math.min(staged.room, bytes.length - offset);
             const piece = bytes.subarray(offset, offset + length);
-            staged.bytes = begin;
-            staged.push({
-              object,
-              offset,
-              length,
-              segment: window.segment,
-              at: window.offset + begin,
-              target: piece,
-              fresh,
-            });
+            const { segment: into, offset: from } = staged.window as Window;
+            const place = { segment: into, at: from + staged.next };
+            staged.add({ object, offset, length, ...place, target: piece, fresh }, length);
             offset += length;
-            if (staged.bytes <= WINDOW_BYTES - LINE) continue;
+            if (!staged.isFull) continue;
             const full = staged;
             staged = undefined;
             await start(full);
@@ -167,7 +139,7 @@ export class FarReads {
     return again;
   }
 
-  async #move(group: Group, limits: Limits): Promise<void> {
+  async #move(group: Group<Piece>, limits: Limits): Promise<void> {
     const { window, pieces } = group;
     try {
       const objects = new Set(pieces.map(({ object }) => object));
@@ -259,7 +231,7 @@ export class FarReads {
     const hasNext = all.some(({ others }) => others.length > 0);
     const now = this.#session.now();
     const leaseMs = all.reduce((most, { expires }) => Math.max(most, expires - now), 1);
-    return limits.move(this.#signal, ({ signal, timeoutMs = 1 }: CallLimits) => {
+    return limits.move(this.#underWay.signal, ({ signal, timeoutMs = 1 }: CallLimits) => {
       const rest = {
         signal,
         timeoutMs: hasNext ? Math.ceil(Math.min(timeoutMs, leaseMs) / 2) : timeoutMs,

@@ -30,6 +30,8 @@ export class ObjectGets implements GetBatch {
   readonly #stride: number;
   readonly #objects: (FoundObject | undefined)[] = [];
   readonly #underWay = new UnderWay('the batch');
+  /** What somebody may have laid out for us. */
+  #leased: ObjectInfo[] = [];
 
   private constructor(context: StoreContext, keys: Keys, options: BatchOptions) {
     this.#context = context;
@@ -44,7 +46,7 @@ export class ObjectGets implements GetBatch {
     const gets = new ObjectGets(context, keys, options);
     try {
       const session = (gets.#session = await limits.within(context.session()));
-      gets.#far = new FarReads(context, session, gets.#underWay.signal, (rest) => gets.#pause(rest));
+      gets.#far = new FarReads(context, session, gets.#underWay, (rest) => gets.#pause(rest));
       // The lease is counted from before the call: the service grants it later, so it never ends before we think.
       const asked = session.now();
       const outcomes = await session.metadata(limits.rest()).getReplicas(keys, gets.#tenant);
@@ -53,6 +55,7 @@ export class ObjectGets implements GetBatch {
           gets.#missed(i, missReason(outcome.status, outcome.why));
           continue;
         }
+        if (session.release) gets.#leased.push(outcome.value);
         const located = gets.#cached(i, outcome.value) ?? locate(session, outcome.value.replicas, limits);
         gets.#found(i, outcome.value, located instanceof Promise ? await located : located, asked);
       }
@@ -61,6 +64,7 @@ export class ObjectGets implements GetBatch {
       const reason = failure(error);
       if (reason === undefined) throw error;
       gets.#objects.length = 0;
+      gets.#release();
       for (let i = 0; i < keys.length; i++) if (gets.statuses[i] === 0) gets.#missed(i, reason);
     }
     return gets;
@@ -90,7 +94,7 @@ export class ObjectGets implements GetBatch {
 
   /**
    * Reads the first `target.length` bytes of an object of this process into memory that need not be registered. `fresh`:
-   * nobody has touched that memory lately.
+   * that memory is in no cache, or will not be for long.
    */
   fill(object: number, target: Uint8Array, limits: Limits, fresh = false): Promise<void> {
     return this.#underWay.track(this.#guard([object], () => this.#fill(object, target, limits, fresh)));
@@ -136,6 +140,7 @@ export class ObjectGets implements GetBatch {
     if (!(await this.#underWay.finish())) throw errors.closed('the batch');
     const statuses = this.statuses.slice();
     const now = this.#session?.now() ?? 0;
+    this.#release();
     for (const [i, found] of this.#objects.entries()) {
       if (found === undefined) continue;
       const miss = this.#judge(found, now);
@@ -155,6 +160,16 @@ export class ObjectGets implements GetBatch {
   /** Ends the batch without a verdict: nothing that was read counts. */
   async abort(): Promise<void> {
     await this.#underWay.abort();
+    this.#release();
+  }
+
+  /** What was found is read where it lies also after the end, for as long as its lease runs. */
+  keep(): void {
+    this.#leased = [];
+  }
+
+  #release(): void {
+    for (const found of this.#leased.splice(0)) this.#session?.release?.(found);
   }
 
   /** The object as it was read lately: what has its size and its checksum has its bytes. */

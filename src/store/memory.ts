@@ -136,9 +136,12 @@ class CallersMemory extends PlainMemory {
   }
 }
 
-/** New memory of `length` bytes, all zero, 1 to MAX_OWN_BYTES. @throws ERR_OUT_OF_MEMORY */
-export function ownMemory(length: number): SegmentMemory {
-  return addon ? nativeMemory(addon, length) : new OwnMemory(length);
+/**
+ * New memory of `length` bytes, all zero, 1 to MAX_OWN_BYTES. `passing`: bytes are in it only on their way.
+ * @throws ERR_OUT_OF_MEMORY
+ */
+export function ownMemory(length: number, passing = false): SegmentMemory {
+  return addon ? nativeMemory(addon, length, passing) : new OwnMemory(length);
 }
 
 /** Memory that a caller brings. */

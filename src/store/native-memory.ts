@@ -16,8 +16,12 @@ import type { SegmentMemory } from './memory.js';
 const STREAMING_BYTES = 64 * 1024;
 /** What the allocator may keep of freed values: more than a garbage collection frees at once. */
 const KEPT_BYTES = 256 * 2 ** 20;
-/** Bytes of new values that V8 hears of all at once. */
+/** Bytes of new values, alive, that V8 hears of all at once. */
 const UNCOUNTED_BYTES = 256 * 2 ** 20;
+/** The same with those that have been freed since, where V8 counts so much else that its count does not fall below zero. */
+const UNCOUNTED_EVER_BYTES = 2 ** 30;
+/** A scavenge frees no more, a full collection likely does: of values that V8 had counted already. */
+const SCAVENGED_BYTES = 96 * 2 ** 20;
 
 /** Undefined where TypeScript and WebAssembly do the work. */
 export const addon: Addon | undefined = loadAddon().addon;
@@ -31,17 +35,21 @@ const pastCaches = (target: Uint8Array, fresh: boolean) => (fresh ? target.lengt
 export class NativeMemory implements SegmentMemory {
   retired = false;
   readonly #addon: Addon;
+  readonly #streamingBytes: number;
 
+  /** `passing`: what is copied in is read at once and copied over soon, so that it stays in the caches. */
   constructor(
     native: Addon,
     readonly bytes: Uint8Array,
+    passing = false,
   ) {
     this.#addon = native;
+    this.#streamingBytes = passing ? Number.POSITIVE_INFINITY : STREAMING_BYTES;
   }
 
   copyIn(offset: number, source: Uint8Array, crc: bigint): bigint {
     const { length } = source;
-    return this.#addon.copyCrc64(this.#range(offset, length), source, crc, length >= STREAMING_BYTES);
+    return this.#addon.copyCrc64(this.#range(offset, length), source, crc, length >= this.#streamingBytes);
   }
 
   copyOut(offset: number, target: Uint8Array, crc: bigint, fresh: boolean): bigint {
@@ -49,7 +57,7 @@ export class NativeMemory implements SegmentMemory {
   }
 
   write(offset: number, source: Uint8Array): void {
-    this.#addon.copy(this.#range(offset, source.length), source, source.length >= STREAMING_BYTES);
+    this.#addon.copy(this.#range(offset, source.length), source, source.length >= this.#streamingBytes);
   }
 
   read(offset: number, target: Uint8Array, fresh: boolean): void {
@@ -66,16 +74,15 @@ export class NativeMemory implements SegmentMemory {
 }
 
 /** New memory of `length` bytes, all zero, 1 to MAX_NATIVE_BYTES. @throws ERR_OUT_OF_MEMORY */
-export function nativeMemory(native: Addon, length: number): SegmentMemory {
+export function nativeMemory(native: Addon, length: number, passing: boolean): SegmentMemory {
   try {
-    return new NativeMemory(native, new Uint8Array(native.allocate(length)));
+    return new NativeMemory(native, new Uint8Array(native.allocate(length)), passing);
   } catch {
     throw errors.outOfMemory('a segment', length);
   }
 }
 
 let keeping = false;
-let uncounted = 0;
 
 /** New memory for values costs a page fault for every 4 KiB where the allocator gives freed memory back: let it keep some. */
 export function keepFreedValues(native: Addon): boolean {
@@ -83,13 +90,27 @@ export function keepFreedValues(native: Addon): boolean {
   return keeping;
 }
 
+/** Values that were taken out of V8's count, and how much that fell by itself since: those of them that were freed. */
+let uncounted = 0;
+let freed = 0;
+/** V8's count when it was looked at last. */
+let counted = 0;
+
 /**
- * Takes a large new value out of what V8 counts as memory that a full collection might free, until there are UNCOUNTED_BYTES
- * of them, which it then counts at once. Otherwise a small heap is collected whole for every 32 MiB of values, which takes
- * longer than reading them. Values that nobody keeps are freed by scavenges, which V8 starts by a count of its own.
+ * Takes a large new value out of what V8 counts as memory that a full collection might free, until UNCOUNTED_BYTES of them are
+ * alive, which it then counts at once. Otherwise a small heap is collected whole for every 32 MiB of values, which takes
+ * longer than reading them. Values that nobody keeps are freed by scavenges, which V8 starts by a count of its own. What they
+ * free falls out of V8's count a second time; that is made good with the rest, since each rise brings a full collection
+ * nearer.
  */
 export function countLater(native: Addon, size: number): void {
-  const all = uncounted + size;
-  native.adjustExternalMemory(all < UNCOUNTED_BYTES ? -size : uncounted);
-  uncounted = all < UNCOUNTED_BYTES ? all : 0;
+  uncounted += size;
+  const now = native.adjustExternalMemory(-size);
+  const fall = counted - now;
+  if (fall > 0 && fall <= SCAVENGED_BYTES) freed += fall;
+  counted = now;
+  const most = now > 0 ? UNCOUNTED_EVER_BYTES : UNCOUNTED_BYTES;
+  if (uncounted - freed < UNCOUNTED_BYTES && uncounted < most) return;
+  counted = native.adjustExternalMemory(uncounted);
+  uncounted = freed = 0;
 }

@@ -1,7 +1,8 @@
 /**
  * Objects being written. Bytes go straight to their place, their sum is taken from the caller's side of the copy piece
  * by piece, and nothing is visible before the last piece of an object has arrived: `commit` ends the puts of whole
- * objects and takes the others back.
+ * objects and takes the others back. Those with bytes on their way that may still land are left to expire instead: the
+ * service keeps the room of a put that fell silent back for as long as that may be.
  */
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, MooncakeError } from '../core/errors.js';
@@ -53,7 +54,7 @@ export class ObjectPuts implements PutBatch {
     this.#context = context;
     this.#session = session;
     const latest = asked + session.putWindowMs;
-    this.#writes = new Writes(context, session, latest, this.#underWay.signal, (limits) => this.#pause(limits));
+    this.#writes = new Writes(context, session, latest, this.#underWay, (limits) => this.#pause(limits));
     this.#keys = keys;
     this.#tenant = checkTenant(options.tenant, context);
     this.#stride = options.stride;
@@ -88,7 +89,15 @@ export class ObjectPuts implements PutBatch {
         if (!outcome.ok) continue;
         claims.take(names[i], puts);
         const [name, size] = [names[i], sizes[i]];
-        puts.#objects[i] = { index: i, name, size, places: [], coverage: new Coverage(), failure: undefined };
+        puts.#objects[i] = {
+          index: i,
+          name,
+          size,
+          places: [],
+          coverage: new Coverage(),
+          failure: undefined,
+          mayLand: false,
+        };
       }
     } catch (error) {
       // Refused arguments have started nothing; after any other error nobody knows.
@@ -198,6 +207,11 @@ export class ObjectPuts implements PutBatch {
     });
   }
 
+  /** The service has forgotten the put. */
+  lose(): void {
+    this.#underWay.interrupt(errors.peer('the master', 'it has forgotten the put'));
+  }
+
   /** Until it is known whose the keys are that another put of this client is asking for. */
   #settled(limits: Limits | undefined): Promise<void> {
     const { timeoutMs = this.#context.timeoutMs } = limits?.ending() ?? {};
@@ -218,11 +232,13 @@ export class ObjectPuts implements PutBatch {
     return end.call(metadata, this.#session.client, pick(this.#keys, whole), sums, this.#tenant);
   }
 
+  /** A revoke says that no write is under way any more: where one may be, the put is left to expire. */
   async #takeBack(positions: readonly number[], limits: Limits | undefined): Promise<void> {
-    if (positions.length === 0) return;
+    const ended = positions.filter((i) => !this.#objects[i]?.mayLand);
+    if (ended.length === 0) return;
     const metadata = this.#session.metadata(limits?.ending());
     const revoke = this.#upsert ? metadata.upsertRevoke : metadata.putRevoke;
-    await revoke.call(metadata, this.#session.client, pick(this.#keys, positions), this.#tenant);
+    await revoke.call(metadata, this.#session.client, pick(this.#keys, ended), this.#tenant);
   }
 
   #count(statuses: Int32Array): void {

@@ -1,7 +1,8 @@
 /**
  * Lets other processes attach to a store: answers the requests of the service `mooncake-store`. Each client has an id,
  * given by us and good on its own connection alone; when the connection dies, the puts that the client has not ended
- * are taken back. Whatever a client sends is checked here or in the metadata service before it changes anything.
+ * are taken back, but for those that it may have been writing to others than us, which are left to expire. Whatever a
+ * client sends is checked here or in the metadata service before it changes anything.
  */
 import { errors, MooncakeError, show } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
@@ -46,6 +47,8 @@ interface OpenPut {
   readonly key: Uint8Array;
   readonly tenant: string;
   readonly upsert: boolean;
+  /** All that is written for it passes through the owner, who sees its end; what is on its way to others may still land. */
+  readonly endsHere: boolean;
 }
 
 interface Client {
@@ -162,17 +165,19 @@ class StoreServer {
     upsert: boolean,
     signal: AbortSignal,
   ): Promise<Outcome<Replica[]>[]> {
-    const { metadata } = this.#served;
+    const { metadata, engines, home } = this.#served;
     const sizes = f64('sizes', asked.sizes, keys.length);
     const config = configOf(message('config', asked.config));
     const start = upsert ? metadata.upsertStart : metadata.putStart;
     const outcomes = await start.call(metadata, client.id, keys, sizes, config, tenant);
     const started: OpenPut[] = [];
     for (const [i, outcome] of outcomes.entries()) {
-      if (outcome.ok) started.push({ key: keys.at(i).slice(), tenant, upsert });
+      if (!outcome.ok) continue;
+      const endsHere = engines === undefined || outcome.value.every(({ endpoint }) => endpoint === home);
+      started.push({ key: keys.at(i).slice(), tenant, upsert, endsHere });
     }
-    // The answer reaches nobody: nobody would end these puts.
-    if (client.gone || signal.aborted) await this.#takeBack(client.id, started);
+    // The answer reaches nobody: nobody would write or end these puts.
+    if (client.gone || signal.aborted) await this.#revoke(client.id, started);
     else for (const put of started) client.open.set(keyName(put.key, tenant), put);
     return outcomes;
   }
@@ -187,10 +192,11 @@ class StoreServer {
     client.gone = true;
     const open = [...client.open.values()];
     client.open.clear();
-    return this.#takeBack(client.id, open);
+    const ended = open.filter(({ endsHere }) => endsHere);
+    return this.#revoke(client.id, ended);
   }
 
-  async #takeBack(client: Uuid, puts: readonly OpenPut[]): Promise<void> {
+  async #revoke(client: Uuid, puts: readonly OpenPut[]): Promise<void> {
     const { metadata } = this.#served;
     for (const { key, tenant, upsert } of puts) {
       const revoke = upsert ? metadata.upsertRevoke : metadata.putRevoke;

@@ -5,7 +5,7 @@
  */
 import { errors } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
-import type { MetadataClient, Replica, Uuid } from '../master/api.js';
+import type { MetadataClient, ObjectInfo, Replica, Uuid } from '../master/api.js';
 import type { CallLimits, Peer, Transfer } from '../transfer/transfer.js';
 import type { SegmentMemory } from './memory.js';
 
@@ -40,6 +40,10 @@ export interface Session {
   suspect(keys: Keys, replicas: readonly number[], tenant: string, limits?: CallLimits): Promise<void>;
   /** Milliseconds, by the clock that leases are measured with. */
   now(): number;
+  /** Whether bytes of the write that failed so may still land. Where it is not said, none does. */
+  mayLand?(failure: unknown): boolean;
+  /** A get has read what it found there, or given it up: what was laid out for it is not needed any more. */
+  release?(found: ObjectInfo): void;
 }
 
 /** A key of a tenant as a string, whatever its bytes. */
@@ -88,10 +92,12 @@ export class Claims {
     if (!this.#lost) this.#batches.set(name, batch);
   }
 
-  /** The service has forgotten all puts: one that it has under a key by now is another. */
+  /** The service has forgotten all puts: one that it has under a key by now is another, and so is who has its room. */
   lose(): void {
     this.#lost = true;
+    const batches = new Set(this.#batches.values());
     this.#batches.clear();
+    for (const batch of batches) batch.lose();
   }
 
   /** A start of these keys has no known end: whoever had them cannot know whether they still are his. */
@@ -125,6 +131,8 @@ async function inTime(work: Promise<unknown>, milliseconds: number): Promise<boo
 
 interface Claimant {
   abort(): Promise<void>;
+  /** Its writes end: their room is another's. */
+  lose(): void;
 }
 
 interface Start {

@@ -19,3 +19,10 @@ export function parseSize(argument: string, size: unknown): number {
   }
   return bytes;
 }
+
+/** The same for a person: "3.125 GB", in the units of parseSize. */
+export function formatSize(bytes: number): string {
+  const power = Math.min(4, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
+  const unit = ['bytes', 'KB', 'MB', 'GB', 'TB'][power];
+  return `${Number((bytes / 1024 ** power).toFixed(3))} ${unit}`;
+}

@@ -5,6 +5,7 @@
  */
 import type { Limits } from './batch.js';
 import { ownMemory, type SegmentMemory } from './memory.js';
+import { Turns } from './turns.js';
 
 /** Bytes of a window. */
 export const WINDOW_BYTES = 2 ** 19;
@@ -20,9 +21,8 @@ export interface Window {
 export class Staging {
   readonly #memory: SegmentMemory;
   readonly #segment: number;
-  readonly #free: number[] = [];
-  readonly #waiting: ((window: Window) => void)[] = [];
-
+  /** Where free windows begin. */
+  readonly #turns: Turns<number>;
   readonly #borrow: (memory: Uint8Array) => number;
 
   /**
@@ -32,23 +32,20 @@ export class Staging {
   constructor(bytes: number, borrow: (memory: Uint8Array) => number) {
     this.#borrow = borrow;
     const windows = Math.max(2, Math.floor(bytes / WINDOW_BYTES));
-    this.#memory = ownMemory(windows * WINDOW_BYTES);
+    this.#memory = ownMemory(windows * WINDOW_BYTES, true);
     this.#segment = borrow(this.#memory.bytes);
-    for (let i = windows - 1; i >= 0; i--) this.#free.push(i * WINDOW_BYTES);
+    this.#turns = new Turns(Array.from({ length: windows }, (_, i) => (windows - 1 - i) * WINDOW_BYTES));
   }
 
   /** A window, at once or when one is free; those who wait get them in their order. Whoever holds one waits for no other. */
   async take(limits: Limits): Promise<Window> {
-    const offset = this.#free.pop();
+    const offset = this.#turns.take();
     if (offset !== undefined) return this.#window(offset);
-    let give!: (window: Window) => void;
-    const given = new Promise<Window>((resolve) => this.#waiting.push((give = resolve)));
+    const { given, leave } = this.#turns.wait();
     try {
-      return await limits.within(given);
+      return this.#window(await limits.within(given));
     } catch (error) {
-      const at = this.#waiting.indexOf(give);
-      if (at >= 0) this.#waiting.splice(at, 1);
-      else void given.then((window) => window.release());
+      leave();
       throw error;
     }
   }
@@ -61,11 +58,8 @@ export class Staging {
   #window(offset: number): Window {
     let held = true;
     const release = () => {
-      if (!held) return;
+      if (held) this.#turns.give(offset);
       held = false;
-      const next = this.#waiting.shift();
-      if (next) next(this.#window(offset));
-      else this.#free.push(offset);
     };
     return { segment: this.#segment, offset, memory: this.#memory, release };
   }

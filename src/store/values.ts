@@ -66,9 +66,13 @@ export async function putValues(
   const limits = new Limits(object('options', options), context);
   const sizes = Float64Array.from(values, (parts) => parts.reduce((sum, { bytes }) => sum + bytes.length, 0));
   const puts = await ObjectPuts.open(context, keys, sizes, { ...options, stride: 1, upsert }, limits);
-  const open = Array.from(values.keys()).filter((i) => puts.statuses[i] === 0);
-  for (const i of open) if (puts.isNear(i)) await puts.fill(i, values[i], limits);
-  await puts.fillFar(new Map(open.filter((i) => !puts.isNear(i)).map((i) => [i, values[i]])), limits);
+  const far = new Map<number, readonly ValueMemory[]>();
+  for (const [i, value] of values.entries()) {
+    if (puts.statuses[i] !== 0) continue;
+    if (puts.isNear(i)) await puts.fill(i, value, limits);
+    else far.set(i, value);
+  }
+  if (far.size > 0) await puts.fillFar(far, limits);
   const failure = keys.length === 1 ? puts.failure(0) : undefined;
   if (failure !== undefined) {
     // What went wrong with the write is the news, not what went wrong with taking it back.
@@ -77,6 +81,9 @@ export async function putValues(
   }
   return { statuses: await puts.commit(limits), reasons: puts.reasons };
 }
+
+/** What a call reads in all stays in no cache from here on: copies that go past them are some times faster. */
+const UNCACHED_BYTES = 2 ** 21;
 
 function checkGet(options: GetValueOptions): GetValueOptions {
   const { size } = object('options', options);
@@ -127,13 +134,14 @@ export async function getValues(
   const limits = new Limits(checkGet(options), context);
   const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
   const far = new Map<number, ValueMemory>();
+  const isLarge = gets.sizes.reduce((total, size) => total + size, 0) >= UNCACHED_BYTES;
   try {
     for (let i = 0; i < keys.length; i++) {
       if (gets.statuses[i] !== 0) continue;
       const fits = options.size === undefined || options.size === gets.sizes[i];
       const into = fits ? target(i, gets.sizes[i]) : undefined;
       if (into === undefined) gets.refuse(i, 'size');
-      else if (gets.isNear(i)) await gets.fill(i, into.bytes, limits, fresh);
+      else if (gets.isNear(i)) await gets.fill(i, into.bytes, limits, fresh || isLarge);
       else far.set(i, into);
     }
     if (far.size > 0) await gets.fillFar(far, limits, fresh);
@@ -159,8 +167,10 @@ export async function viewValue(
   if (options.size !== undefined && options.size !== size) gets.refuse(0, 'size');
   const bytes = memory ? memory.bytes.subarray(offset, offset + size) : uncleared(size);
   try {
-    if (memory) await gets.check(0, limits);
-    else await gets.fillFar(new Map([[0, { bytes }]]), limits, true);
+    if (memory) {
+      gets.keep();
+      await gets.check(0, limits);
+    } else await gets.fillFar(new Map([[0, { bytes }]]), limits, true);
   } catch (error) {
     await gets.abort();
     throw error;

@@ -3,16 +3,17 @@
  * those with peers, one batch to each. Whole values for peers come in pieces: from memory that is registered straight, from
  * other memory through windows of staging memory, copied and summed while the one before is on its way.
  */
-import { errors } from '../core/errors.js';
+import { errors, MooncakeError } from '../core/errors.js';
 import type { Peer } from '../transfer/transfer.js';
-import type { Limits } from './batch.js';
+import type { Limits, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import type { Coverage } from './coverage.js';
 import type { ValueMemory } from './far-reads.js';
+import { Group, MOVES } from './group.js';
 import { sumOf } from './memory.js';
 import { Moves } from './moves.js';
 import type { Place, Session } from './session.js';
-import { WINDOW_BYTES, type Window } from './staging.js';
+import type { Window } from './staging.js';
 import { Tasks } from './tasks.js';
 
 export interface OpenObject {
@@ -25,6 +26,8 @@ export interface OpenObject {
   readonly coverage: Coverage;
   /** Its bytes are unknown: what a write to it failed with. */
   failure: unknown;
+  /** Bytes of that write may still land: its room must not be given away yet. */
+  mayLand: boolean;
 }
 
 export interface FarWrite {
@@ -40,50 +43,33 @@ interface Origin {
   readonly window?: Window;
 }
 
-/** Bytes that are sent at once from registered memory: while they are on their way, the next are summed. */
-const GROUP_BYTES = 2 ** 20;
-const GROUP_PIECES = 4096;
-/** Moves of one call under way. */
-const MOVES = 8;
-const LINE = 64;
-
-class Group {
+/** Pieces of the objects that it holds, as moves. */
+class Sending extends Group<OpenObject> {
   readonly moves = new Moves();
-  readonly objects = new Set<OpenObject>();
-  bytes = 0;
-  pieces = 0;
-
-  constructor(readonly window?: Window) {}
-
-  add(object: OpenObject, bytes: number): void {
-    this.objects.add(object);
-    this.bytes += bytes;
-    this.pieces++;
-  }
 }
 
 export class Writes {
   readonly #context: StoreContext;
   readonly #session: Session;
   readonly #latest: number;
-  readonly #signal: AbortSignal;
+  readonly #underWay: UnderWay;
   readonly #pause: (limits: Limits) => Promise<void>;
 
   /**
-   * `latest`, by the session's clock: later writes must not land in room of somebody else. `signal` ends all moves. `pause`
+   * `latest`, by the session's clock: later writes must not land in room of somebody else. `underWay` ends all moves. `pause`
    * lets others have their turn.
    */
   constructor(
     context: StoreContext,
     session: Session,
     latest: number,
-    signal: AbortSignal,
+    underWay: UnderWay,
     pause: (limits: Limits) => Promise<void>,
   ) {
     this.#context = context;
     this.#session = session;
     this.#latest = latest;
-    this.#signal = signal;
+    this.#underWay = underWay;
     this.#pause = pause;
   }
 
@@ -117,22 +103,30 @@ export class Writes {
   async send(moves: Moves, objects: Iterable<OpenObject>, limits: Limits): Promise<void> {
     if (moves.empty) return;
     const left = this.#left();
-    const failures = await limits.move(this.#signal, ({ signal, timeoutMs = left }) => {
-      const rest = { signal, timeoutMs: Math.min(timeoutMs, Math.ceil(left)) };
+    const failures = await limits.move(this.#underWay.signal, ({ signal, timeoutMs = left }) => {
+      // What has a checksum of its own is compared by whoever reads it: the transport need not sum it as well.
+      const verify = this.#context.checksum ? 'off' : undefined;
+      const rest = { signal, timeoutMs: Math.min(timeoutMs, Math.ceil(left)), verify } as const;
       return moves.run((peer, descriptors) => peer.write(descriptors, rest));
     });
     if (failures.size === 0) return;
-    for (const object of objects) object.failure ??= failureOf(object, failures);
+    const { reason } = this.#underWay.signal;
+    for (const object of objects) {
+      const failure = failureOf(object, failures);
+      if (failure === undefined) continue;
+      object.failure ??= reason instanceof MooncakeError ? reason : failure;
+      object.mayLand ||= this.#session.mayLand?.(failure) ?? false;
+    }
   }
 
   /** Writes whole objects. What goes wrong with one is in its `failure`. */
   async fill(writes: readonly FarWrite[], limits: Limits): Promise<void> {
     const tasks = new Tasks(MOVES);
     const borrowed: number[] = [];
-    const groups: { direct: Group; staged: Group | undefined } = { direct: new Group(), staged: undefined };
-    const start = async (group: Group) => {
-      const send = () => this.send(group.moves, group.objects, limits).finally(() => group.window?.release());
-      if (group.pieces === 0 || !(await tasks.start(send))) group.window?.release();
+    const groups: { direct: Sending; staged: Sending | undefined } = { direct: new Sending(), staged: undefined };
+    const start = async (group: Sending) => {
+      const send = () => this.send(group.moves, group.pieces, limits).finally(() => group.window?.release());
+      if (group.pieces.length === 0 || !(await tasks.start(send))) group.window?.release();
     };
     const write = async (object: OpenObject, parts: readonly ValueMemory[]) => {
       let offset = 0;
@@ -176,20 +170,20 @@ export class Writes {
     bytes: Uint8Array,
     segment: number,
     base: number,
-    groups: { direct: Group },
+    groups: { direct: Sending },
     limits: Limits,
-    start: (group: Group) => Promise<void>,
+    start: (group: Sending) => Promise<void>,
   ): Promise<void> {
     for (let at = 0; at < bytes.length; ) {
       if (this.#context.pacer.full) await this.#pause(limits);
       const group = groups.direct;
-      const piece = bytes.subarray(at, at + GROUP_BYTES - group.bytes);
+      const piece = bytes.subarray(at, at + group.room);
       if (piece.length === 0) throw errors.segment('value', bytes.length, 'its memory was detached or resized');
       this.take(object, offset + at, piece, { segment, at: base + at }, group.moves);
       group.add(object, piece.length);
       at += piece.length;
-      if (group.bytes < GROUP_BYTES && group.pieces < GROUP_PIECES) continue;
-      groups.direct = new Group();
+      if (!group.isFull) continue;
+      groups.direct = new Sending();
       await start(group);
     }
   }
@@ -198,31 +192,29 @@ export class Writes {
     object: OpenObject,
     offset: number,
     bytes: Uint8Array,
-    groups: { staged: Group | undefined },
+    groups: { staged: Sending | undefined },
     limits: Limits,
-    start: (group: Group) => Promise<void>,
+    start: (group: Sending) => Promise<void>,
   ): Promise<void> {
     const { staging, pacer } = this.#context;
     const { length } = bytes;
     for (let at = 0; staging && at < length; ) {
       if (pacer.full) await this.#pause(limits);
-      groups.staged ??= new Group(await staging.take(limits));
+      groups.staged ??= new Sending(await staging.take(limits));
       const group = groups.staged;
       const window = group.window as Window;
-      const begin = Math.ceil(group.bytes / LINE) * LINE;
-      const piece = bytes.subarray(at, at + WINDOW_BYTES - begin);
+      const piece = bytes.subarray(at, at + group.room);
       if (piece.length === 0) throw errors.segment('value', length, 'its memory was detached or resized');
       this.take(
         object,
         offset + at,
         piece,
-        { segment: window.segment, at: window.offset + begin, window },
+        { segment: window.segment, at: window.offset + group.next, window },
         group.moves,
       );
-      group.bytes = begin;
       group.add(object, piece.length);
       at += piece.length;
-      if (group.bytes <= WINDOW_BYTES - LINE) continue;
+      if (!group.isFull) continue;
       groups.staged = undefined;
       await start(group);
     }
@@ -236,6 +228,7 @@ export class Writes {
   }
 }
 
+/** What the peer of one of its copies failed with. */
 function failureOf({ places }: OpenObject, failures: ReadonlyMap<Peer, unknown>): unknown {
   for (const { peer } of places) if (peer && failures.has(peer)) return failures.get(peer);
   return undefined;

@@ -75,8 +75,8 @@ export function unpack(bytes: Uint8Array): unknown {
   return packr.unpack(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
 }
 
-/** The layout of the first byte's type (msgpack's specification): bytes that follow, or a length to read. */
-function wellFormed(bytes: Uint8Array): boolean {
+/** Whether the bytes are one value of plain data, and nothing else (msgpack's specification). */
+export function wellFormed(bytes: Uint8Array): boolean {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   // Values still to come at each level; keys of maps count as values.
   const open: number[] = [1];

@@ -23,9 +23,9 @@ test('an unknown command is refused with a hint', async () => {
 });
 
 test('a command of a later version says so', async () => {
-  const { code, stderr } = await run(['proxy', '--port', '50051']);
+  const { code, stderr } = await run(['indexer', '--port', '50051']);
   assert.is(code, 1);
-  assert.match(stderr, /mooncake-ts proxy is not supported.*\[ERR_NOT_SUPPORTED\]/);
+  assert.match(stderr, /mooncake-ts indexer is not supported.*\[ERR_NOT_SUPPORTED\]/);
 });
 
 const full = '/dev/full';

@@ -22,6 +22,8 @@ export interface CacheShape {
   form: 'fused' | 'split' | 'latent';
   rank: number;
   tensorParallelSize: number;
+  /** Where a memory comes from. Default: this process's own. */
+  allocate?: (bytes: number) => Uint8Array;
 }
 
 /** What a cell depends on of its tokens: two words per position, each a function of every token up to there. */
@@ -70,10 +72,11 @@ export class RankCache {
     this.#shape = shape;
     this.#salt = word(shape.model);
     const bytes = 2 * shape.cellBytes * this.#localHeads() * shape.blockSize * shape.blocks;
+    const { allocate = (length) => new Uint8Array(length) } = shape;
     this.memories =
       shape.form === 'split'
-        ? Array.from({ length: shape.layers }, () => new Uint8Array(bytes))
-        : [new Uint8Array(bytes * shape.layers)];
+        ? Array.from({ length: shape.layers }, () => allocate(bytes))
+        : [allocate(bytes * shape.layers)];
     this.#own = this.layout(this.memories.map((_, index) => index));
     for (let block = 0; block < shape.blocks; block++) this.poison(block);
   }

@@ -31,6 +31,8 @@ export interface World {
   revive?(): Promise<void>;
   /** Objects that are shared now, where they can be counted. */
   count?(): Promise<number>;
+  /** Memory that its connectors can use. Default: the process's own. */
+  allocate?(bytes: number): Uint8Array;
   close(): Promise<void>;
 }
 
@@ -83,7 +85,9 @@ export class Bench {
     const role: KvRole = options.role ?? 'both';
     // Prompts of the suite are short: in chunks there is something to come early.
     const chunks = this.has('early') ? { maxTokensPerStep: 6 } : {};
-    const engine = new HarnessEngine({ ...chunks, ...options, role, connector: await this.world.connector() });
+    const { allocate } = this.world;
+    const connector = await this.world.connector();
+    const engine = new HarnessEngine({ allocate, ...chunks, ...options, role, connector });
     this.engines.push(engine);
     return engine;
   }

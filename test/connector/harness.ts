@@ -76,6 +76,7 @@ export class HarnessEngine {
       blocks: options.blocks ?? 64,
       form: options.form ?? 'fused',
       tensorParallelSize: options.tensorParallelSize ?? 1,
+      allocate: options.allocate,
     };
     this.#budget = options.maxTokensPerStep ?? 1024;
     this.info = {

@@ -18,7 +18,8 @@ type Mode = 'pull' | 'push' | 'layers';
  * decode comes before the prefill.
  */
 async function handOverFlipped(mode: Mode, verify: 'full' | 'off', direction: Direction, position: number) {
-  const inner = await TcpTransfer.listen();
+  // By the connection alone, which passes through the relay.
+  const inner = await TcpTransfer.listen({ native: false });
   let passed = 0;
   const relay = await startRelay(Number(new URL(inner.address).port), {
     onChunk(way, chunk) {
@@ -33,7 +34,7 @@ async function handOverFlipped(mode: Mode, verify: 'full' | 'off', direction: Di
   gate.address = `tcp://127.0.0.1:${relay.port}`;
   const options = { mode, verify, abortTimeoutMs: 300, loadTimeoutMs: 3000 };
   const prefill = side({ ...SHAPE, maxTokensPerStep: 16, transfer: () => gate, connector: options });
-  const tcp = await TcpTransfer.listen();
+  const tcp = await TcpTransfer.listen({ native: false });
   const decode = side({ ...SHAPE, transfer: () => tcp, connector: options });
   const transfer = transferId();
   const kvTransferParams = { do_remote_decode: true, transfer_id: transfer };

@@ -7,7 +7,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { MooncakeStore } from 'mooncake-ts';
+import { type ConnectOptions, Keys, MooncakeStore } from 'mooncake-ts';
+import { METHODS, RpcClient } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { freePort, type Kind, Master } from './masters.js';
@@ -123,8 +124,60 @@ async function scenario(kind: Kind): Promise<void> {
   }
 }
 
+/** What objects have by now: keys with a copy on a disk, as the master says. */
+async function onDisk(master: Master, keys: readonly string[]): Promise<string[]> {
+  const rpc = await RpcClient.connect('127.0.0.1', master.port);
+  try {
+    const found = await rpc.call(METHODS.BatchGetReplicaList, { keys: Keys.from(keys), tenant: 'default' });
+    return keys.filter((_, i) => {
+      const answer = found[i];
+      return answer.ok && answer.value.replicas.some(({ descriptor }) => descriptor.kind === 'localDisk');
+    });
+  } finally {
+    rpc.close();
+  }
+}
+
+/** Objects of the same size, of which some were written anew while the disk was away: without sums nobody could tell them apart. */
+async function writtenAnew(kind: Kind): Promise<void> {
+  const master = await Master.start(kind, ['--default_kv_lease_ttl=500', '--enable_offload=true', '--client_ttl=3']);
+  const folder = mkdtempSync(join(tmpdir(), 'mooncake-disk-'));
+  const address = { master: `127.0.0.1:${master.port}` };
+  const disk = { folder, capacityBytes: 256 * MIB, bucketBytes: 8 * MIB, heartbeatMs: 100 };
+  const keys = ['kept', 'unsummed', 'changed', 'same'];
+  const stores: MooncakeStore[] = [];
+  const connected = async (options: ConnectOptions) => {
+    const store = await MooncakeStore.connect({ ...address, ...options });
+    stores.push(store);
+    return store;
+  };
+  try {
+    const first = await connected({ segments: 16 * MIB, disk, checksum: false });
+    for (const [n, key] of keys.entries()) await first.put(key, contentOf(n));
+    assert.ok(await within(async () => (await onDisk(master, keys)).length === keys.length));
+    await first.close();
+    const other = await connected({ segments: 64 * MIB });
+    const unsummed = await connected({ checksum: false });
+    assert.ok(await within(() => unsummed.put('unsummed', contentOf(11)).catch(() => false)));
+    assert.ok(await other.put('changed', contentOf(12)));
+    assert.ok(await other.put('same', contentOf(3)));
+    await connected({ segments: 16 * MIB, disk });
+    assert.ok(await within(async () => (await onDisk(master, keys)).includes('kept')));
+    const offered = await onDisk(master, keys);
+    assert.not.ok(offered.includes('unsummed') || offered.includes('changed'), offered.join());
+    const expected = [contentOf(0), contentOf(11), contentOf(12), contentOf(3)];
+    const values = await unsummed.batchGet(keys);
+    assert.ok(values.every((value, i) => value && Buffer.compare(value, expected[i]) === 0));
+  } finally {
+    for (const store of stores) await store.close();
+    await master.end();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 for (const kind of ['stock', 'ours'] as const) {
   test(`a store of ours with a disk on the ${kind} master, read by a stock client`, () => scenario(kind));
+  test(`what was written anew is not offered from a disk, on the ${kind} master`, () => writtenAnew(kind));
 }
 
 test('a master without --enable_offload refuses a disk, and says why', async () => {

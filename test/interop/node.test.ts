@@ -187,6 +187,25 @@ test('segments: refusals, and what they leave', async () => {
   for (const body of [{}, '', 'x', '[]', '5']) await same('POST', '/api/unmount_local_disk', body);
 });
 
+test('the switch between prefill and decode: what is wrong, and memory that is not there', async () => {
+  const none = '/dev/shm/mooncake-no-such-memory';
+  for (const body of [
+    {},
+    { mode: '' },
+    { mode: 'both' },
+    { mode: 'decode' },
+    { mode: 'decode', size: 1 },
+    { mode: 'decode', path: '', size: 1 },
+    { mode: 'Decode', path: none, size: null },
+    { mode: 'prefill' },
+    { mode: 'PREFILL', path: none },
+    { mode: 'decode', path: none, size: 2 ** 24 },
+    { mode: 'prefill' },
+  ]) {
+    await same('POST', '/api/reconfigure', body);
+  }
+});
+
 test('segments: mounted, and taken back at once or with a grace', async () => {
   for (const [size, grace] of [
     [2 ** 24, 0],
@@ -219,6 +238,8 @@ test('differs on purpose: what a caller did wrong is 400 (or 413) and changes no
     ['PUT', '/api/put', { key: 'bad', value: ['x'] }],
     ['PUT', '/api/put', '{"key":"bad","value":"\\ud800"}'],
     ['POST', '/api/mount', '[]'],
+    ['POST', '/api/reconfigure', { mode: 5 }],
+    ['POST', '/api/reconfigure', '[]'],
     ['POST', '/api/unmount', { segment_ids: ['x'], grace_period_seconds: -1 }],
     ['POST', '/api/unmount_shm', { segment_ids: ['x'], grace_period_seconds: 'x' }],
   ] as const) {

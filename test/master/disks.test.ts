@@ -110,6 +110,51 @@ test('a report about content that is gone is not believed', () => {
   assert.equal(['replaced', 'again'].map(places), ['memory disk', 'memory disk']);
 });
 
+test('nor when its client has mounted its disk again meanwhile', () => {
+  const { put, remove, take, note, places, disks } = startWithDisk(1000);
+  for (const name of ['before', 'after', 'kept']) put(name, 100);
+  assert.equal(take(), ['before', 'after', 'kept']);
+  remove('before');
+  disks.unmount(ALICE);
+  remove('after');
+  disks.mount(ALICE, true);
+  for (const name of ['before', 'after', 'kept']) note(name, 100);
+  assert.equal(['before', 'after', 'kept'].map(places), ['-704', '-704', 'memory']);
+});
+
+test('ssd_free_ratio_first: what comes next goes to the client whose disk has most left', () => {
+  const { service, disks, note, put, read } = startWithDisk(1000, { allocationStrategy: 'ssd_free_ratio_first' });
+  assert.is(service.mountSegment(segment(2, 1000), BOB), 0);
+  assert.is(disks.mount(BOB, true), 0);
+  for (const client of [ALICE, BOB]) disks.reportCapacity(client, 1000);
+  const goesTo = (name: string) => {
+    assert.is(put(name, 10), 0);
+    const found = read(name);
+    return found.ok && found.value.replicas[0].segmentName;
+  };
+  note('on Alice', 800);
+  note('on Bob', 100, {}, BOB);
+  assert.equal(['a', 'b', 'c', 'd'].map(goesTo), Array(4).fill('segment-2'));
+  disks.reportCapacity(BOB, 110);
+  assert.equal(['e', 'f', 'g', 'h'].map(goesTo), Array(4).fill('segment-1'));
+  disks.unmount(ALICE);
+  assert.equal(['i', 'j', 'k', 'l'].map(goesTo), Array(4).fill('segment-2'));
+});
+
+test('a report of many is not cut short by one under a name that is no tenant', () => {
+  const { places, disks } = startWithDisk(1000);
+  const report = (name: string, tenant: string) => ({
+    tenant,
+    key: new TextEncoder().encode(name),
+    size: 10,
+    endpoint: ENDPOINT,
+    written: true,
+  });
+  const reports = [report('a', 'default'), report('b', 'x'.repeat(1025)), report('c', 'default')];
+  assert.is(disks.noteOffloads(ALICE, reports), 0);
+  assert.equal(['a', 'b', 'c'].map(places), ['disk', '-704', 'disk']);
+});
+
 test('a client that brings files along is believed of keys that nobody knows, and of no others', () => {
   const { put, take, note, places, service } = startWithDisk(1000);
   put('mine', 100);

@@ -142,7 +142,10 @@ test('many protected objects, many runs: the order stays exact and entries do no
     // One object in a thousand goes, of those that are looked up and not read.
     const [first, last] = [500 + 20 * round, 519 + 20 * round];
     assert.is(peek(all[first]), true);
-    put(`fresh-${round}`, 20);
+    // A call passes over so many objects and no more: the first finds some thousands of them in its way.
+    let calls = 1;
+    while (put(`fresh-${round}`, 20) !== 0) assert.ok(++calls <= 20, 'each goes on where the one before it ended');
+    if (round === 0) assert.ok(calls > 1);
     assert.equal(
       [first, last, last + 1].map((at) => peek(all[at])),
       [false, false, true],
@@ -167,14 +170,16 @@ test('protection that is renewed again and again leaves no entries behind', () =
   const { service, clock, keys, put } = start(5000, { evictionRatio: 0.0001 });
   const names = Array.from({ length: 5000 }, (_, i) => `key-${i}`);
   for (const name of names) put(name, 1);
-  let most = 0;
-  for (let round = 0; round < 40; round++) {
+  // They come in the meantime, and are swept: what is there at most does not rise.
+  const most = [0, 0];
+  for (let round = 0; round < 120; round++) {
     service.exist(keys(...names));
     assert.is(put(`new-${round}`, 1), 0);
     clock.now += 101;
-    if (round === 10) most = service.stats().metadataBytes;
+    const half = round < 60 ? 0 : 1;
+    most[half] = Math.max(most[half], service.stats().metadataBytes);
   }
-  assert.is(service.stats().metadataBytes, most);
+  assert.is(most[1], most[0]);
 });
 
 test.run();

@@ -1,4 +1,7 @@
 // The networked master over its RPC: restarts of clients, remounts and their fence, silence, and pauses of the master itself.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { type MasterEvent, MooncakeMaster } from 'mooncake-ts/master';
 import { METHODS, RpcClient } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
@@ -33,8 +36,11 @@ const CONFIG = {
   groups: undefined,
 };
 
-async function running(body: (one: Awaited<ReturnType<typeof cluster>>) => Promise<void>): Promise<void> {
-  const one = await cluster();
+async function running(
+  body: (one: Awaited<ReturnType<typeof cluster>>) => Promise<void>,
+  dataDir?: string,
+): Promise<void> {
+  const one = await cluster(dataDir);
   try {
     await body(one);
   } finally {
@@ -44,7 +50,7 @@ async function running(body: (one: Awaited<ReturnType<typeof cluster>>) => Promi
 }
 
 /** A master whose clock is `time.now`; it sweeps by itself, once a second of real time. */
-async function cluster() {
+async function cluster(dataDir?: string) {
   const time = { now: 1_000_000 };
   const events: MasterEvent[] = [];
   const master = await MooncakeMaster.listen({
@@ -53,6 +59,7 @@ async function cluster() {
     leaseTtlMs: 1000,
     clientTtlMs: 10_000,
     now: () => time.now,
+    dataDir,
     onEvent: (event) => events.push(event),
   });
   const client = await RpcClient.connect('127.0.0.1', master.ports.rpc);
@@ -111,6 +118,22 @@ test('what is remounted and not known is fenced for a lease, and starts empty', 
     await until('segment-mounted');
     assert.is(await put('late'), 0);
   }));
+
+test('what was absent and went with a mount in its place is not known any more', async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'lending-test-'));
+  try {
+    await running(async ({ mount }) => assert.is(await mount(segment(1), ALICE), 0), dataDir);
+    await running(async ({ client, mount, said }) => {
+      assert.is(await mount(segment(2, 'host:1'), BOB), 0);
+      const segments = [{ ...segment(1), name: 'elsewhere' }];
+      assert.ok((await client.call(METHODS.ReMountSegment, { segments, client: ALICE })).ok);
+      assert.is(said('segment-fenced'), 1);
+      assert.is(said('segment-mounted'), 1);
+    }, dataDir);
+  } finally {
+    rmSync(dataDir, { recursive: true, force: true });
+  }
+});
 
 test('a bad segment among those remounted keeps no client from being in order', () =>
   running(async ({ client, time, ping, until }) => {

@@ -408,4 +408,42 @@ test('where nothing can be made durable nothing is acknowledged, and it comes ba
   await one.persistence.close();
 });
 
+test('a disk that does not answer has failed: who waits is refused, and the end does not wait for it', async () => {
+  const one = await start({}, { diskTimeoutMs: 1500 });
+  await one.persistence.settled();
+  const handle = await openFile(lastLog(one.dataDir), 'r');
+  const files = Object.getPrototypeOf(handle);
+  await handle.close();
+  const { datasync } = files;
+  files.datasync = () => new Promise(() => {});
+  try {
+    one.put('a', 10);
+    await Promise.resolve(one.persistence.settled()).then(
+      () => assert.unreachable(),
+      (error) => assert.is(error.code, 'ERR_DATA_DIR'),
+    );
+    assert.throws(() => one.persistence.enter(), /fdatasync took longer than 1500 ms/);
+    await one.persistence.snapshot().then(
+      () => assert.unreachable(),
+      () => {},
+    );
+  } finally {
+    files.datasync = datasync;
+  }
+  await one.persistence.snapshot();
+  one.put('b', 10);
+  await one.persistence.settled();
+  const two = await again(one);
+  two.service.mountSegment(segment(1, LENGTH), ALICE);
+  assert.equal(await contents(two), await contents(one));
+  await two.persistence.close();
+  files.datasync = () => new Promise(() => {});
+  try {
+    one.put('c', 10);
+    await one.persistence.close();
+  } finally {
+    files.datasync = datasync;
+  }
+});
+
 test.run();

@@ -1,7 +1,6 @@
 // Clusters in which something goes wrong: masters, nodes, bytes and time.
 import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join as path } from 'node:path';
 import { Keys, MooncakeStore, OBJECTS, STATUS } from 'mooncake-ts';
@@ -11,6 +10,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { until, withCluster } from './connect-support.js';
 import { descriptors } from './descriptors.js';
+import { silent } from './mute.js';
 import { code, content, failure, same } from './support.js';
 
 const MiB = 2 ** 20;
@@ -201,9 +201,8 @@ test('addresses that nobody has, endpoints where nobody listens: puts fail, gets
       await rpc.call(METHODS.PutStart, { client, key, size: 100n, config: replicate, tenant });
       const end = { client, object: { key, checksum: 5n }, replicaType: 4, tenant };
       assert.ok((await rpc.call(METHODS.PutEnd, end)).ok);
-      const begun = performance.now();
-      assert.is(await user.get('ghost'), undefined);
-      assert.ok(performance.now() - begun < 20_000);
+      // Nobody waits for what cannot be reached: the call itself may last an hour.
+      assert.is(await user.get('ghost', { timeoutMs: 3_600_000 }), undefined);
       const { misses } = user.counters();
       assert.is(misses.removed + misses['peer-lost'], 1, JSON.stringify(misses));
       await user.remove('ghost', { force: true });
@@ -262,18 +261,6 @@ test('a put that was aborted leaves nothing, nor does one whose time ran out', (
     }
   }));
 
-/** A port that takes connections and says nothing. */
-async function silent(): Promise<{ server: Server; port: number; close(): void }> {
-  const sockets = new Set<Socket>();
-  const server = createServer((socket) => sockets.add(socket.on('error', () => {})));
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const close = () => {
-    for (const socket of sockets) socket.destroy();
-    server.close();
-  };
-  return { server, port: (server.address() as { port: number }).port, close };
-}
-
 test('a master that says nothing: connecting and calls end at their deadlines', async () => {
   const { port, close } = await silent();
   try {
@@ -324,7 +311,11 @@ test('the stock configuration: the file, the variables, what is wrong in them', 
         const error = await failure(() => MooncakeStore.connect());
         assert.equal([error.code, error.argument], ['ERR_INVALID_ARGUMENT', name]);
       }
-      await writeFile(file, JSON.stringify({ ...stock, enable_ssd_offload: true }));
+      const disk = { enable_ssd_offload: true, ssd_offload_path: path(folder, 'disk') };
+      await writeFile(file, JSON.stringify({ ...stock, ...disk, ssd_offload_path: '' }));
+      assert.match((await failure(() => MooncakeStore.connect())).argument ?? '', 'ssd_offload_path');
+      // This master has no use for disks: stock clients refuse to start as well.
+      await writeFile(file, JSON.stringify({ ...stock, ...disk }));
       assert.is(await code(() => MooncakeStore.connect()), 'ERR_NOT_SUPPORTED');
       for (const text of ['{', '[]', '']) {
         await writeFile(file, text);

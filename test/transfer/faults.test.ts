@@ -32,7 +32,9 @@ async function through(
   const lost = new Promise<MooncakeError>((resolve) => {
     onLost = resolve;
   });
-  const [a, b] = [await TcpTransfer.listen(options), await TcpTransfer.listen({ onLost })];
+  // By the connection alone, which passes through the relay.
+  const a = await TcpTransfer.listen({ ...options, native: false });
+  const b = await TcpTransfer.listen({ native: false, onLost });
   let faulty = false;
   const relay = await startRelay(Number(b.address.split(':').pop()), {
     onChunk: (...args) => (faulty ? onChunk(...args) : args[1]),

@@ -9,7 +9,7 @@ export interface Kind {
 
 export const KINDS: Kind[] = [
   { name: 'local', open: async (options) => new LocalTransfer(options) },
-  { name: 'tcp', open: (options) => TcpTransfer.listen(options) },
+  { name: 'tcp', open: (options) => TcpTransfer.listen({ ...options, native: false }) },
   { name: 'tcp, accelerated', open: (options) => TcpTransfer.listen({ ...options, native: true }) },
 ];
 

@@ -23,8 +23,8 @@ std::vector<u8> noise(u64 length, u64 seed) {
 
 TEST(verifiedCopy, isMemmove) {
   std::mt19937_64 random(3);
-  std::vector<u64> lengths = {1, 63, 64, 511, 512, 513, 2047, 8191, 8192, 8193, 8704, 100000, 1 << 20};
-  for (int i = 0; i < 200; i++) lengths.push_back(1 + random() % 30000);
+  std::vector<u64> lengths = {1, 63, 64, 511, 512, 513, 2047, 8191, 8192, 8193, 16383, 16384, 16385, 32768, 40000, 100000, 1 << 20};
+  for (int i = 0; i < 200; i++) lengths.push_back(1 + random() % 70000);
   for (const u64 length : lengths) {
     const std::vector<u8> source = noise(length, length);
     const u64 skew = random() % 64;

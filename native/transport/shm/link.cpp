@@ -170,19 +170,17 @@ Status ShmLink::granted(const Message& message, const Fd& descriptor) {
   if (asked == asked_.end()) return {Code::protocol, "shared memory: a grant that nobody asked for"};
   const u32 segment = asked->second;
   asked_.erase(asked);
+  expected_.erase(segment);
   if (message.code != Code::ok) {
     const Status refused(message.code, "the peer does not grant its segment " + std::to_string(segment));
     for (auto at = parked_.begin(); at != parked_.end();) {
       Transfer& transfer = **at;
-      std::vector<u32> missing;
-      const Status resolved = resolve(transfer, missing);
-      const bool concerned = std::find(missing.begin(), missing.end(), segment) != missing.end();
-      if (resolved.ok() && !concerned) {
+      if (transfer.missing.count(segment) == 0) {
         ++at;
         continue;
       }
       at = parked_.erase(at);
-      transfer.fail(resolved.ok() ? refused : resolved);
+      transfer.fail(refused);
       complete(transfer);
     }
     return {};
@@ -217,6 +215,7 @@ Status ShmLink::granted(const Message& message, const Fd& descriptor) {
     const std::unique_lock lock(grantsMutex_);
     grants_[segment] = grant;
   }
+  for (Transfer* const transfer : parked_) transfer->missing.erase(segment);
   unpark();
   return {};
 }

@@ -64,8 +64,8 @@ class ShmLink final : public Link {
   bool enter();
   void leave();
   bool copySmall(const Slice& slice, Status& status);
-  /** Finds the grants; adds the segments that have none yet to `missing`. Not ok: the slice cannot be moved. */
-  Status resolve(Transfer& transfer, std::vector<u32>& missing);
+  /** Finds the grants, and the segments that have none yet (`missing`). Not ok: the slice cannot be moved. */
+  Status resolve(Transfer& transfer);
   void start(Transfer& transfer);
   void submit(Job& job);
   void perform(Job& job);
@@ -83,7 +83,10 @@ class ShmLink final : public Link {
   void complete(Transfer& transfer);
   // On the loop's thread.
   void park(Transfer& transfer);
+  /** Those that need no segment any more that is asked for. */
   void unpark();
+  /** Starts it, or asks for what it lacks and parks it. */
+  void proceed(Transfer& transfer);
   /** Asks the owner for its part of a staged job. */
   void request(Job& job);
   void acquireSlot(Job& job);
@@ -133,8 +136,9 @@ class ShmLink final : public Link {
   /** For how long the owner has not ended what was given up. */
   u32 overdue_ = 0;
   u32 nextNumber_ = 1;
-  /** Segments by the numbers of grants that were asked for. */
+  /** Segments by the numbers of grants that were asked for, and all of them. */
   std::unordered_map<u32, u32> asked_;
+  std::unordered_set<u32> expected_;
   std::list<Transfer*> parked_;
   std::unordered_map<u32, Job*> pending_;
   std::list<Job*> slotless_;

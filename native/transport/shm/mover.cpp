@@ -87,13 +87,12 @@ void ShmLink::post(Slice& slice) {
     const std::lock_guard lock(mutex_);
     transfers_.insert(&transfer);
   }
-  std::vector<u32> missing;
   if (!up) return loop_->post([this, &transfer] { park(transfer); });
-  if (Status status = resolve(transfer, missing); !status.ok()) {
+  if (Status status = resolve(transfer); !status.ok()) {
     transfer.fail(std::move(status));
     return complete(transfer);
   }
-  if (!missing.empty()) return loop_->post([this, &transfer] { park(transfer); });
+  if (!transfer.missing.empty()) return loop_->post([this, &transfer] { park(transfer); });
   start(transfer);
 }
 
@@ -131,7 +130,8 @@ bool ShmLink::copySmall(const Slice& slice, Status& status) {
   return true;
 }
 
-Status ShmLink::resolve(Transfer& transfer, std::vector<u32>& missing) {
+Status ShmLink::resolve(Transfer& transfer) {
+  transfer.missing.clear();
   transfer.grants.clear();
   transfer.extents.clear();
   Status status;
@@ -139,7 +139,7 @@ Status ShmLink::resolve(Transfer& transfer, std::vector<u32>& missing) {
   transfer.slice.forEach([&](const Piece& piece) {
     const auto found = grants_.find(piece.remote);
     if (found == grants_.end()) {
-      if (std::find(missing.begin(), missing.end(), piece.remote) == missing.end()) missing.push_back(piece.remote);
+      transfer.missing.insert(piece.remote);
       return;
     }
     if (status.ok()) status = allows(*found->second, piece, transfer.write);
@@ -149,34 +149,32 @@ Status ShmLink::resolve(Transfer& transfer, std::vector<u32>& missing) {
 }
 
 void ShmLink::park(Transfer& transfer) {
-  if (state_ == LinkState::down) {
-    transfer.fail(failure());
-    return complete(transfer);
-  }
-  parked_.push_back(&transfer);
-  if (state_ == LinkState::up) unpark();
+  state_ == LinkState::connecting ? parked_.push_back(&transfer) : proceed(transfer);
 }
 
 void ShmLink::unpark() {
   std::list<Transfer*> parked;
   parked.swap(parked_);
-  std::vector<u32> wanted;
   for (Transfer* const transfer : parked) {
-    std::vector<u32> missing;
-    Status status = transfer->cancelled ? Status(Code::aborted, "the batch was cancelled") : resolve(*transfer, missing);
-    if (!status.ok()) {
-      transfer->fail(std::move(status));
-      complete(*transfer);
-    } else if (missing.empty()) {
-      start(*transfer);
-    } else {
-      parked_.push_back(transfer);
-      wanted.insert(wanted.end(), missing.begin(), missing.end());
-    }
+    const bool waits = !transfer->missing.empty() && !transfer->cancelled && state_ == LinkState::up;
+    waits ? parked_.push_back(transfer) : proceed(*transfer);
   }
+}
+
+void ShmLink::proceed(Transfer& transfer) {
+  Status status = state_ == LinkState::down ? failure()
+                  : transfer.cancelled      ? Status(Code::aborted, "the batch was cancelled")
+                                            : resolve(transfer);
+  if (!status.ok()) {
+    transfer.fail(std::move(status));
+    return complete(transfer);
+  }
+  if (transfer.missing.empty()) return start(transfer);
+  parked_.push_back(&transfer);
+  // Sending may fail the link, and with it this transfer.
+  const std::vector<u32> wanted(transfer.missing.begin(), transfer.missing.end());
   for (const u32 segment : wanted) {
-    const bool asked = std::any_of(asked_.begin(), asked_.end(), [&](const auto& ask) { return ask.second == segment; });
-    if (asked) continue;
+    if (!expected_.insert(segment).second) continue;
     Message message;
     message.type = MessageType::grantRequest;
     message.token = nextNumber_++;

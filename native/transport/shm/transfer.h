@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <unordered_set>
 #include <vector>
 
 namespace mooncake::shm {
@@ -75,6 +76,8 @@ struct Transfer {
   std::vector<std::shared_ptr<Grant>> grants;
   std::vector<Extent> extents;
   std::vector<Job> jobs;
+  /** Segments of the peer that it is parked for. */
+  std::unordered_set<u32> missing;
   std::atomic<bool> cancelled{false};
   /** Jobs that have not ended, and one for whoever starts them. */
   std::atomic<u32> remaining{0};

@@ -13,57 +13,66 @@ import { join } from 'node:path';
 import { errors, MooncakeError } from '../../core/errors.js';
 import { FRAME_BYTES, sealFrame } from './frames.js';
 import { RECORD } from './records.js';
+import { within } from './within.js';
 
 const FORMAT = 'mooncake-ts master 1\n';
 const NAME = /^(log|snapshot)-(\d{8})$/;
 
-/** A file that frames are appended to. */
+/** A file that frames are appended to. A disk that does not answer in time has failed. */
 export class DataFile {
   readonly number: number;
   /** Bytes that are durable. */
   bytes = 0;
   readonly #handle: FileHandle;
+  readonly #timeoutMs: number;
   #frames = 0;
   #isOpen = true;
 
-  constructor(handle: FileHandle, number: number) {
+  constructor(handle: FileHandle, number: number, timeoutMs: number) {
     this.#handle = handle;
     this.number = number;
+    this.#timeoutMs = timeoutMs;
   }
 
   /** Writes a frame (records behind FRAME_BYTES of room); it is durable when this resolves, unless `sync` is false. */
   async append(frame: Buffer, sync = true): Promise<void> {
     sealFrame(frame, this.number, this.#frames++);
-    for (let at = 0; at < frame.length; ) {
-      const { bytesWritten } = await this.#handle.write(frame, at, frame.length - at);
-      at += bytesWritten;
-    }
-    if (sync) await this.#handle.datasync();
+    await within(this.#timeoutMs, 'a write', this.#write(frame));
+    if (sync) await this.sync();
     this.bytes += frame.length;
   }
 
   sync(): Promise<void> {
-    return this.#handle.datasync();
+    return within(this.#timeoutMs, 'fdatasync', this.#handle.datasync());
   }
 
   /** Idempotent. */
   async close(): Promise<void> {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    await this.#handle.close();
+    await within(this.#timeoutMs, 'closing a file', this.#handle.close());
+  }
+
+  async #write(frame: Buffer): Promise<void> {
+    for (let at = 0; at < frame.length; ) {
+      const { bytesWritten } = await this.#handle.write(frame, at, frame.length - at);
+      at += bytesWritten;
+    }
   }
 }
 
 export class DataFolder {
   readonly path: string;
+  readonly #timeoutMs: number;
 
-  private constructor(path: string) {
+  private constructor(path: string, timeoutMs: number) {
     this.path = path;
+    this.#timeoutMs = timeoutMs;
   }
 
   /** Makes the folder where there is none. Throws ERR_DATA_DIR where it is of something else. */
-  static async open(path: string): Promise<DataFolder> {
-    const folder = new DataFolder(path);
+  static async open(path: string, timeoutMs: number): Promise<DataFolder> {
+    const folder = new DataFolder(path, timeoutMs);
     try {
       await mkdir(path, { recursive: true });
       const names = await readdir(path);
@@ -108,7 +117,7 @@ export class DataFolder {
   }
 
   async createLog(number: number): Promise<DataFile> {
-    const file = new DataFile(await open(this.log(number), 'wx'), number);
+    const file = new DataFile(await open(this.log(number), 'wx'), number, this.#timeoutMs);
     await this.sync().catch((error) => this.dropLog(file, error));
     return file;
   }
@@ -122,7 +131,7 @@ export class DataFolder {
 
   /** A snapshot that is not there before `finishSnapshot`. */
   async createSnapshot(number: number): Promise<DataFile> {
-    return new DataFile(await open(`${this.snapshot(number)}.tmp`, 'w'), number);
+    return new DataFile(await open(`${this.snapshot(number)}.tmp`, 'w'), number, this.#timeoutMs);
   }
 
   async finishSnapshot(file: DataFile): Promise<void> {

@@ -121,7 +121,8 @@ export class Log implements Journal {
       this.#told();
     }
     await this.#writing;
-    await Promise.all([this.#open.close(), this.#file.close()]);
+    // What is durable is; whoever closes cannot do more for a disk that does not answer.
+    await Promise.allSettled([this.#open.close(), this.#file.close()]);
   }
 
   mounted(segment: Segment): void {
@@ -214,6 +215,8 @@ export class Log implements Journal {
     this.#recovering = false;
     this.#drop();
     this.#failure = this.#onFailure(error);
+    // Nothing is written to it any more, and nobody waits for it.
+    this.#open.close().catch(() => {});
     for (const { reject } of this.#waiters.splice(0)) reject(this.#failure);
   }
 

@@ -21,6 +21,8 @@ export interface PersistenceOptions {
   snapshotIntervalMs?: number;
   /** Snapshots that are kept, 1 to 1,000. Default 2. */
   snapshotRetention?: number;
+  /** A disk that takes longer for a write, ms, has failed. Default 30,000. */
+  diskTimeoutMs?: number;
   /** Wall clock, ms since 1970. Default `Date.now`. */
   wallNow?: () => number;
   onEvent?: (event: PersistenceEvent) => void;
@@ -51,6 +53,8 @@ const CHECK_MS = 1000;
 const RETRY_MS = 5000;
 /** A log that outgrows the last snapshot by this much is followed by another. */
 const LOG_SLACK = 64 * 2 ** 20;
+/** The last snapshot, at a clean stop, takes at most so long: without it the log is read instead. */
+const LAST_SNAPSHOT_MS = 60_000;
 
 export class Persistence {
   readonly service: MetadataService;
@@ -100,9 +104,9 @@ export class Persistence {
    */
   static async open(options: PersistenceOptions, metadata?: MetadataOptions): Promise<Persistence> {
     const checked = resolve(options);
-    const { dataDir, wallNow, onEvent } = checked;
+    const { dataDir, wallNow, onEvent, diskTimeoutMs } = checked;
     const resolved = resolveOptions(metadata);
-    const folder = await DataFolder.open(dataDir);
+    const folder = await DataFolder.open(dataDir, diskTimeoutMs);
     const lock = await FolderLock.take(dataDir);
     try {
       const tell = (damage: Damage) => onEvent({ what: 'data-damaged', ...damage });
@@ -159,7 +163,7 @@ export class Persistence {
     this.#closing.abort();
     await this.#snapshotting?.catch(() => {});
     if (!this.#log.failure && (this.#logBytesBefore > 0 || !this.#log.isEmpty)) {
-      await this.#snapshot(new AbortController().signal).catch((error) => this.#tellFailed(error));
+      await this.#snapshot(AbortSignal.timeout(LAST_SNAPSHOT_MS)).catch((error) => this.#tellFailed(error));
     }
     this.#books.journal = undefined;
     await this.#log.close();
@@ -217,12 +221,14 @@ export class Persistence {
 }
 
 function resolve(options: PersistenceOptions): Required<PersistenceOptions> {
-  const { dataDir, snapshotIntervalMs = 600_000, snapshotRetention = 2, wallNow = Date.now, onEvent } = options;
+  const { dataDir, snapshotIntervalMs = 600_000, snapshotRetention = 2, diskTimeoutMs = 30_000, ...rest } = options;
+  const { wallNow = Date.now, onEvent } = rest;
   if (string('dataDir', dataDir) === '') throw errors.invalidArgument('dataDir', dataDir, 'the path of a folder');
   return {
     dataDir,
     snapshotIntervalMs: integer('snapshotIntervalMs', snapshotIntervalMs, 1, 2 ** 31 - 1),
     snapshotRetention: integer('snapshotRetention', snapshotRetention, 1, 1000),
+    diskTimeoutMs: integer('diskTimeoutMs', diskTimeoutMs, 1, 2 ** 31 - 1),
     wallNow,
     onEvent: onEvent ?? (() => {}),
   };

@@ -10,6 +10,7 @@
 import { errors } from '../../core/errors.js';
 import type { SegmentInfo, Uuid } from '../api.js';
 import type { Books } from '../books.js';
+import { Slots } from '../slots.js';
 import { HAS_CHECKSUM } from '../table.js';
 import type { Tenant } from '../tenants.js';
 import type { ByteReader } from './bytes.js';
@@ -45,8 +46,7 @@ export class Replay {
   readonly #mountings = new Map<number, number>();
   readonly reservations = new Map<string, Reservation>();
   /** Copies beyond the first, by the number in the record; 0 is none. */
-  readonly more: (Place[] | undefined)[] = [undefined];
-  readonly #freeMore: number[] = [];
+  readonly more = new Slots<Place[]>();
   /** Records read. */
   records = 0;
   /** Objects for which the table had no room, and those of tenants that are not served any more. */
@@ -171,7 +171,7 @@ export class Replay {
     table.setPinUntil(id, Math.max(0, pinUntil));
     table.setLeaseUntil(id, mounting);
     table.setHandle(id, offset);
-    if (more.length > 0) table.setExtra(id, this.#keepMore(more));
+    if (more.length > 0) table.setExtra(id, this.more.keep(more));
     if (group !== undefined) table.setGroup(id, groups.join(tenant.number, group, id));
   }
 
@@ -213,17 +213,8 @@ export class Replay {
     table.setGroup(id, 0);
   }
 
-  #keepMore(places: Place[]): number {
-    const at = this.#freeMore.pop() ?? this.more.length;
-    this.more[at] = places;
-    return at;
-  }
-
   #forgetMore(id: number): void {
-    const at = this.books.table.extra(id);
-    if (at === 0) return;
-    this.more[at] = undefined;
-    this.#freeMore.push(at);
+    this.more.forget(this.books.table.extra(id));
     this.books.table.setExtra(id, 0);
   }
 }

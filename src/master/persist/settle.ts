@@ -93,7 +93,7 @@ async function gather(replay: Replay, segments: ReadonlyMap<number, Segment>): P
     const before = copies.count;
     const first = segments.get(table.leaseUntil(id));
     if (first) copies.add(id, first.number, table.handle(id));
-    for (const { mounting, offset } of more[table.extra(id)] ?? []) {
+    for (const { mounting, offset } of more.at(table.extra(id)) ?? []) {
       const segment = segments.get(mounting);
       if (segment) copies.add(id, segment.number, offset);
     }

@@ -6,11 +6,14 @@ import type { Books } from '../books.js';
 import type { ByteWriter } from './bytes.js';
 import type { DataFile } from './folder.js';
 import { KIND, RecordWriter } from './records.js';
+import { within } from './within.js';
 
 /** Work after which the event loop gets a turn, and how many objects are taken at once. */
 const SLICE_MS = 3;
 const SLICE_OBJECTS = 256;
 const FRAME = 2 ** 18;
+/** Segments that come and go without end must not keep a snapshot from its own: it fails, and is tried again. */
+const UNMOUNT_MS = 60_000;
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -52,7 +55,7 @@ export class Snapshot {
       if (cursor === 0) break;
     }
     // What was claimed in segments that went meanwhile is all there when they are gone.
-    if (unmounts.any) await unmounts.ended;
+    if (unmounts.any) await within(UNMOUNT_MS, 'unmounting segments', unmounts.ended);
     for (const segment of [...departed.all]) {
       this.#records.departed(segment);
       await this.#pause(signal);

@@ -69,39 +69,53 @@ interface Written<T> {
   write(value: T, writer: Writer): void;
 }
 
-/** vector<expected<T, ErrorCode>> of outcomes, for a server: nobody here reads it. */
+function unread(): never {
+  throw new Error('an answer is written here, and read by clients with the schema');
+}
+
+/** expected<T, ErrorCode> of an outcome, for a server: nobody here reads it. */
+function outcome<T>(schema: { literal: Uint8Array }, item: Written<T>): Type<Outcome<T>> {
+  return {
+    literal: schema.literal,
+    least: 1,
+    measure(one, into) {
+      into.bytes += one.ok ? 1 : 5;
+      if (one.ok) item.measure(one.value, into);
+    },
+    write(one, writer) {
+      writer.bytes[writer.at++] = one.ok ? 1 : 0;
+      if (one.ok) {
+        item.write(one.value, writer);
+      } else {
+        writer.view.setInt32(writer.at, one.status, true);
+        writer.at += 4;
+      }
+    },
+    read: unread,
+  };
+}
+
+/** A vector of them. */
 function outcomes<T>(schema: { literal: Uint8Array }, item: Written<T>): Type<readonly Outcome<T>[]> {
+  const each = outcome(schema, item);
   return {
     literal: schema.literal,
     least: 1,
     measure(value, into) {
       into.lengths++;
       into.largest = Math.max(into.largest, value.length);
-      for (const one of value) {
-        into.bytes += one.ok ? 1 : 5;
-        if (one.ok) item.measure(one.value, into);
-      }
+      for (const one of value) each.measure(one, into);
     },
     write(value, writer) {
       writer.length(value.length);
-      for (const one of value) {
-        writer.bytes[writer.at++] = one.ok ? 1 : 0;
-        if (one.ok) {
-          item.write(one.value, writer);
-        } else {
-          writer.view.setInt32(writer.at, one.status, true);
-          writer.at += 4;
-        }
-      }
+      for (const one of value) each.write(one, writer);
     },
-    read() {
-      throw new Error('an answer is written here, and read by clients with the schema');
-    },
+    read: unread,
   };
 }
 
 /** The methods whose answers these are, to be handled with outcomes of the service. */
-export function batchMethods(bases: Bases) {
+export function answerMethods(bases: Bases) {
   const started: Written<Replica[]> = {
     measure: (replicas, into) => measureReplicas(replicas, into),
     write: (replicas, writer) => writeReplicas(bases, replicas, writer),
@@ -120,8 +134,11 @@ export function batchMethods(bases: Bases) {
       writer.at += 8;
     },
   };
-  const { BatchPutStart, BatchUpsertStart, BatchGetReplicaList } = METHODS;
+  const { PutStart, UpsertStart, GetReplicaList, BatchPutStart, BatchUpsertStart, BatchGetReplicaList } = METHODS;
   return {
+    PutStart: { ...PutStart, result: outcome(PutStart.result, started) },
+    UpsertStart: { ...UpsertStart, result: outcome(UpsertStart.result, started) },
+    GetReplicaList: { ...GetReplicaList, result: outcome(GetReplicaList.result, found) },
     BatchPutStart: { ...BatchPutStart, result: outcomes(BatchPutStart.result, started) },
     BatchUpsertStart: { ...BatchUpsertStart, result: outcomes(BatchUpsertStart.result, started) },
     BatchGetReplicaList: { ...BatchGetReplicaList, result: outcomes(BatchGetReplicaList.result, found) },

@@ -209,13 +209,15 @@ export class Lending {
   }
 
   #mount(info: SegmentInfo, client: Uuid): Status {
-    const known = this.#find(info.id);
+    const before = this.segments();
+    const known = before.find(({ id }) => id === info.id);
     const again = known !== undefined && !known.isAbsent;
     // Memory does not begin at 0, whatever a service in the same process may count from.
     let status = info.base === 0 ? STATUS.invalidParams : this.#service.mountSegment(info, client);
     if (status === STATUS.segmentExists && this.#takeOver(info, client)) {
       status = this.#service.mountSegment(info, client);
     }
+    if (before.some(({ isAbsent }) => isAbsent)) this.#forgetGone();
     if (status === STATUS.unavailable) return status;
     if (status !== STATUS.ok) {
       this.#options.onEvent({ what: 'segment-refused', client, segment: info.name, bytes: info.length, status });
@@ -239,6 +241,16 @@ export class Lending {
       this.unmount(one.id, one.client);
     }
     return stale.length > 0;
+  }
+
+  /** A mount takes absent segments that would be in its way with it: what is mounted under their ids is not known then. */
+  #forgetGone(): void {
+    const mounted = new Set(this.segments().map(({ id }) => id));
+    for (const id of this.bases.keys()) {
+      if (mounted.has(id)) continue;
+      this.bases.delete(id);
+      this.#leaving.delete(id);
+    }
   }
 
   #tell(what: LendingEvent['what'], client: Uuid, info?: SegmentInfo): void {

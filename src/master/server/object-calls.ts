@@ -8,17 +8,9 @@ import { failure, success, verdict } from '../../rpc/types.js';
 import type { Outcome, Replica, Status, Uuid } from '../api.js';
 import type { MetadataService } from '../service.js';
 import { STATUS } from '../status.js';
-import { batchMethods } from './answers.js';
+import { answerMethods } from './answers.js';
 import { goodKeys, oneKey, packKeys, spread } from './keys.js';
-import {
-  type Bases,
-  configFromWire,
-  copiesToWire,
-  foundToWire,
-  sizesFromWire,
-  startedToWire,
-  type WireConfig,
-} from './replicas.js';
+import { type Bases, configFromWire, copiesToWire, sizesFromWire, type WireConfig } from './replicas.js';
 
 const BAD = { ok: false, status: STATUS.invalidParams, why: 'invalid parameters' } as const;
 const ABSENT = { ok: false, status: STATUS.notFound, why: 'absent' } as const;
@@ -44,7 +36,7 @@ function guarded<T>(run: () => readonly T[], count: number, refused: (status: St
 export function serveObjects(server: RpcServer, service: MetadataService, bases: Bases): void {
   type StartCall = MetadataService['putStart'];
 
-  const batched = batchMethods(bases);
+  const answered = answerMethods(bases);
   const start = (
     call: StartCall,
     client: Uuid,
@@ -107,10 +99,11 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
       kind === 'Put'
         ? [service.putStart, service.putEnd, service.putRevoke]
         : [service.upsertStart, service.upsertEnd, service.upsertRevoke];
-    server.handle(METHODS[`${kind}Start`], ({ client, key, size, config, tenant }) => {
-      return startedToWire(bases, start(begin, client, single(key), [size], config, tenant)[0]);
-    });
-    server.handle(batched[`Batch${kind}Start`], ({ client, keys, sizes, config, tenant }) =>
+    server.handle(
+      answered[`${kind}Start`],
+      ({ client, key, size, config, tenant }) => start(begin, client, single(key), [size], config, tenant)[0],
+    );
+    server.handle(answered[`Batch${kind}Start`], ({ client, keys, sizes, config, tenant }) =>
       start(begin, client, keys, sizes, config, tenant),
     );
     const endAll = (client: Uuid, objects: Parameters<typeof ends>[0], tenant: string, type: number = ALL) => {
@@ -153,11 +146,11 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
     if (!places) return answers;
     return Int32Array.from(spread([...answers], places, wanted.offsets.length - 1, 0));
   });
-  server.handle(METHODS.GetReplicaList, ({ key, tenant }) => {
+  server.handle(answered.GetReplicaList, ({ key, tenant }) => {
     const { keys } = oneKey(key);
-    return foundToWire(bases, keys.length === 0 ? ABSENT : service.getReplicas(keys, tenant)[0]);
+    return keys.length === 0 ? ABSENT : service.getReplicas(keys, tenant)[0];
   });
-  server.handle(batched.BatchGetReplicaList, ({ keys: wanted, tenant }) => {
+  server.handle(answered.BatchGetReplicaList, ({ keys: wanted, tenant }) => {
     const { keys, places } = goodKeys(wanted);
     return spread(service.getReplicas(keys, tenant), places, wanted.offsets.length - 1, ABSENT);
   });

@@ -1,8 +1,8 @@
 /** Between what the metadata service says of copies and what the wire says: addresses there, offsets here. */
 
 import type { METHODS, replica, replicateConfig, segment } from '../../rpc/schemas/v0_3_13.js';
-import { failure, success, type Value } from '../../rpc/types.js';
-import type { DiskReplica, ObjectInfo, Outcome, Replica, ReplicateConfig, SegmentInfo, Status, Uuid } from '../api.js';
+import type { Value } from '../../rpc/types.js';
+import type { DiskReplica, ObjectInfo, Replica, ReplicateConfig, SegmentInfo, Status, Uuid } from '../api.js';
 import { STATUS } from '../status.js';
 
 export type WireReplica = Value<typeof replica>;
@@ -34,20 +34,6 @@ export function diskToWire({ id, client, endpoint, size }: DiskReplica): WireRep
 export function copiesToWire(bases: Bases, { replicas, disk }: Pick<ObjectInfo, 'replicas' | 'disk'>): WireReplica[] {
   const copies = replicas.map((one) => toWire(bases, one));
   return disk ? [...copies, diskToWire(disk)] : copies;
-}
-
-export function startedToWire(bases: Bases, outcome: Outcome<Replica[]>) {
-  return outcome.ok ? success(outcome.value.map((one) => toWire(bases, one))) : failure(outcome.status);
-}
-
-export function foundToWire(bases: Bases, outcome: Outcome<ObjectInfo>): WireFound {
-  if (!outcome.ok) return failure(outcome.status);
-  const { leaseMs, checksum } = outcome.value;
-  return success({
-    replicas: copiesToWire(bases, outcome.value),
-    leaseMs: BigInt(Math.ceil(leaseMs)),
-    checksum,
-  });
 }
 
 const MAX_COPIES = 1024n;

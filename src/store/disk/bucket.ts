@@ -15,7 +15,7 @@ import {
   readBucketHead,
   readRecordHead,
 } from './record.js';
-import { type FileEngine, SLOT, type Staging } from './staging.js';
+import { type FileEngine, SLOT, type Slots } from './slots.js';
 
 const NAME = /^([0-9a-f]{12})\.(open|sealed)$/;
 /** Below this, records are read in windows of many. */
@@ -32,7 +32,7 @@ export interface BucketName {
 }
 
 /** What a file name in the folder says; undefined for files of others. */
-export function parseName(name: string): BucketName | undefined {
+export function parseFileName(name: string): BucketName | undefined {
   const match = NAME.exec(name);
   return match ? { sequence: Number.parseInt(match[1], 16), open: match[2] === 'open' } : undefined;
 }
@@ -53,7 +53,7 @@ export class Bucket {
   #path: string;
   readonly #folder: string;
   readonly #engine: FileEngine;
-  readonly #staging: Staging;
+  readonly #staging: Slots;
 
   private constructor(
     context: BucketContext,
@@ -196,7 +196,7 @@ export class Bucket {
 export interface BucketContext {
   readonly folder: string;
   readonly engine: FileEngine;
-  readonly staging: Staging;
+  readonly staging: Slots;
 }
 
 export function pathOf(folder: string, sequence: number, open: boolean): string {

@@ -25,13 +25,21 @@ export interface StagedBatch {
   readonly objects: readonly Staged[];
 }
 
+interface Batch {
+  readonly handles: readonly number[];
+  /** Being read into: its memory is nobody else's before that has ended. */
+  filling: boolean;
+  /** Counted from when it is there to be read. */
+  until: number;
+}
+
 export class Counter {
   readonly #tier: DiskTier;
   readonly #segment: number;
   readonly #memory: Uint8Array;
   readonly #address: bigint;
   readonly #allocator: OffsetAllocator;
-  readonly #batches = new Map<number, { handles: number[]; until: number }>();
+  readonly #batches = new Map<number, Batch>();
   #next = 1;
 
   private constructor(tier: DiskTier, segment: number, memory: Uint8Array, address: bigint) {
@@ -60,15 +68,16 @@ export class Counter {
       places.push(place.offset);
     }
     const values = places.map((at, i) => this.#memory.subarray(at, at + sizes[i]));
-    // Counted from when it is there to be read.
-    this.#batches.set(number, { handles, until: Number.POSITIVE_INFINITY });
+    const batch = { handles, filling: true, until: Number.POSITIVE_INFINITY };
+    this.#batches.set(number, batch);
     const complete = values.length === keys.length && sizes.length === keys.length;
     const read = complete ? await this.#read(keys, values) : [];
+    batch.filling = false;
     if (read.length < keys.length || read.includes(undefined)) {
       this.release(number);
       return undefined;
     }
-    this.#batches.get(number)!.until = performance.now() + 2 * BATCH_TTL_MS;
+    batch.until = performance.now() + 2 * BATCH_TTL_MS;
     const objects = places.map((offset, i) => ({
       bytes: values[i],
       address: this.#address + BigInt(offset),
@@ -92,10 +101,10 @@ export class Counter {
     return at >= 0 && at + size <= this.#memory.length ? this.#memory.subarray(at, at + size) : undefined;
   }
 
-  /** Whether it was still there. */
+  /** Whether it was still there. One that is being filled was handed out to nobody. */
   release(number: number): boolean {
     const batch = this.#batches.get(number);
-    if (!batch) return false;
+    if (!batch || batch.filling) return false;
     this.#batches.delete(number);
     for (const handle of batch.handles) this.#allocator.free(handle);
     return true;

@@ -6,8 +6,9 @@
  *          ─► promotions ─► DiskTier ─► Counter ─► memory, ours or a peer's
  *   peers  ─► batch_get_offload_object ─► DiskTier ─► Counter ─► read by the peer's engine
  *
- * A master that does not know the disk (-101: it was restarted, or we were silent for too long) is told of it anew, with all
- * that is on it. Objects are in the tier by tenant and key.
+ * A master that does not know the disk (-101: it was restarted, or we were silent for too long) is told of it anew, with what
+ * is on it: keys that it does not know, and objects whose checksum it has is that of our bytes. What else it has under a key may
+ * have been written since; our bytes of it are removed. Objects are in the tier by tenant and key.
  */
 import { crc64 } from '../../core/checksum.js';
 import { errors } from '../../core/errors.js';
@@ -22,6 +23,8 @@ import { failure, success } from '../../rpc/types.js';
 import type { TransferEngine } from '../../transfer/engine/engine.js';
 import { formatName } from '../../transfer/metadata/name.js';
 import { BATCH_TTL_MS, Counter, type Staged } from './counter.js';
+import { diskKey, splitKey } from './key.js';
+import { Promotions } from './promotions.js';
 import { DiskTier, type DiskTierOptions } from './tier.js';
 
 export interface DiskLenderOptions extends Omit<DiskTierOptions, 'engine' | 'onEvicted'> {
@@ -39,13 +42,20 @@ export interface Lent {
   readonly host: string;
   readonly advertise: string;
   call<A, R>(method: Method<A, R>, args: A): Promise<R>;
+  /** Aborted when the master forgets what it says from now on: room that it gave may be another's then. */
+  said(): AbortSignal;
   /** Bytes of the store's own memory, by the address that the master names; undefined where it lends none there. */
   bytesAt(address: number, size: number): Uint8Array | undefined;
-  /** Writes to a copy's place in memory, ours or a peer's. */
-  write(endpoint: string, address: bigint, staged: Staged): Promise<void>;
+  /** Writes to a copy's place in memory, ours or a peer's. After a failure bytes may still land with a peer. */
+  write(endpoint: string, address: bigint, staged: Staged, signal: AbortSignal): Promise<void>;
 }
 
-interface Task {
+/** An object that the tier has. */
+interface Kept extends DiskTask {
+  readonly checksum: bigint;
+}
+
+export interface DiskTask {
   readonly tenant: string;
   readonly key: Uint8Array;
   readonly size: bigint;
@@ -69,7 +79,9 @@ export class DiskLender {
   #endpoint = '';
   #timer?: NodeJS.Timeout;
   #beating: Promise<void> = Promise.resolve();
-  #closed = false;
+  readonly #closed = new AbortController();
+  readonly #promotions: Promotions;
+  #withdrawn?: Promise<void>;
   /** Evictions that the master has not been told of. */
   readonly #evicted: Uint8Array[];
 
@@ -79,6 +91,7 @@ export class DiskLender {
     this.#evicted = evicted;
     this.#counter = counter;
     this.#heartbeatMs = heartbeatMs;
+    this.#promotions = new Promotions(lent, counter, this.#closed.signal);
     this.#server = new RpcServer({ host: lent.host });
     this.#server.handle(CLIENT_METHODS.batchGetOffloadObject, async ({ keys, sizes }) => {
       const batch = await counter.stage(keys, sizes.map(Number));
@@ -131,16 +144,27 @@ export class DiskLender {
 
   /** Nothing is written any more; what is on the disk stays there, and is offered again when it is opened. */
   async close(): Promise<void> {
-    this.#closed = true;
-    clearTimeout(this.#timer);
-    await this.#beating;
-    await this.#lent.call(METHODS.UnmountLocalDiskSegment, { client: this.#lent.client }).catch(() => {});
+    await this.withdraw().catch(() => {});
     await this.#server.close();
     await this.tier.close();
   }
 
+  /** The master sends nobody here any more, and nothing is written; who was sent before is still served. Idempotent. */
+  withdraw(): Promise<void> {
+    return (this.#withdrawn ??= this.#withdraw());
+  }
+
+  async #withdraw(): Promise<void> {
+    this.#closed.abort(errors.closed('the disk'));
+    clearTimeout(this.#timer);
+    await this.#beating;
+    const { client, call } = this.#lent;
+    const answer = await call(METHODS.UnmountLocalDiskSegment, { client });
+    if (!answer.ok) throw errors.peer('the master', `it refused to unmount the disk: status ${answer.error}`);
+  }
+
   #schedule(): void {
-    if (this.#closed) return;
+    if (this.#closed.signal.aborted) return;
     this.#timer = setTimeout(() => {
       // A master that is away is asked again with the next one.
       this.#beating = this.#beat()
@@ -161,10 +185,11 @@ export class DiskLender {
     await this.#offload(answer.value);
     await this.#sayEvicted();
     const promotions = await call(METHODS.PromotionObjectHeartbeat, { client });
-    if (promotions.ok) for (const task of promotions.value) await this.#promote(task);
+    // One that cannot be brought back keeps the others from nothing.
+    if (promotions.ok) for (const task of promotions.value) await this.#promotions.carryOut(task).catch(() => {});
   }
 
-  /** Tells the master of the disk, and of all that is on it. */
+  /** Tells the master of the disk, and of what is on it. */
   async #mount(): Promise<void> {
     const { client, call } = this.#lent;
     const mounted = await call(METHODS.MountLocalDiskSegment, { client, offload: true });
@@ -175,16 +200,31 @@ export class DiskLender {
       throw errors.peer('the master', `it refused the disk: status ${mounted.error}`);
     }
     await call(METHODS.ReportSsdCapacity, { client, bytes: BigInt(this.tier.stats().capacityBytes) });
-    const batch: Task[] = [];
-    for (const { key, size } of this.tier.entries()) {
+    const batch: Kept[] = [];
+    for (const { key, size, checksum } of this.tier.entries()) {
       const { tenant, key: name } = splitKey(key);
-      batch.push({ tenant, key: name, size: BigInt(size) });
-      if (batch.length === BATCH_KEYS) await this.#note(batch.splice(0), true);
+      batch.push({ tenant, key: name, size: BigInt(size), checksum });
+      if (batch.length === BATCH_KEYS) await this.#offer(batch.splice(0));
     }
-    await this.#note(batch, true);
+    await this.#offer(batch);
   }
 
-  async #note(objects: readonly Task[], written: boolean): Promise<void> {
+  async #offer(objects: readonly Kept[]): Promise<void> {
+    for (const [tenant, kept] of byTenant(objects)) {
+      const keys = Keys.from(kept.map(({ key }) => key));
+      const known = await this.#lent.call(METHODS.BatchGetReplicaList, { keys, tenant });
+      if (known.length !== kept.length) throw errors.protocol('answers to other keys', known.length);
+      const isOurs = ({ checksum }: Kept, i: number) => {
+        const answer = known[i];
+        return answer.ok ? answer.value.checksum === checksum : answer.error === STATUS.notFound;
+      };
+      const others = kept.filter((object, i) => !isOurs(object, i));
+      await this.tier.remove(others.map(({ key }) => diskKey(tenant, key)));
+      await this.#note(kept.filter(isOurs), true);
+    }
+  }
+
+  async #note(objects: readonly DiskTask[], written: boolean): Promise<void> {
     if (objects.length === 0) return;
     const entries = objects.map(({ key, size }) => ({
       bucket: 0n,
@@ -196,7 +236,7 @@ export class DiskLender {
     await this.#lent.call(METHODS.NotifyOffloadSuccess, { client: this.#lent.client, objects, entries });
   }
 
-  async #offload(tasks: readonly Task[]): Promise<void> {
+  async #offload(tasks: readonly DiskTask[]): Promise<void> {
     for (let first = 0; first < tasks.length; ) {
       let [count, bytes] = [0, 0];
       while (first + count < tasks.length && count < BATCH_KEYS && (count === 0 || bytes < BATCH_BYTES)) {
@@ -207,7 +247,7 @@ export class DiskLender {
     }
   }
 
-  async #offloadBatch(tasks: readonly Task[]): Promise<void> {
+  async #offloadBatch(tasks: readonly DiskTask[]): Promise<void> {
     const values = await Promise.all(tasks.map((task) => this.#valueOf(task).catch(() => undefined)));
     const there = tasks.filter((_, i) => values[i] !== undefined);
     const written = await this.tier.put(
@@ -224,9 +264,10 @@ export class DiskLender {
   }
 
   /** A copy of an object's bytes in our own memory, as its writer summed them; undefined where it cannot be had. */
-  async #valueOf({ tenant, key, size }: Task): Promise<Uint8Array | undefined> {
+  async #valueOf({ tenant, key, size }: DiskTask): Promise<Uint8Array | undefined> {
     if (diskKey(tenant, key).length > MAX_KEY_BYTES) return undefined;
     const asked = performance.now();
+    const said = this.#lent.said();
     const found = await this.#lent.call(METHODS.GetReplicaList, { key, tenant });
     if (!found.ok) return undefined;
     const { replicas, leaseMs, checksum } = found.value;
@@ -235,7 +276,7 @@ export class DiskLender {
       const { buffer } = descriptor.value;
       if (buffer.endpoint !== this.#lent.engine.name || buffer.size !== size) continue;
       const value = this.#lent.bytesAt(Number(buffer.address), Number(size))?.slice();
-      const inTime = performance.now() - asked < Number(leaseMs);
+      const inTime = !said.aborted && performance.now() - asked < Number(leaseMs);
       if (value && inTime && (checksum === undefined || crc64(value) === checksum)) return value;
     }
     return undefined;
@@ -243,60 +284,21 @@ export class DiskLender {
 
   /** What the tier has evicted is gone from the files: the master is told before it sends anybody there. */
   async #sayEvicted(): Promise<void> {
-    const byTenant = new Map<string, Uint8Array[]>();
-    for (const evicted of this.#evicted.splice(0)) {
-      const { tenant, key } = splitKey(evicted);
-      byTenant.set(tenant, [...(byTenant.get(tenant) ?? []), key]);
-    }
     const { client, call } = this.#lent;
-    for (const [tenant, keys] of byTenant) {
-      const args = { client, keys: Keys.from(keys), tenant, replicaType: MEMORY_OF_CLIENT_DISK };
+    for (const [tenant, evicted] of byTenant(this.#evicted.splice(0).map(splitKey))) {
+      const keys = Keys.from(evicted.map(({ key }) => key));
+      const args = { client, keys, tenant, replicaType: MEMORY_OF_CLIENT_DISK };
       await call(METHODS.BatchEvictDiskReplica, args);
     }
   }
-
-  async #promote({ tenant, key, size }: Task): Promise<void> {
-    const { client, call } = this.#lent;
-    const args = { client, key, tenant };
-    const started = await call(METHODS.PromotionAllocStart, { ...args, size, preferredSegments: [] });
-    const isDone = started.ok && (await this.#bringBack(tenant, key, Number(size), started.value.target));
-    await call(isDone ? METHODS.NotifyPromotionSuccess : METHODS.NotifyPromotionFailure, args);
-  }
-
-  async #bringBack(
-    tenant: string,
-    key: Uint8Array,
-    size: number,
-    { descriptor }: { descriptor: { kind: string; value: unknown } },
-  ): Promise<boolean> {
-    if (descriptor.kind !== 'memory') return false;
-    const { buffer } = descriptor.value as { buffer: { address: bigint; endpoint: string } };
-    const batch = await this.#counter.stage([diskKey(tenant, key)], [size]);
-    if (!batch) return false;
-    try {
-      await this.#lent.write(buffer.endpoint, buffer.address, batch.objects[0]);
-      return true;
-    } catch {
-      return false;
-    } finally {
-      this.#counter.release(batch.number);
-    }
-  }
 }
 
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();
-
-/** A key of the tier, and of the requests of readers: tenant, 0, key. */
-export function diskKey(tenant: string, key: Uint8Array): Uint8Array {
-  const name = encoder.encode(tenant);
-  const joined = new Uint8Array(name.length + 1 + key.length);
-  joined.set(name);
-  joined.set(key, name.length + 1);
-  return joined;
-}
-
-function splitKey(joined: Uint8Array): { tenant: string; key: Uint8Array } {
-  const at = joined.indexOf(0);
-  return { tenant: decoder.decode(joined.subarray(0, at)), key: joined.slice(at + 1) };
+function byTenant<T extends { readonly tenant: string }>(objects: readonly T[]): Map<string, T[]> {
+  const groups = new Map<string, T[]>();
+  for (const object of objects) {
+    const group = groups.get(object.tenant);
+    if (group) group.push(object);
+    else groups.set(object.tenant, [object]);
+  }
+  return groups;
 }

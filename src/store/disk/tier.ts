@@ -16,10 +16,10 @@ import { options as checkOptions, integer, string } from '../../core/check.js';
 import { errors } from '../../core/errors.js';
 import { type Key, Keys } from '../../core/keys.js';
 import { TransferEngine } from '../../transfer/engine/engine.js';
-import { Bucket, type BucketContext, parseName, pathOf, sum } from './bucket.js';
+import { Bucket, type BucketContext, parseFileName, pathOf, sum } from './bucket.js';
 import { lockFolder, unlock } from './lock.js';
 import { PAGE, recordLength } from './record.js';
-import { type FileEngine, SLOT, Staging } from './staging.js';
+import { type FileEngine, SLOT, Slots } from './slots.js';
 import { BucketWriter } from './writer.js';
 
 export interface DiskTierOptions {
@@ -117,7 +117,7 @@ export class DiskTier {
     try {
       own = engine ? undefined : await TransferEngine.create({ host: '127.0.0.1' });
       const files = engine ?? own!;
-      const staging = await Staging.allocate(files, SLOTS);
+      const staging = await Slots.allocate(files, SLOTS);
       const tier = new DiskTier({ folder, engine: files, staging }, lock, options, length, own);
       await tier.#load();
       return tier;
@@ -284,7 +284,7 @@ export class DiskTier {
     }
     if (crc === checksum) return value;
     this.#counters.corrupt++;
-    if (this.#index.get(key) === entry) this.#write(() => this.#remove(key, entry)).catch(() => {});
+    if (!this.#closed && this.#index.get(key) === entry) this.#write(() => this.#remove(key, entry)).catch(() => {});
     return undefined;
   }
 
@@ -358,7 +358,7 @@ export class DiskTier {
   /** What the folder has, oldest first. What is no bucket of ours but has the name of one is deleted. */
   async #load(): Promise<void> {
     const { folder } = this.#context;
-    const names = (await readdir(folder)).map(parseName).filter((name) => name !== undefined);
+    const names = (await readdir(folder)).map(parseFileName).filter((name) => name !== undefined);
     names.sort((a, b) => a.sequence - b.sequence);
     for (const name of names) {
       this.#sequence = Math.max(this.#sequence, name.sequence);

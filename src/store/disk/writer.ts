@@ -1,11 +1,11 @@
 /** Records on their way into the open bucket: gathered, and written in one piece through a slot of staging memory. */
 import type { Bucket } from './bucket.js';
 import { recordHead, recordLength } from './record.js';
-import { SLOT, type Staging } from './staging.js';
+import { SLOT, type Slots } from './slots.js';
 import type { DiskEntry } from './tier.js';
 
 export class BucketWriter {
-  readonly #staging: Staging;
+  readonly #staging: Slots;
   #bucket?: Bucket;
   /** Bytes of the bucket that are gathered, and where they begin in it. */
   #pieces: Uint8Array[] = [];
@@ -17,7 +17,7 @@ export class BucketWriter {
     return this.#size;
   }
 
-  constructor(staging: Staging) {
+  constructor(staging: Slots) {
     this.#staging = staging;
   }
 

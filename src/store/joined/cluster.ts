@@ -12,14 +12,14 @@
 
 import { errors } from '../../core/errors.js';
 import type { Keys } from '../../core/keys.js';
-import type { Replica, SegmentInfo, Uuid } from '../../master/api.js';
+import type { ObjectInfo, Replica, SegmentInfo, Uuid } from '../../master/api.js';
 import { TransferEngine } from '../../transfer/engine/engine.js';
 import { EngineTransfer } from '../../transfer/engine-transfer.js';
 import type { CallLimits } from '../../transfer/transfer.js';
 import type { StoreContext } from '../context.js';
 import { Counters } from '../counters.js';
 import { DiskLender, type Lent } from '../disk/lender.js';
-import { oneDescriptor } from '../disk/staging.js';
+import { oneDescriptor } from '../disk/slots.js';
 import { HotCache } from '../hot-cache.js';
 import { callersMemory } from '../memory.js';
 import { Pacer } from '../pacer.js';
@@ -31,7 +31,7 @@ import { MasterLink } from './link.js';
 import { Membership } from './membership.js';
 import { RpcMetadata } from './metadata.js';
 import type { ResolvedJoin } from './options.js';
-import { ClusterPeers } from './peers.js';
+import { ClusterPeers, mayLand } from './peers.js';
 import { type LentSegment, LentSegments } from './segments.js';
 import { removeCorrupt } from './suspects.js';
 import { TaskRunner } from './task-runner.js';
@@ -45,7 +45,7 @@ class JoinedSession implements Session {
   readonly claims = new Claims();
   readonly putWindowMs = PUT_WINDOW_MS;
   readonly #cluster: JoinedCluster;
-  #isOver = false;
+  readonly #end = new AbortController();
 
   constructor(cluster: JoinedCluster) {
     this.#cluster = cluster;
@@ -71,13 +71,25 @@ class JoinedSession implements Session {
     return this.#cluster.suspect(keys, tenant);
   }
 
+  mayLand(failure: unknown): boolean {
+    return mayLand(failure);
+  }
+
+  release(found: ObjectInfo): void {
+    this.#cluster.diskReads.release(found);
+  }
+
   now(): number {
-    return this.#isOver ? Number.POSITIVE_INFINITY : performance.now();
+    return this.ended.aborted ? Number.POSITIVE_INFINITY : performance.now();
+  }
+
+  get ended(): AbortSignal {
+    return this.#end.signal;
   }
 
   /** The master has forgotten what it said. */
   end(): void {
-    this.#isOver = true;
+    this.#end.abort(errors.peer('the master', 'it has forgotten this client'));
     this.claims.lose();
   }
 }
@@ -96,7 +108,7 @@ export class JoinedCluster {
   /** Ends the waiting for segments that stay readable for a while. */
   readonly #graces = new Set<() => void>();
   #session = new JoinedSession(this);
-  readonly #diskReads = new DiskReads();
+  readonly diskReads = new DiskReads();
   #disk?: DiskLender;
   #closing?: Promise<void>;
   /** Called when the master has forgotten what it said: to whom it was passed on, it does not hold any more. */
@@ -157,17 +169,18 @@ export class JoinedCluster {
       advertise,
       call: (method, args) => this.#link.call(method, args, { timeoutMs }),
       bytesAt: (address, size) => this.#lent.bytesAt(address, size),
-      write: async (endpoint, address, { bytes, segment, offset }) => {
+      said: () => this.#session.ended,
+      write: async (endpoint, address, { bytes, segment, offset }, signal) => {
         if (endpoint === engine.name) {
           const target = this.#lent.bytesAt(Number(address), bytes.length);
           if (!target) throw errors.segment('address', address, 'lies in no segment that is lent');
           target.set(bytes);
           return;
         }
-        const peer = await engine.open(endpoint, { timeoutMs });
+        const peer = await engine.open(endpoint, { signal, timeoutMs });
         const place = peer.at(address, bytes.length);
         const one = [segment, place.segment, offset, place.offset, bytes.length] as const;
-        await engine.write(peer, oneDescriptor(...one), { timeoutMs });
+        await engine.write(peer, oneDescriptor(...one), { signal, timeoutMs });
       },
     };
   }
@@ -178,7 +191,7 @@ export class JoinedCluster {
       { signal, timeoutMs },
       this.#options.hostId,
       this.#options.admin,
-      this.#diskReads,
+      this.diskReads,
     );
   }
 
@@ -265,6 +278,13 @@ export class JoinedCluster {
     await this.#lent.remove(lent);
   }
 
+  /** The disk is the master's no more; who was sent to it before is served for so long. Nothing where none is lent. */
+  async unmountDisk(graceMs: number): Promise<void> {
+    if (!this.#disk) return;
+    await this.#disk.withdraw();
+    await this.#grace(graceMs);
+  }
+
   /** Ends with the store. */
   #grace(milliseconds: number): Promise<void> {
     return new Promise((resolve) => {
@@ -282,8 +302,9 @@ export class JoinedCluster {
     return (this.#closing ??= this.#close());
   }
 
-  /** Puts under way are taken back, segments taken away; a master that is gone holds nobody up. */
+  /** Puts under way are taken back, segments taken away; a master that hangs holds nobody up for longer than goodbyes may take. */
   async #close(): Promise<void> {
+    this.#link.closeWithin(GOODBYE_MS);
     await this.#session.claims.close();
     await this.#disk?.close();
     await this.#tasks.close();
@@ -294,7 +315,7 @@ export class JoinedCluster {
     await Promise.all(
       lent.map(({ info }) => this.#membership.unmount(info, 0, { timeoutMs: GOODBYE_MS }).catch(() => {})),
     );
-    this.#diskReads.close();
+    this.diskReads.close();
     this.#link.close();
     await this.transfer.close();
   }

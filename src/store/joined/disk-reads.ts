@@ -10,12 +10,19 @@ import { RpcClient } from '../../rpc/client.js';
 import { CLIENT_METHODS } from '../../rpc/schemas/client_v0_3_13.js';
 import { type Limits, shared } from '../../transfer/limits.js';
 import { parseName } from '../../transfer/metadata/name.js';
-import { diskKey } from '../disk/lender.js';
+import { diskKey } from '../disk/key.js';
 import type { WireFound } from './wire.js';
 
 const CONNECT_MS = 3000;
 /** Bytes that one client is asked to lay out at once: a fraction of what it has for that. */
 const MOST_BYTES = 16 * 2 ** 20;
+
+/** Objects that were laid out together; their memory is given back when none of them is read any more. */
+interface Batch {
+  readonly client: RpcClient;
+  readonly number: bigint;
+  unread: number;
+}
 
 interface Wanted {
   /** Place among the keys. */
@@ -25,6 +32,7 @@ interface Wanted {
 
 export class DiskReads {
   readonly #clients = new Map<string, Promise<RpcClient>>();
+  readonly #batches = new WeakMap<ObjectInfo, Batch>();
 
   /** Fills in the objects of `answers` that are on disks alone; what cannot be had stays a miss. */
   async resolve(
@@ -49,8 +57,10 @@ export class DiskReads {
     const reads = [...byEndpoint].flatMap(([endpoint, wanted]) =>
       batches(wanted).map(async (batch) => {
         const asked = performance.now();
-        const staged = await this.#stage(endpoint, keys, tenant, batch, left());
-        if (!staged) return;
+        const laidOut = await this.#stage(endpoint, keys, tenant, batch, left());
+        if (!laidOut) return;
+        const { client, staged } = laidOut;
+        const together = { client, number: staged.batch, unread: batch.length };
         for (const [at, { i, size }] of batch.entries()) {
           const answer = answers[i];
           if (!answer.ok) continue;
@@ -58,7 +68,10 @@ export class DiskReads {
           const leaseMs = Math.min(Number(answer.value.leaseMs), Number(staged.ttlMs)) - spent;
           const replica = replicaAt(staged.engine, Number(staged.addresses[at]), size);
           const { checksum } = answer.value;
-          if (leaseMs > 0) outcomes[i] = { ok: true, value: { replicas: [replica], size, checksum, leaseMs } };
+          const value = { replicas: [replica], size, checksum, leaseMs };
+          this.#batches.set(value, together);
+          if (leaseMs > 0) outcomes[i] = { ok: true, value };
+          else this.release(value);
         }
       }),
     );
@@ -74,11 +87,28 @@ export class DiskReads {
         sizes: batch.map(({ size }) => BigInt(size)),
       };
       const answer = await client.call(CLIENT_METHODS.batchGetOffloadObject, args, limits);
-      return answer.ok && answer.value.addresses.length === batch.length ? answer.value : undefined;
+      if (!answer.ok) return undefined;
+      const staged = answer.value;
+      if (staged.addresses.length === batch.length) return { client, staged };
+      this.#giveBack(client, staged.batch);
+      return undefined;
     } catch {
       // Whoever has the disk does not answer, or answers nonsense: a miss.
       return undefined;
     }
+  }
+
+  /** An object that was found here is not read any more. */
+  release(found: ObjectInfo): void {
+    const batch = this.#batches.get(found);
+    if (!batch) return;
+    this.#batches.delete(found);
+    if (--batch.unread === 0) this.#giveBack(batch.client, batch.number);
+  }
+
+  /** Nobody waits for the answer: what is not given back is kept for some seconds more. */
+  #giveBack(client: RpcClient, batch: bigint): void {
+    client.call(CLIENT_METHODS.releaseOffloadBuffer, { batch }, { timeoutMs: CONNECT_MS }).catch(() => {});
   }
 
   #client(endpoint: string): Promise<RpcClient> {

@@ -2,10 +2,14 @@
  * The connection to Mooncake's master: one, made when it is needed, made anew when it was lost. After a failure nobody tries
  * again before a pause that doubles up to a second: until then calls fail at once with what went wrong, as a cache that
  * makes its callers wait is worse than a miss.
+ *
+ * The kernel of a master that hangs goes on taking connections: a connection counts when the master has answered on it, and
+ * whoever finds that it answers no more (`isSilent`) ends it for all.
  */
-import { errors, type MooncakeError } from '../../core/errors.js';
+import { errors, MooncakeError } from '../../core/errors.js';
 import { RpcClient } from '../../rpc/client.js';
 import type { Method } from '../../rpc/method.js';
+import { METHODS } from '../../rpc/schemas/v0_3_13.js';
 import { type Limits, shared, watch } from '../../transfer/limits.js';
 import { formatName } from '../../transfer/metadata/name.js';
 import type { Place } from '../../transfer/tcp/address.js';
@@ -23,6 +27,9 @@ export class MasterLink {
   #failure?: { error: unknown; until: number };
   #pauseMs = 0;
   #closed = false;
+  #closing?: NodeJS.Timeout;
+  /** Connected, and not greeted yet. */
+  #dialed?: RpcClient;
 
   constructor(place: Place) {
     this.#place = place;
@@ -62,11 +69,18 @@ export class MasterLink {
 
   async #open(): Promise<RpcClient> {
     const { host, port } = this.#place;
+    const left = shared({ timeoutMs: CONNECT_MS });
     try {
-      const client = await RpcClient.connect(host, port, { timeoutMs: CONNECT_MS });
-      if (this.#closed) {
+      const client = await RpcClient.connect(host, port, left());
+      try {
+        if (this.#closed) throw errors.closed('the store');
+        this.#dialed = client;
+        await client.call(METHODS.ServiceReady, {}, left());
+      } catch (error) {
         client.close();
-        throw errors.closed('the store');
+        throw error;
+      } finally {
+        this.#dialed = undefined;
       }
       this.#pauseMs = 0;
       this.#failure = undefined;
@@ -74,9 +88,19 @@ export class MasterLink {
       void client.closed.then((reason) => this.#lost(client, reason));
       return client;
     } catch (error) {
-      this.#failed(error);
-      throw error;
+      const failure = isTimeout(error) ? this.#silence(error) : error;
+      this.#failed(failure);
+      throw failure;
     }
+  }
+
+  /** The master has not answered in time what it answers at once: all that waits for it fails now. */
+  isSilent(error: unknown): void {
+    if (isTimeout(error)) this.#client?.close(this.#silence(error));
+  }
+
+  #silence(error: unknown): MooncakeError {
+    return errors.peer(this.address, 'the master does not answer', error);
   }
 
   #lost(client: RpcClient, reason: MooncakeError): void {
@@ -91,9 +115,18 @@ export class MasterLink {
     this.#failure = { error, until: performance.now() + this.#pauseMs * (0.5 + Math.random() / 2) };
   }
 
+  /** Closes when so much time has passed, unless it was closed before: until then goodbyes are said. */
+  closeWithin(milliseconds: number): void {
+    this.#closing ??= setTimeout(() => this.close(), milliseconds);
+  }
+
   close(): void {
     this.#closed = true;
+    clearTimeout(this.#closing);
     this.#client?.close();
     this.#client = undefined;
+    this.#dialed?.close();
   }
 }
+
+const isTimeout = (error: unknown) => error instanceof MooncakeError && error.code === 'ERR_TIMEOUT';

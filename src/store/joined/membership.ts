@@ -16,7 +16,7 @@ import { segmentToWire } from './wire.js';
 /** What ServiceReady of the masters says whose schemas are ours (docs/compatibility.md). */
 const VERSION = '2.0.0';
 const PING_MS = 1000;
-/** A master that does not answer a ping in this time is asked again. */
+/** A master that does not answer a ping in this time hangs. */
 const ANSWER_MS = 3000;
 /** While the master cannot be reached. */
 const RETRY_MS = 200;
@@ -88,7 +88,10 @@ export class Membership {
     this.#timer = setTimeout(() => {
       this.#ping().then(
         () => this.#schedule(PING_MS),
-        () => this.#schedule(RETRY_MS),
+        (error: unknown) => {
+          this.#link.isSilent(error);
+          this.#schedule(RETRY_MS);
+        },
       );
     }, milliseconds).unref();
   }

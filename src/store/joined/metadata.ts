@@ -25,7 +25,7 @@ import { statusError } from '../status.js';
 import type { Admin } from './admin.js';
 import type { DiskReads } from './disk-reads.js';
 import type { MasterLink } from './link.js';
-import { ALL_REPLICAS, configToWire, found, segmentToWire, started } from './wire.js';
+import { ALL_REPLICAS, configToWire, found, peeked, segmentToWire, started, type WireFound } from './wire.js';
 
 type Sums = readonly (bigint | undefined)[];
 
@@ -108,17 +108,19 @@ export class RpcMetadata implements MetadataClient {
   }
 
   async getReplicas(keys: Keys, tenant: string): Promise<Outcome<ObjectInfo>[]> {
-    if (keys.length === 0) return [];
-    const answers =
-      keys.length === 1
-        ? [await this.#call(METHODS.GetReplicaList, { key: keys.at(0), tenant })]
-        : complete(await this.#call(METHODS.BatchGetReplicaList, { keys, tenant }), keys);
+    const answers = await this.#found(keys, tenant);
     return this.#disks.resolve(keys, tenant, answers, answers.map(found), this.#limits);
   }
 
-  /** The wire knows no lookup without a lease: this one grants it. */
-  peek(keys: Keys, tenant: string): Promise<Outcome<ObjectInfo>[]> {
-    return this.getReplicas(keys, tenant);
+  /** The wire knows no lookup without a lease: this one grants it. An object on disks alone has no copies here. */
+  async peek(keys: Keys, tenant: string): Promise<Outcome<ObjectInfo>[]> {
+    return (await this.#found(keys, tenant)).map(peeked);
+  }
+
+  async #found(keys: Keys, tenant: string): Promise<readonly WireFound[]> {
+    if (keys.length === 0) return [];
+    if (keys.length === 1) return [await this.#call(METHODS.GetReplicaList, { key: keys.at(0), tenant })];
+    return complete(await this.#call(METHODS.BatchGetReplicaList, { keys, tenant }), keys);
   }
 
   async exist(keys: Keys, tenant: string): Promise<Int32Array> {

@@ -29,6 +29,17 @@ const PEERS_FAULT: readonly string[] = [
   'ERR_CLOSED',
 ];
 
+/** What writes failed with whose bytes may lie in sockets still, and land when a peer that was stopped goes on. */
+const late = new WeakSet<object>();
+
+/** Whether bytes of a write that failed so may still land. */
+export const mayLand = (failure: unknown): boolean =>
+  typeof failure === 'object' && failure !== null && late.has(failure);
+
+/** Nobody listens at the peer's own address: the process is gone, and nobody reads what is on its way to it. */
+const isRefusal = ({ value, cause }: MooncakeError, address: string): boolean =>
+  value === address && (cause as { code?: unknown } | undefined)?.code === 'ECONNREFUSED';
+
 /** The host of an endpoint, brackets and all. */
 const hostOf = (endpoint: string) => endpoint.slice(0, endpoint.lastIndexOf(':'));
 
@@ -131,9 +142,11 @@ class KnownPeer {
     if (this.#opening) return this.#opening;
     if (this.#refusal && performance.now() < this.#refusal.until) throw this.#refusal.error;
     this.#opening = this.#transfer.connect(this.address, { timeoutMs: OPEN_MS }).catch((error: unknown) => {
+      const why = error instanceof MooncakeError ? error.code : undefined;
+      if (why === 'ERR_TIMEOUT') throw this.#silence(error);
       // The master's word, not the caller's: what is no endpoint is nobody.
-      const isNone = error instanceof MooncakeError && error.code === 'ERR_INVALID_ARGUMENT';
-      throw isNone ? errors.peer(this.address, error.message, error) : error;
+      if (why === 'ERR_INVALID_ARGUMENT') throw errors.peer(this.address, (error as Error).message, error);
+      throw error;
     });
     try {
       this.#peer = await this.#opening;
@@ -148,6 +161,10 @@ class KnownPeer {
     }
   }
 
+  #silence(error: unknown): MooncakeError {
+    return errors.peer(this.address, `it has not answered for ${OPEN_MS} ms`, error);
+  }
+
   /** Its links may be gone, or its memory: the next call asks it again. */
   #failed(error: unknown): void {
     if (!(error instanceof MooncakeError) || !PEERS_FAULT.includes(error.code)) return;
@@ -156,15 +173,19 @@ class KnownPeer {
     this.#peer = undefined;
   }
 
-  /** The links of an engine try for seconds to get a lost peer back: one that nobody serves any more is given up at once. */
+  /**
+   * The links of an engine try for seconds to get a lost peer back, and wait for a stopped one to the end: a peer that nobody
+   * serves any more, or that does not answer, is given up.
+   */
   async move(run: PeerRun, op: 'read' | 'write', descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     const peer = this.of(run);
     const batch = peer.submit(op, descriptors, options);
     let gone: MooncakeError | undefined;
     const doubt = setTimeout(() => {
       peer.refresh({ timeoutMs: OPEN_MS }).catch((error: MooncakeError) => {
-        if (error.code !== 'ERR_PEER') return;
-        gone = error;
+        if (error.code === 'ERR_TIMEOUT') gone = this.#silence(error);
+        else if (error.code === 'ERR_PEER') gone = error;
+        else return;
         batch.cancel();
       });
     }, DOUBT_MS);
@@ -173,8 +194,10 @@ class KnownPeer {
       this.failedAt = Number.NEGATIVE_INFINITY;
       return report;
     } catch (error) {
-      this.#failed(gone ?? error);
-      throw gone ?? error;
+      const failure = gone ?? error;
+      this.#failed(failure);
+      if (op === 'write' && !(gone && isRefusal(gone, this.address))) late.add(failure as object);
+      throw failure;
     } finally {
       clearTimeout(doubt);
     }

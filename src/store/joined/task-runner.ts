@@ -32,7 +32,7 @@ export interface TaskCluster {
   readonly client: Uuid;
   readonly staging: Staging;
   /** Ends when the master has forgotten what it said. */
-  session(): Session;
+  session(): Session & { readonly ended: AbortSignal };
   place(replica: Replica): Place | Promise<Place>;
   context(tenant: string): StoreContext;
 }
@@ -168,7 +168,12 @@ export class TaskRunner {
   }
 
   /** Copies an object's bytes from one place to others, a window at a time. */
-  async #transfer(session: Session, tenant: string, from: Replica, to: readonly Replica[]): Promise<undefined> {
+  async #transfer(
+    { ended }: { ended: AbortSignal },
+    tenant: string,
+    from: Replica,
+    to: readonly Replica[],
+  ): Promise<undefined> {
     if (to.length === 0) return;
     const { staging } = this.#cluster;
     const { signal } = this.#abort;
@@ -181,8 +186,8 @@ export class TaskRunner {
         const length = Math.min(WINDOW_BYTES, from.size - offset);
         await read(source, offset, length, window, limits);
         // A master that was restarted may have given the room to others.
-        if (session.now() === Number.POSITIVE_INFINITY) throw errors.peer('the master', 'it has forgotten the task');
-        await write(targets, offset, length, window, limits);
+        ended.throwIfAborted();
+        await write(targets, offset, length, window, limits, ended);
       }
     } finally {
       window.release();
@@ -218,6 +223,7 @@ async function write(
   length: number,
   window: Window,
   limits: Limits,
+  ended: AbortSignal,
 ): Promise<void> {
   const moves = new Moves();
   for (const target of targets) {
@@ -230,7 +236,7 @@ async function write(
     }
   }
   if (moves.empty) return;
-  const failures = await moves.run((peer, descriptors) => peer.write(descriptors, limits.rest()));
+  const failures = await limits.move(ended, (rest) => moves.run((peer, descriptors) => peer.write(descriptors, rest)));
   for (const failure of failures.values()) throw new WriteFailed(failure as Error);
 }
 

@@ -2,7 +2,7 @@
  * Between what the store says and what Mooncake's wire says. The wire names a copy by its endpoint and its address there; it
  * knows no segment by id. So the `offset` of a replica that comes from it is an address, its segment's name the endpoint.
  */
-import type { Outcome, Replica, ReplicateConfig, SegmentInfo } from '../../master/api.js';
+import type { ObjectInfo, Outcome, Replica, ReplicateConfig, SegmentInfo } from '../../master/api.js';
 import { STATUS } from '../../master/status.js';
 import type { METHODS, replica, replicateConfig, segment } from '../../rpc/schemas/v0_3_13.js';
 import type { ExpectedValue, Value } from '../../rpc/types.js';
@@ -84,4 +84,14 @@ export function found(answer: WireFound) {
   const { leaseMs, checksum } = answer.value;
   const same = replicas.filter((one) => one.size === size);
   return { ok: true, value: { replicas: same, size, checksum, leaseMs: Number(leaseMs) } } as const;
+}
+
+/** What is known of an object without reading it: also of one that is on disks alone. */
+export function peeked(answer: WireFound): Outcome<ObjectInfo> {
+  const inMemory = found(answer);
+  if (inMemory.ok || !answer.ok) return inMemory;
+  const { replicas, leaseMs, checksum } = answer.value;
+  const onDisk = replicas.find(({ descriptor }) => descriptor.kind === 'localDisk')?.descriptor;
+  if (onDisk?.kind !== 'localDisk') return inMemory;
+  return { ok: true, value: { replicas: [], size: Number(onDisk.value.size), checksum, leaseMs: Number(leaseMs) } };
 }

@@ -17,7 +17,7 @@ import { EngineTransfer } from '../../transfer/engine-transfer.js';
 import { MAX_TIMEOUT_MS } from '../../transfer/limits.js';
 import { TcpTransfer } from '../../transfer/tcp/transfer.js';
 import type { CallLimits, Peer } from '../../transfer/transfer.js';
-import { ClusterPeers } from '../joined/peers.js';
+import { ClusterPeers, mayLand } from '../joined/peers.js';
 import type { IntegrityOptions } from '../options.js';
 import { RemoteMetadata } from '../remote.js';
 import { Claims, type Place, type Session } from '../session.js';
@@ -78,6 +78,10 @@ class NodeSession implements Session {
 
   suspect(keys: Keys, _replicas: readonly number[], tenant: string, limits?: CallLimits): Promise<void> {
     return this.metadata(limits).suspect(keys, tenant);
+  }
+
+  mayLand(failure: unknown): boolean {
+    return mayLand(failure);
   }
 
   /** The node's leases end with the connection: it may be gone, or the master have forgotten it. */

@@ -120,6 +120,11 @@ export class StoreNode {
     gone.catch(() => {});
   }
 
+  /** Takes the disk back, where one is lent; resolves when those who were sent to it before have had so long to read. */
+  unmountDisk(graceMs = 0): Promise<void> {
+    return this.#cluster.unmountDisk(integer('graceMs', graceMs, 0, MAX_GRACE_MS));
+  }
+
   /**
    * Takes all memory back and ends. With a grace nothing new is placed here, and what is here stays readable for so long,
    * or until `signal` is aborted.

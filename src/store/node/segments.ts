@@ -17,6 +17,8 @@ const BAD_SIZE = json({ error: 'Invalid size, must be a positive integer' }, 400
 const BAD_NAME = json({ error: 'Missing or invalid name or size' }, 400);
 const BAD_GRACE = json({ error: `Invalid grace_period_seconds, ${GRACE}` }, 400);
 const NO_IDS = json({ error: 'Missing segment_ids' }, 400);
+const BAD_MODE = json({ error: "Invalid mode. Use 'decode' or 'prefill'" }, 400);
+const NO_PATH = json({ error: 'Missing path or size for decode mode' }, 400);
 const DONE = json({ status: 'success' });
 
 /** Who lends the memory. */
@@ -24,6 +26,8 @@ export interface Lender {
   mount(bytes: number): Promise<Uuid>;
   /** Resolves when the master knows; what is there stays readable for so long. */
   unmount(segment: Uuid, graceMs: number): Promise<void>;
+  /** Resolves when the grace is over. */
+  unmountDisk(graceMs: number): Promise<void>;
 }
 
 export class SegmentApi {
@@ -39,7 +43,8 @@ export class SegmentApi {
       'POST /api/mount_shm': mountShm,
       'POST /api/unmount': (call) => this.#unmount(call),
       'POST /api/unmount_shm': unmountShm,
-      'POST /api/unmount_local_disk': unmountDisk,
+      'POST /api/unmount_local_disk': (call) => this.#unmountDisk(call),
+      'POST /api/reconfigure': reconfigure,
     };
   }
 
@@ -68,6 +73,27 @@ export class SegmentApi {
       return DONE;
     } catch (error) {
       return failed({ error: 'Unmount and free failed, ret=-1' }, error);
+    }
+  }
+
+  /** Where no disk is lent, that is what was asked for. */
+  async #unmountDisk(call: Call): Promise<Answer> {
+    let body: unknown;
+    try {
+      body = await call.json();
+    } catch (error) {
+      return failed({ error: 'Malformed JSON body' }, error, 400);
+    }
+    if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+      return json({ error: 'Request body must be a JSON object' }, 400);
+    }
+    const graceMs = graceOf((body as Record<string, unknown>).grace_period_seconds);
+    if (graceMs === undefined) return BAD_GRACE;
+    try {
+      await this.#lender.unmountDisk(graceMs);
+      return DONE;
+    } catch (error) {
+      return failed({ error: 'Unmount local disk failed, ret=-1' }, error);
     }
   }
 
@@ -101,18 +127,18 @@ async function unmountShm(call: Call): Promise<Answer> {
   return failed({ error: 'Unmount failed for one or more segments', failed_segment_ids: ids }, error);
 }
 
-/** There is no disk tier to take away, which is what was asked for. */
-async function unmountDisk(call: Call): Promise<Answer> {
-  let body: unknown;
-  try {
-    body = await call.json();
-  } catch (error) {
-    return failed({ error: 'Malformed JSON body' }, error, 400);
-  }
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    return json({ error: 'Request body must be a JSON object' }, 400);
-  }
-  return graceOf((body as Record<string, unknown>).grace_period_seconds) === undefined ? BAD_GRACE : DONE;
+/**
+ * Stock's switch of a node between the halves of an engine: `decode` lends memory of another process by its path, `prefill` takes
+ * it back. Here none is ever lent that way.
+ */
+async function reconfigure(call: Call): Promise<Answer> {
+  const { mode, path, size } = await fields(call);
+  const wanted = typeof mode === 'string' ? mode.toLowerCase() : undefined;
+  if (wanted === 'prefill') return json({ status: 'success', mode: 'prefill' });
+  if (wanted !== 'decode') return BAD_MODE;
+  if (!path || size === undefined || size === null) return NO_PATH;
+  const error = errors.notSupported('mounting memory by its path', 'use /api/mount, whose memory local peers map');
+  return failed({ error: 'Mount failed, ret=-1; rolled back to prefill', mode: 'prefill' }, error);
 }
 
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) > 0;

@@ -19,8 +19,15 @@ export interface TransferEngineOptions {
   /** One port for handshakes and data. Default 0: one that is free. */
   port?: number;
   advertise?: string;
-  /** Transports to use, in no order: `shm`, `tcp`, `file` (local copies always). Default: all that work here. */
+  /** Transports to use, in no order: `shm`, `rdma`, `tcp`, `file` (local copies always). Default: all that work here. */
   transports?: readonly string[];
+  /**
+   * What stock engines are told to use to reach this engine, which a descriptor says once: `tcp` (default), or `rdma`, which needs
+   * a usable NIC. Engines of ours use the best that both sides have in any case.
+   */
+  protocol?: 'tcp' | 'rdma';
+  /** Which NICs, and how. What it does not say is as Mooncake's variables have it (MC_GID_INDEX, MC_IB_PORT, …; docs/rdma.md). */
+  rdma?: RdmaOptions;
   /** TCP streams to each peer of ours. Default 2. */
   streams?: number;
   /**
@@ -34,6 +41,17 @@ export interface TransferEngineOptions {
   verify?: Verify;
   /** false: TypeScript over TCP even where the accelerator is there. Default: the accelerator where it loads. */
   native?: boolean;
+}
+
+export interface RdmaOptions {
+  /** Names, as an array or separated by commas. Default: every device with an active port. */
+  devices?: string | readonly string[];
+  /** Into the port's table of GIDs. Default: RoCEv2, and of that an IPv4 address, where there is one. */
+  gidIndex?: number;
+  /** Default: the first that is active. */
+  port?: number;
+  /** Of the IP header of RoCEv2 (DSCP and ECN bits), 0 to 255. Default 0. */
+  trafficClass?: number;
 }
 
 export interface SegmentOptions {

@@ -9,6 +9,7 @@ import { errors, MooncakeError } from '../../core/errors.js';
 import { loadAddon, noteFallback, whyNoAddon } from '../../native/load.js';
 import { readTopology } from '../../native/topology.js';
 import { shared, watch } from '../limits.js';
+import type { Metadata } from '../metadata/backend.js';
 import { formatDescriptor } from '../metadata/descriptor.js';
 import { exchange, HANDSHAKE } from '../metadata/handshake.js';
 import { isObject, parseJson } from '../metadata/json.js';
@@ -38,6 +39,17 @@ import { generationOf, OpenPeer } from './peer.js';
 import type { DataPlane, Operation, PlaneListener } from './plane.js';
 import { PortablePlane } from './portable-plane.js';
 import { ACCESS, RegisteredSegments } from './registered.js';
+
+/** How long a peer may take to answer a NIC that asks for a connection. */
+const CONNECT_MS = 5000;
+
+/** Carries such questions. */
+function carrierOf(metadata: Metadata) {
+  return async (peer: string, text: string) => {
+    const left = shared({ timeoutMs: CONNECT_MS });
+    return exchange(await metadata.place(peer, left()), HANDSHAKE.connection, text, left());
+  };
+}
 
 /** To find out why a move failed. */
 const EXPLAIN_MS = 1000;
@@ -88,7 +100,7 @@ export class TransferEngine implements TransferEngineApi {
     const loaded = settings.native ? loadAddon() : undefined;
     if (loaded && !loaded.addon) noteFallback();
     const plane = loaded?.addon
-      ? new NativePlane(loaded.addon, answer, settings)
+      ? new NativePlane(loaded.addon, answer, settings, carrierOf(settings.metadata))
       : new PortablePlane(answer, settings.streams);
     const why = plane.accelerated ? undefined : loaded ? whyNoAddon(loaded) : 'switched off by options.native';
     try {
@@ -110,12 +122,14 @@ export class TransferEngine implements TransferEngineApi {
     return this.#plane.accelerated;
   }
 
-  #describe({ port, endpoints }: PlaneListener): string {
-    const segments = this.#segments.memories;
+  #describe({ port, endpoints, devices }: PlaneListener): string {
+    const segments = this.#segments.announced;
     return formatDescriptor({
       name: this.name,
+      protocol: this.#settings.protocol,
       data: { host: this.#settings.advertise, port, version: 2 },
-      buffers: segments.map(({ address, length }) => ({ name: this.name, address, length })),
+      devices,
+      buffers: segments.map((segment) => ({ ...segment, name: this.name })),
       own: { generation: this.generation, endpoints, segments },
     });
   }
@@ -156,6 +170,7 @@ export class TransferEngine implements TransferEngineApi {
   /** A segment that nobody can learn of is taken back. */
   async #announced(segment: MemorySegment): Promise<MemorySegment> {
     try {
+      this.#segments.setKeys(segment.id, await this.#plane.expose(segment.id));
       await this.#announcement.publish();
     } catch (error) {
       await this.unregister(segment.id).catch(() => {});

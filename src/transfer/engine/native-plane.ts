@@ -1,8 +1,21 @@
 /** The data plane of the accelerator: its engine object, with promises for its completions and MooncakeErrors for its codes. */
 import { allocateDescriptors, DESCRIPTOR_BYTES, Descriptors } from '../../core/descriptors.js';
 import { errors, MooncakeError } from '../../core/errors.js';
-import { type Addon, type Completion, type Endpoint, NATIVE_CODES, type NativeEngine, OP } from '../../native/addon.js';
+import {
+  type Addon,
+  type Completion,
+  type Endpoint,
+  type ExposeDone,
+  NATIVE_CODES,
+  type NativeEngine,
+  OP,
+  type Settings,
+} from '../../native/addon.js';
 import { onAbort } from '../../pool/abort.js';
+import { formatConnection, parseConnection } from '../metadata/connection.js';
+import type { RdmaDevice, SegmentKeys } from '../metadata/descriptor.js';
+import { HANDSHAKE } from '../metadata/handshake.js';
+import { formatName } from '../metadata/name.js';
 import type { Move } from '../move-options.js';
 import type { MoveReport } from '../transfer.js';
 import type { DeviceMemory, ForeignMemory, TransferBatch } from './api.js';
@@ -24,7 +37,13 @@ export interface NativePlaneOptions {
   transports?: readonly string[];
   streams: number;
   spinUs?: number;
+  protocol?: 'tcp' | 'rdma';
+  /** Undefined: NICs are used where there are some. */
+  rdma?: Settings;
 }
+
+/** Carries the text of a connection's handshake to a peer; its answer. */
+export type CarryConnection = (peer: string, text: string) => Promise<string>;
 
 type NativeCode = (typeof NATIVE_CODES)[number];
 
@@ -49,14 +68,23 @@ export class NativePlane implements DataPlane {
   readonly #engine: NativeEngine;
   readonly #transports?: readonly string[];
   readonly #streams: number;
+  readonly #protocol?: 'tcp' | 'rdma';
+  readonly #rdma?: Settings;
+  /** Undefined: no RDMA, which needs it. */
+  readonly #carry?: CarryConnection;
+  #devices: RdmaDevice[] = [];
   readonly #batches = new Map<number, Pending>();
   readonly #peers = new Map<number, string>();
   #keepAlive?: NodeJS.Timeout;
   #closing?: Promise<void>;
 
-  constructor(addon: Addon, answer: AnswerHandshake, { transports, streams, spinUs }: NativePlaneOptions) {
+  constructor(addon: Addon, answer: AnswerHandshake, options: NativePlaneOptions, carry?: CarryConnection) {
+    const { transports, spinUs } = options;
     this.#transports = transports;
-    this.#streams = streams;
+    this.#streams = options.streams;
+    this.#protocol = options.protocol;
+    this.#rdma = options.rdma;
+    this.#carry = carry;
     this.#engine = attempt(
       'the accelerator',
       () =>
@@ -69,8 +97,15 @@ export class NativePlane implements DataPlane {
           onHandshake: (id, type, text) => {
             // The native side gives up waiting, and closes, where nobody can answer.
             try {
-              this.#engine.reply(id, answer(type, text));
+              if (type === HANDSHAKE.connection && this.#devices.length > 0) this.#accept(id, text);
+              else this.#engine.reply(id, answer(type, text));
             } catch {}
+          },
+          onShake: (id, peer, request) => {
+            this.#carry!(peer, formatConnection(request))
+              .then(parseConnection)
+              .catch((error: Error) => error.message)
+              .then((said) => this.#closing || this.#engine.shaken(id, said));
           },
         }),
     );
@@ -90,7 +125,56 @@ export class NativePlane implements DataPlane {
         if (this.#transports) throw fromNative('shm', error);
       }
     }
-    return { port: Number(tcp.port), endpoints };
+    const name = formatName({ host: advertise, port: Number(tcp.port) });
+    if (this.#carry && this.#uses('rdma')) endpoints.push(...this.#listenRdma(name));
+    if (this.#protocol === 'rdma' && this.#devices.length === 0) {
+      throw errors.notSupported('options.protocol "rdma"', 'no NIC is in use: see mooncake-ts doctor --rdma');
+    }
+    return { port: Number(tcp.port), endpoints, devices: this.#devices };
+  }
+
+  #listenRdma(server: string): Endpoint[] {
+    try {
+      const settings = this.#engine.listen('rdma', { ...this.#rdma, server });
+      const [names, gids, lids] = [settings.devices, settings.gids, settings.lids].map((list) => list.split(','));
+      this.#devices = names.map((name, at) => ({ name, gid: gids[at], lid: Number(lids[at]) }));
+      return [{ transport: 'rdma', settings }];
+    } catch (error) {
+      // Most machines have no NIC for it; who asks for it hears why.
+      if (this.#transports || this.#rdma || this.#protocol === 'rdma') throw fromNative('rdma', error);
+      return [];
+    }
+  }
+
+  /** A peer's NIC asks for a connection. */
+  #accept(id: number, text: string): void {
+    const request = parseConnection(text);
+    // It says that it is ready: an answer without content is expected.
+    if (request.ready_ack === 'true') {
+      this.#engine.reply(id, formatConnection({}));
+      return;
+    }
+    this.#engine.accept('rdma', request, (answer) => {
+      if (!this.#closing) this.#engine.reply(id, formatConnection({ ready_ack: 'false', ...answer }));
+    });
+  }
+
+  async expose(segment: number): Promise<SegmentKeys | undefined> {
+    if (this.#devices.length === 0) return undefined;
+    try {
+      return await new Promise<SegmentKeys>((resolve, reject) => {
+        const done: ExposeDone = (code, local, remote) => {
+          if (typeof local !== 'string') resolve({ local, remote: remote! });
+          else reject(failure(NATIVE_CODES[code], `segment ${segment}`, local));
+        };
+        attempt('a segment', () => this.#engine.expose('rdma', segment, done));
+      });
+    } catch (error) {
+      if (this.#transports || this.#rdma || this.#protocol === 'rdma') throw error;
+      // Other transports reach it.
+      warnOnce((error as Error).message);
+      return undefined;
+    }
   }
 
   #uses(transport: string): boolean {
@@ -114,7 +198,11 @@ export class NativePlane implements DataPlane {
   }
 
   async openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }> {
-    return attempt(path, () => this.#engine.openFile(path, length ?? 0, writable));
+    try {
+      return await this.#engine.openFile(path, length ?? 0, writable);
+    } catch (error) {
+      throw fromNative(path, error);
+    }
   }
 
   registerDevice(memory: DeviceMemory): number {
@@ -140,7 +228,7 @@ export class NativePlane implements DataPlane {
     return new Promise((resolve) => attempt('segment', () => this.#engine.unregister(segment, resolve)));
   }
 
-  openPeer({ name, generation, endpoints, data }: PeerPlaces): number {
+  openPeer({ name, generation, endpoints, data, rdma }: PeerPlaces): number {
     const usable = endpoints.filter(({ transport }) => this.#uses(transport));
     const ways = usable.map(({ transport, settings }) =>
       transport === NAMED
@@ -151,13 +239,19 @@ export class NativePlane implements DataPlane {
       const { host, port, version } = data;
       ways.push({ transport: NAMED, settings: { host, port: `${port}`, framing: `stock${version}` } });
     }
+    if (ways.length === 0 && rdma && this.#devices.length > 0) {
+      const list = (key: 'name' | 'gid' | 'lid') => rdma.devices.map((device) => device[key]).join(',');
+      const settings = { server: rdma.server, devices: list('name'), gids: list('gid'), lids: list('lid') };
+      ways.push({ transport: 'rdma', settings: { ...settings, protocol: 'stock' } });
+    }
     const peer = attempt(name, () => this.#engine.openPeer(name, generation ?? NO_GENERATION, ways));
     this.#peers.set(peer, name);
     return peer;
   }
 
   setSegments(peer: number, segments: RemoteRange[]): void {
-    attempt('segments', () => this.#engine.setSegments(peer, segments));
+    const ranges = segments.map(({ id, address, length, keys }) => ({ id, address, length, keys: keys?.remote }));
+    attempt('segments', () => this.#engine.setSegments(peer, ranges));
   }
 
   closePeer(peer: number): void {
@@ -202,6 +296,18 @@ export class NativePlane implements DataPlane {
     this.#closing ??= new Promise((resolve) => this.#engine.close(resolve));
     return this.#closing;
   }
+}
+
+let warned = false;
+
+/** That NICs do not take memory: the same for all segments, mostly. */
+function warnOnce(why: string): void {
+  if (warned) return;
+  warned = true;
+  process.emitWarning(why, {
+    code: 'MOONCAKE_RDMA_REGISTRATION',
+    detail: 'it is reached without RDMA: see docs/rdma.md',
+  });
 }
 
 /** The records that have bytes: the accelerator takes no others. */

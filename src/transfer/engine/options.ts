@@ -1,12 +1,14 @@
 /** What TransferEngine.create takes, checked. */
-import { boolean, integer, options as optionsOf, string } from '../../core/check.js';
+import { boolean, integer, oneOf, options as optionsOf, string } from '../../core/check.js';
 import { errors } from '../../core/errors.js';
+import type { Settings } from '../../native/addon.js';
 import { type Metadata, openMetadata } from '../metadata/backend.js';
 import { isHost } from '../metadata/name.js';
 import { MoveDefaults } from '../move-options.js';
-import type { TransferEngineOptions } from './api.js';
+import type { RdmaOptions, TransferEngineOptions } from './api.js';
 
-const TRANSPORTS = ['shm', 'tcp', 'file'];
+const TRANSPORTS = ['shm', 'rdma', 'tcp', 'file'];
+const PROTOCOLS = ['tcp', 'rdma'] as const;
 const MAX_STREAMS = 16;
 const MAX_SPIN_US = 10_000;
 /** Unspecified addresses: one can listen on them, but nobody can be told them. */
@@ -20,6 +22,9 @@ export interface EngineSettings {
   transports?: readonly string[];
   streams: number;
   spinUs?: number;
+  protocol: 'tcp' | 'rdma';
+  /** Settings of the accelerator's transport; undefined: nothing was said of it. */
+  rdma?: Settings;
   defaults: MoveDefaults;
   native: boolean;
 }
@@ -46,6 +51,8 @@ export function engineSettings(options: TransferEngineOptions | undefined): Engi
     transports: given.transports && checkTransports(given.transports),
     streams: integer('options.streams', given.streams ?? 2, 1, MAX_STREAMS),
     spinUs: given.spinUs === undefined ? undefined : integer('options.spinUs', given.spinUs, 0, MAX_SPIN_US),
+    protocol: oneOf('options.protocol', given.protocol ?? 'tcp', PROTOCOLS),
+    rdma: given.rdma && rdmaSettings(given.rdma),
     defaults: new MoveDefaults(given),
     native: given.native === undefined || boolean('options.native', given.native),
   };
@@ -55,4 +62,25 @@ function checkTransports(transports: readonly string[]): readonly string[] {
   const known = Array.isArray(transports) && transports.every((name) => TRANSPORTS.includes(name));
   if (!known) throw errors.invalidArgument('options.transports', transports, `an array of ${TRANSPORTS.join(', ')}`);
   return [...transports];
+}
+
+function rdmaSettings(options: RdmaOptions): Settings {
+  const { devices, gidIndex, port, trafficClass } = optionsOf('options.rdma', options);
+  const settings: Settings = {};
+  if (devices !== undefined) {
+    const names = Array.isArray(devices) ? devices.join(',') : devices;
+    if (typeof names !== 'string' || !/^\s*[\w.-]+(\s*,\s*[\w.-]+)*\s*$/.test(names)) {
+      throw errors.invalidArgument(
+        'options.rdma.devices',
+        devices,
+        'names of NICs, separated by commas, or an array of them',
+      );
+    }
+    settings.devices = names;
+  }
+  if (gidIndex !== undefined) settings.gidIndex = `${integer('options.rdma.gidIndex', gidIndex, 0, 255)}`;
+  if (port !== undefined) settings.port = `${integer('options.rdma.port', port, 1, 255)}`;
+  if (trafficClass !== undefined)
+    settings.trafficClass = `${integer('options.rdma.trafficClass', trafficClass, 0, 255)}`;
+  return settings;
 }

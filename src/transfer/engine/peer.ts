@@ -81,13 +81,17 @@ export class OpenPeer implements EnginePeer {
     this.#apply(descriptor, data && { ...data, host: host! });
   }
 
-  #apply({ own, protocol, buffers }: SegmentDescriptor, data: Required<DataPort> | undefined): void {
+  #apply({ name, own, protocol, buffers, devices }: SegmentDescriptor, data: Required<DataPort> | undefined): void {
     const { plane } = this.#context;
     const { generation, endpoints = [] } = own ?? {};
-    if (!data && endpoints.length === 0) {
-      throw errors.notSupported(`peer ${this.name}`, `it speaks ${protocol}, and neither TCP nor what we speak`);
+    const rdma = devices?.length && plane.accelerated ? { server: name, devices } : undefined;
+    if (!data && endpoints.length === 0 && !rdma) {
+      throw errors.notSupported(
+        `peer ${this.name}`,
+        `it speaks ${protocol}, and neither TCP nor what this engine speaks`,
+      );
     }
-    const opening: PeerPlaces = { name: this.name, generation, endpoints, data };
+    const opening: PeerPlaces = { name: this.name, generation, endpoints, data, rdma };
     const places = JSON.stringify(opening);
     if (this.#open?.places !== places) {
       const number = plane.openPeer(opening);

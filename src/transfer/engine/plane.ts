@@ -3,7 +3,7 @@
  * above has names, metadata and handshakes; a plane has memory, listeners, peers by number, and batches.
  */
 import type { Endpoint } from '../../native/addon.js';
-import type { DataPort } from '../metadata/descriptor.js';
+import type { DataPort, RdmaDevice, SegmentKeys } from '../metadata/descriptor.js';
 import type { Move } from '../move-options.js';
 import type { DeviceMemory, EngineStatistics, ForeignMemory, TransferBatch } from './api.js';
 
@@ -27,12 +27,15 @@ export interface PlaneListener {
   port: number;
   /** How our own peers reach this plane. */
   endpoints: Endpoint[];
+  /** The NICs that it has open. */
+  devices: RdmaDevice[];
 }
 
 export interface RemoteRange {
   id: number;
   address: bigint;
   length: number;
+  keys?: SegmentKeys;
 }
 
 /** How a peer is reached: by its own endpoints where the plane knows them, else by Mooncake's stream. */
@@ -42,6 +45,8 @@ export interface PeerPlaces {
   generation?: string;
   endpoints: Endpoint[];
   data?: Required<DataPort>;
+  /** NICs of a stock engine, which is called by `server`. */
+  rdma?: { server: string; devices: RdmaDevice[] };
 }
 
 /** The text that answers a handshake. */
@@ -59,6 +64,8 @@ export interface DataPlane {
   allocate(length: number, options: { writable: boolean; hugePages: boolean; numaNode?: number }): PlaneMemory;
   /** `memory` was checked by checkMemory. `movable`: its buffer is not marked, the caller keeps it where it is. */
   register(memory: Uint8Array | ForeignMemory, writable: boolean, movable?: boolean): PlaneMemory;
+  /** Makes a segment reachable by NICs; undefined where there are none. Throws where none of them takes it. */
+  expose(segment: number): Promise<SegmentKeys | undefined>;
   openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }>;
   /** `memory` was checked by checkDevice. */
   registerDevice(memory: DeviceMemory): number;

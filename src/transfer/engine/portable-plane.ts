@@ -50,7 +50,7 @@ export class PortablePlane implements DataPlane {
 
   async listen({ host, port }: ListenPlace): Promise<PlaneListener> {
     this.#listener = await PortableListener.listen(host, port, this.#memory, this.#answer);
-    return { port: this.#listener.port, endpoints: [] };
+    return { port: this.#listener.port, endpoints: [], devices: [] };
   }
 
   allocate(length: number, { writable }: { writable: boolean }): PlaneMemory {
@@ -70,6 +70,8 @@ export class PortablePlane implements DataPlane {
     const { id, address } = this.#memory.add(memory, writable);
     return { id, memory, address: BigInt(address) };
   }
+
+  async expose(): Promise<undefined> {}
 
   openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }> {
     return this.#files.open(path, length, writable);

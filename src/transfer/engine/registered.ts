@@ -1,6 +1,7 @@
 /** The segments that an engine has registered, by number; their names are unique. */
 import { integer, oneOf, options as optionsOf, string } from '../../core/check.js';
 import { errors } from '../../core/errors.js';
+import type { OwnSegment, SegmentKeys } from '../metadata/descriptor.js';
 import type { EngineStatistics, MemorySegment, SegmentOptions } from './api.js';
 import type { PlaneMemory } from './plane.js';
 
@@ -11,6 +12,7 @@ interface Entry {
   length: number;
   /** What peers are not told of (files, unannounced memory) has none, and no name. */
   memory?: MemorySegment;
+  keys?: SegmentKeys;
 }
 
 export class RegisteredSegments {
@@ -55,8 +57,19 @@ export class RegisteredSegments {
     return entry;
   }
 
-  get memories(): MemorySegment[] {
-    return [...this.#entries.values()].flatMap(({ memory }) => memory ?? []);
+  /** NICs reach it with these. Without effect where it was removed meanwhile. */
+  setKeys(id: number, keys: SegmentKeys | undefined): void {
+    const entry = this.#entries.get(id);
+    if (entry) entry.keys = keys;
+  }
+
+  /** What peers are told of. */
+  get announced(): OwnSegment[] {
+    return [...this.#entries.values()].flatMap(({ memory, keys }) => {
+      if (!memory) return [];
+      const { id, name, address, length } = memory;
+      return { id, name, address, length, keys };
+    });
   }
 
   get figures(): EngineStatistics['segments'] {

@@ -14,6 +14,22 @@ export interface Buffer {
   address: bigint;
   /** Bytes. */
   length: number;
+  /** With which NICs reach it; undefined: none can. */
+  keys?: SegmentKeys;
+}
+
+/** One for each NIC of its engine, in the order in which it announces them; 0: not registered with that one. */
+export interface SegmentKeys {
+  local: number[];
+  remote: number[];
+}
+
+/** A NIC as Mooncake's descriptors name it. */
+export interface RdmaDevice {
+  name: string;
+  lid: number;
+  /** 16 times two hexadecimal digits, joined with ":". */
+  gid: string;
 }
 
 /** Where the peer moves data by Mooncake's own TCP stream, and in which version of it. */
@@ -43,35 +59,52 @@ export interface SegmentDescriptor {
   /** Undefined where the peer speaks no TCP. */
   data?: DataPort;
   buffers: Buffer[];
+  /** Of a peer that speaks RDMA. */
+  devices?: RdmaDevice[];
   own?: Own;
 }
 
 /** What we say of ourselves. */
-export type OwnDescriptor = Required<Omit<SegmentDescriptor, 'protocol'>>;
+export interface OwnDescriptor extends Required<Omit<SegmentDescriptor, 'devices'>> {
+  /** What stock engines are told to use: "tcp", or "rdma" by these NICs. */
+  protocol: 'tcp' | 'rdma';
+  devices: RdmaDevice[];
+}
 
 const VERSION = 1;
 const MAX_BUFFERS = 65_536;
 const MAX_ENDPOINTS = 64;
 const MAX_SETTINGS = 32;
 const MAX_TEXT = 4096;
+const MAX_DEVICES = 64;
+/** Where all our memory is, to engines that choose NICs by place: any NIC is as good. */
+const PLACE = 'cpu:0';
 
 /** The JSON text of a descriptor of ours. */
-export function formatDescriptor({ name, data, buffers, own }: OwnDescriptor): string {
+export function formatDescriptor({ name, protocol, data, buffers, devices, own }: OwnDescriptor): string {
+  const rdma = protocol === 'rdma';
   const numbers = ({ address, length }: Buffer) => `"addr":${address},"length":${length}`;
+  const keys = ({ keys }: Buffer) => `"lkey":[${keys?.local ?? ''}],"rkey":[${keys?.remote ?? ''}]`;
   const fields = {
     name,
-    protocol: 'tcp',
+    protocol,
     tcp_data_port: data.port,
     tcp_proto_version: data.version,
     tcp_data_host: data.host,
     rdma_server_name: '',
+    ...(rdma && { devices, priority_matrix: { [PLACE]: [devices.map((device) => device.name), []] } }),
     timestamp: new Date().toISOString().replace('T', ' ').replace('Z', '000'),
   };
   // JSON.stringify takes no bigint, and an address is one: the lists are put together by hand.
-  const stock = buffers.map((buffer) => `{"name":${JSON.stringify(buffer.name)},${numbers(buffer)}}`);
+  const usable = rdma ? buffers.filter((buffer) => buffer.keys) : buffers;
+  const stock = usable.map((buffer) =>
+    rdma
+      ? `{"name":"${PLACE}",${numbers(buffer)},${keys(buffer)}}`
+      : `{"name":${JSON.stringify(buffer.name)},${numbers(buffer)}}`,
+  );
   const ours = own.segments.map(
-    ({ id, name, address, length }) =>
-      `{"id":${id},"name":${JSON.stringify(name)},"address":${address},"length":${length}}`,
+    ({ id, name, address, length, keys }) =>
+      `{"id":${id},"name":${JSON.stringify(name)},"address":${address},"length":${length}${keys ? `,"rkey":[${keys.remote}]` : ''}}`,
   );
   const { generation, endpoints } = own;
   const head = JSON.stringify({ version: VERSION, generation, endpoints }).slice(0, -1);
@@ -89,6 +122,7 @@ export function parseDescriptor(text: string): SegmentDescriptor {
     buffers: list('buffers', json.buffers ?? [], MAX_BUFFERS, readBuffer),
   };
   if (protocol === 'tcp') descriptor.data = readDataPort(json);
+  if (protocol === 'rdma') descriptor.devices = list('devices', json.devices, MAX_DEVICES, readDevice);
   if (own !== undefined) descriptor.own = readOwn(own);
   return descriptor;
 }
@@ -115,7 +149,26 @@ function range(field: string, address: Json, length: Json): { address: bigint; l
 
 function readBuffer(item: Json, field: string): Buffer {
   if (!isObject(item)) refuse(field, item);
-  return { name: shortText(`${field}.name`, item.name), ...range(field, item.addr, item.length) };
+  return {
+    name: shortText(`${field}.name`, item.name),
+    ...range(field, item.addr, item.length),
+    ...readKeys(field, item),
+  };
+}
+
+function readKeys(field: string, { lkey, rkey }: { [key: string]: Json }): { keys?: SegmentKeys } {
+  if (rkey === undefined) return {};
+  const read = (item: Json, place: string) => (whole(item, 0, 0xffff_ffff) ? item : refuse(place, item));
+  const remote = list(`${field}.rkey`, rkey, MAX_DEVICES, read);
+  return { keys: { local: list(`${field}.lkey`, lkey ?? [], MAX_DEVICES, read), remote } };
+}
+
+function readDevice(item: Json, field: string): RdmaDevice {
+  if (!isObject(item) || !whole(item.lid, 0, 0xffff)) refuse(field, item);
+  const { name, gid } = item;
+  if (typeof name !== 'string' || !/^[\w.:-]{1,64}$/.test(name)) refuse(`${field}.name`, name);
+  if (typeof gid !== 'string' || !/^[0-9a-f]{2}(:[0-9a-f]{2}){15}$/.test(gid)) refuse(`${field}.gid`, gid);
+  return { name, lid: item.lid, gid };
 }
 
 function readDataPort(json: { [key: string]: Json }): DataPort {
@@ -144,7 +197,12 @@ function readOwn(json: Json): Own | undefined {
 
 function readSegment(item: Json, field: string): OwnSegment {
   if (!isObject(item) || !whole(item.id, 0, 0xffff_ffff)) refuse(field, item);
-  return { id: item.id, name: shortText(`${field}.name`, item.name), ...range(field, item.address, item.length) };
+  return {
+    id: item.id,
+    name: shortText(`${field}.name`, item.name),
+    ...range(field, item.address, item.length),
+    ...readKeys(field, item),
+  };
 }
 
 /** Throws ERR_PROTOCOL naming the field. */

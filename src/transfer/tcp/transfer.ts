@@ -1,11 +1,11 @@
 /**
- * Transfer between processes over TCP, in TypeScript alone. It listens on one port; each peer is one connection, over which
- * both sides serve and call. `connect` opens a connection of its own and keeps it for later calls: an address is never taken
+ * Transfer between processes over TCP. It listens on one port; each peer is one connection, over which both sides serve and
+ * call, and move bytes where the accelerator (accelerator.ts) does not. `connect` opens a connection of its own and keeps it for later calls: an address is never taken
  * from what a stranger claims in its hello.
  */
 import { createServer, type Server } from 'node:net';
 import { boolean, integer, options as optionsOf, string } from '../../core/check.js';
-import { errors, type MooncakeError } from '../../core/errors.js';
+import { errors, MooncakeError } from '../../core/errors.js';
 import { TransferBase, TransferCore, type TransferOptions } from '../base.js';
 import type { CallLimits, Peer, RegisterOptions } from '../transfer.js';
 import { Accelerator } from './accelerator.js';
@@ -28,8 +28,8 @@ export interface TcpTransferOptions extends TransferOptions {
   /** The largest message taken, in bytes. Default 16 MiB. */
   maxFrameBytes?: number;
   /**
-   * Moves bytes by the accelerator, through shared memory or ports of its own, where both sides have it and say so. Default
-   * false: over the one connection alone.
+   * Moves bytes by the accelerator, through shared memory or a port of its own, where both sides have it and say so. Default
+   * true, which does without where it is not there or cannot listen; false: over the one connection alone.
    */
   native?: boolean;
   /** Told why a connection ended that did not end by a goodbye; `address` as far as it is known. */
@@ -109,7 +109,7 @@ export class TcpTransfer extends TransferBase {
     if (given.onLost !== undefined && typeof given.onLost !== 'function') {
       throw errors.invalidArgument('options.onLost', given.onLost, 'a function');
     }
-    const native = given.native !== undefined && boolean('options.native', given.native);
+    const native = given.native === undefined || boolean('options.native', given.native);
     const core = new TransferCore(given);
     const server = createServer({ pauseOnConnect: true });
     const actual = await new Promise<number>((resolve, reject) => {
@@ -122,8 +122,11 @@ export class TcpTransfer extends TransferBase {
     try {
       if (native) accelerator = await Accelerator.open(host, advertise, core.segments);
     } catch (error) {
-      server.close();
-      throw error;
+      // Whoever did not ask for it gets what there is.
+      if (given.native || !(error instanceof MooncakeError)) {
+        server.close();
+        throw error;
+      }
     }
     if (accelerator) hello.engine = accelerator.hello;
     return new TcpTransfer(server, core, hello, given, accelerator);

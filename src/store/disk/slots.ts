@@ -4,6 +4,7 @@
  */
 import { allocateDescriptors, DESCRIPTOR_BYTES, Descriptors } from '../../core/descriptors.js';
 import type { TransferEngineApi } from '../../transfer/engine/api.js';
+import { Turns } from '../turns.js';
 
 /** What a disk tier needs of a transfer engine. */
 export type FileEngine = Pick<TransferEngineApi, 'allocate' | 'openFile' | 'copy' | 'unregister'>;
@@ -17,35 +18,33 @@ export interface Slot {
   readonly bytes: Uint8Array;
 }
 
-export class Staging {
+export class Slots {
   readonly #engine: FileEngine;
   readonly #segment: number;
-  readonly #free: Slot[];
-  readonly #waiting: ((slot: Slot) => void)[] = [];
+  readonly #turns: Turns<Slot>;
 
   private constructor(engine: FileEngine, segment: number, memory: Uint8Array) {
     this.#engine = engine;
     this.#segment = segment;
-    this.#free = Array.from({ length: memory.length / SLOT }, (_, i) => ({
+    const slots = Array.from({ length: memory.length / SLOT }, (_, i) => ({
       offset: i * SLOT,
       bytes: memory.subarray(i * SLOT, (i + 1) * SLOT),
     }));
+    this.#turns = new Turns(slots);
   }
 
-  static async allocate(engine: FileEngine, slots: number): Promise<Staging> {
+  static async allocate(engine: FileEngine, slots: number): Promise<Slots> {
     const { id, memory } = await engine.allocate(slots * SLOT, { hugePages: false, access: 'read' });
-    return new Staging(engine, id, memory);
+    return new Slots(engine, id, memory);
   }
 
   /** Runs with a slot of its own. Others wait for as long as their copies have deadlines. */
   async use<T>(run: (slot: Slot) => Promise<T>): Promise<T> {
-    const slot = this.#free.pop() ?? (await new Promise<Slot>((resolve) => this.#waiting.push(resolve)));
+    const slot = this.#turns.take() ?? (await this.#turns.wait().given);
     try {
       return await run(slot);
     } finally {
-      const next = this.#waiting.shift();
-      if (next) next(slot);
-      else this.#free.push(slot);
+      this.#turns.give(slot);
     }
   }
 

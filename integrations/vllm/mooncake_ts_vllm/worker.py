@@ -1,0 +1,264 @@
+"""The worker half: registers the KV cache, begins the service's work before the forward pass, reports what has ended.
+
+What is under way is remembered here as well, so that it ends even if the service does: loads are reported as failed, and
+the engine computes their tokens. Before that the memory is taken from a service that might still write into it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from .config import Settings
+from .layout import Cache
+from .link import Link, Slow
+from .memory import SharedMemory, describe
+from .metadata import StepMetadata
+from .metrics import TransferStats, WorkerMetrics
+from .protocol import Client, ConnectionLost, ServiceError, process_ended
+
+logger = logging.getLogger("vllm.mooncake_ts_vllm")
+
+ATTACH_TIMEOUT = 30.0
+# The service waits for the transfers of preempted requests, a second at most, before it answers.
+STEP_TIMEOUT = 5.0
+# Of a layer that is loaded within the step, and of the step's end: beyond the connectors' own deadlines.
+LAYER_TIMEOUT = 30.0
+CALL_TIMEOUT = 5.0
+# With nothing under way the service is asked for counters and errors this often.
+IDLE_SECONDS = 1.0
+# How long a service that ended its connection may take to exit before the memory is taken from it.
+EXIT_SECONDS = 0.2
+
+
+class WorkerHalf:
+    """One per rank, in the process of its KV cache; called from the thread that runs the model."""
+
+    def __init__(self, settings: Settings, rank: int) -> None:
+        self._settings = settings
+        self._rank = rank
+        self._cache: Cache | None = None
+        self._handshake: bytes | None = None
+        self._step: StepMetadata | None = None
+        # Whether this step has layers to wait for, and to announce.
+        self._layer_loads = False
+        self._layer_saves = False
+        # By request: blocks of the load under way, by group, and when it began.
+        self._pending: dict[str, tuple[list[list[int]], float]] = {}
+        # Loads under way that have failed in part.
+        self._failing: set[str] = set()
+        self._finished: set[str] = set()
+        # To be reported: releases, loads that ended, those of them that failed, blocks to compute.
+        self._sending: set[str] = set()
+        self._ended: set[str] = set()
+        self._failed: set[str] = set()
+        self._invalid: set[int] = set()
+        self._asked = 0.0
+        self._lost = False
+        self._slow = Slow()
+        self._metrics = WorkerMetrics()
+        self._link = Link(settings.socket, f"mooncake_ts_vllm/rank{rank}", self._attach)
+
+    def register(self, cache: Cache) -> None:
+        """The KV cache is there. Raises ServiceError where the service refuses the engine or its layout."""
+        self._cache = cache
+        for why in cache.unshared:
+            logger.info("mooncake-ts: the service is to read this engine's memory directly: %s", why)
+        self._link.open()
+
+    def _attach(self, client: Client) -> int:
+        cache = self._cache
+        assert cache is not None
+        args = {"engine": self._settings.engine, "connector": self._settings.connector, "rank": self._rank}
+        session = client.call("worker.attach", args, ATTACH_TIMEOUT)["session"]
+        memories = [describe(memory, client.descriptors, ATTACH_TIMEOUT) for memory in cache.memories]
+        registered = {"session": session, "memories": memories, "layout": cache.layout}
+        self._handshake = client.call("worker.register", registered, ATTACH_TIMEOUT).get("handshake")
+        return session
+
+    @property
+    def handshake(self) -> bytes | None:
+        """For a scheduler half that is attached to another host's service."""
+        return self._handshake
+
+    # A step, in vLLM's order.
+
+    def begin(self, step: StepMetadata) -> None:
+        """Before any block of the step is written. vLLM comes twice, for preemptions and to bind; the first counts."""
+        if self._step is step:
+            return
+        self._step = step
+        self._settle()
+        if self._lost and self._link.adopt():
+            self._lost = False
+        now = time.perf_counter()
+        self._pending.update((request, (blocks, now)) for request, blocks in step.loads.items())
+        self._sending.update(step.release)
+        self._layer_loads = self._layer_saves = False
+        # Blocks that this step may write: nothing of the service's may touch them when this returns.
+        reused = [*step.preempted, *step.release]
+        if step.meta is None and not reused:
+            self._give_up_step()
+            self._fail(list(step.loads))
+            return
+        done, result = self._call("worker.step", STEP_TIMEOUT, meta=step.meta, preempted=reused)
+        if done and step.meta is not None:
+            self._layer_loads = bool(result["loads"])
+            self._layer_saves = bool(result["saves"])
+        else:
+            self._give_up_step()
+            self._fail(list(step.loads))
+            self._settle()
+
+    def wait_layer(self, name: str) -> None:
+        """The layer may be read when this returns: it is loaded, or its blocks are reported as invalid."""
+        layer = self._layer(name)
+        if self._layer_loads and layer is not None:
+            done, _ = self._call("worker.layerLoad", LAYER_TIMEOUT, layer=layer)
+            if not done:
+                self._give_up_step()
+
+    def layer_saved(self, name: str) -> None:
+        """The forward pass has written the layer."""
+        layer = self._layer(name)
+        if self._layer_saves and layer is not None:
+            try:
+                self._link.send("worker.layerSaved", now=True, layer=layer)
+            except (ConnectionLost, ServiceError):
+                self._layer_saves = False
+
+    def end(self) -> None:
+        """The step's blocks may be changed when this returns."""
+        if self._layer_loads or self._layer_saves:
+            done, _ = self._call("worker.saved", LAYER_TIMEOUT)
+            if not done:
+                self._give_up_step()
+
+    def results(self, finished: set[str]) -> tuple[set[str], set[str], set[str]]:
+        """Requests whose blocks need not be kept any longer, whose loads have ended, and which of these failed."""
+        self._finished |= finished
+        under_way = self._pending or self._finished or self._layer_loads or (self._step is not None and self._step.waiting)
+        if self._link.up and (under_way or time.monotonic() - self._asked > IDLE_SECONDS):
+            self._ask()
+        self._settle()
+        self._layer_loads = self._layer_saves = False
+        self._step = None
+        sending, ended, failed = self._sending, self._ended, self._failed
+        self._sending, self._ended, self._failed = set(), set(), set()
+        return sending, ended, failed
+
+    def take_invalid(self) -> set[int]:
+        """Blocks whose load failed, of caches of one group: in others a number names a block of each."""
+        invalid, self._invalid = self._invalid, set()
+        return invalid if self._groups == 1 else set()
+
+    def stats(self) -> TransferStats | None:
+        return self._metrics.take()
+
+    def shutdown(self) -> None:
+        self._link.close()
+        if self._cache is not None:
+            for memory in self._cache.memories:
+                if isinstance(memory, SharedMemory):
+                    memory.close()
+
+    # What has ended, and how.
+
+    @property
+    def _groups(self) -> int:
+        return len(self._cache.block_bytes) if self._cache is not None else 1
+
+    def _ask(self) -> None:
+        self._asked = time.monotonic()
+        done, result = self._call("worker.finished", CALL_TIMEOUT, finished=sorted(self._finished))
+        if not done:
+            return
+        self._finished = set()
+        invalid = set(result["invalid"])
+        if invalid:
+            self._invalid |= invalid
+            for request, (blocks, _) in self._pending.items():
+                if any(not invalid.isdisjoint(ids) for ids in blocks):
+                    self._failing.add(request)
+        for request in result["receiving"]:
+            if request in self._pending:
+                self._end(request)
+        self._sending.update(result["sending"])
+        self._metrics.counters(result["stats"])
+        for error in result["errors"]:
+            self._slow.warning("mooncake-ts: the service reports %s: %s", error.get("code"), error.get("message"))
+
+    def _end(self, request: str) -> None:
+        blocks, began = self._pending.pop(request)
+        failed = request in self._failing
+        self._failing.discard(request)
+        self._ended.add(request)
+        if failed:
+            self._failed.add(request)
+        assert self._cache is not None
+        size = sum(len(ids) * block for ids, block in zip(blocks, self._cache.block_bytes))
+        self._metrics.load_ended(size, time.perf_counter() - began, failed)
+
+    def _fail(self, requests: list[str]) -> None:
+        """Ends loads that never will: their blocks are to be computed."""
+        for request in requests:
+            if request in self._pending:
+                for ids in self._pending[request][0]:
+                    self._invalid.update(ids)
+                self._failing.add(request)
+                self._end(request)
+
+    def _give_up_step(self) -> None:
+        if self._step is not None:
+            self._invalid.update(self._step.sync_blocks)
+        self._layer_loads = self._layer_saves = False
+
+    # The service, as it comes and goes.
+
+    def _settle(self) -> None:
+        """Behind a connection that was lost: takes the memory from the service, fails what was under way, reconnects."""
+        if self._link.up or self._lost:
+            return
+        self._lost = True
+        self._fence()
+        self._fail(list(self._pending))
+        self._finished = set()
+        self._link.reconnect()
+
+    def _fence(self) -> None:
+        """No block may be reused while a service that fell silent could still write or read it."""
+        if self._link.peer is None:
+            return
+        deadline = time.monotonic() + EXIT_SECONDS
+        while not process_ended(self._link.peer):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.005)
+        else:
+            return
+        assert self._cache is not None
+        started = time.monotonic()
+        for memory in self._cache.memories:
+            if isinstance(memory, SharedMemory):
+                memory.replace()
+            else:
+                raise RuntimeError(
+                    f"the mooncake-ts service (pid {self._link.peer}) fell silent, still runs, and can write into this engine's "
+                    "memory: end it and start the engine again"
+                )
+        took = time.monotonic() - started
+        logger.warning("mooncake-ts: took the KV memory back from a service that lives (%.0f ms)", 1000 * took)
+
+    def _call(self, op: str, timeout: float, **args: Any) -> tuple[bool, Any]:
+        """Whether the call was answered, and what."""
+        try:
+            return True, self._link.call(op, timeout, **args)
+        except ConnectionLost:
+            return False, None
+        except ServiceError as error:
+            self._slow.warning("mooncake-ts: %s: %s", op, error)
+            return False, None
+
+    def _layer(self, name: str) -> int | None:
+        return self._cache.layers.get(name) if self._cache is not None else None

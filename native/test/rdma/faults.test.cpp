@@ -1,0 +1,222 @@
+#include "test/rdma/support.h"
+
+#include <cstring>
+
+namespace mooncake::test {
+
+namespace {
+
+constexpr u64 SIZE = 16 << 20;
+
+/** Bytes of both sides, announced. */
+struct Moves {
+  explicit Moves(Pair& of) : pair(of), ours(of.a.engine, SIZE), theirs(of.b.engine, SIZE) {
+    ours.fill(7);
+    pair.a.engine.setSegments(pair.peer, {pair.b.announced(theirs)});
+  }
+  BatchResult write(int milliseconds = 20000, bool verify = true) {
+    return pair.move(Op::write, {{ours.id, theirs.id, 0, 0, SIZE}}, milliseconds, verify);
+  }
+  bool same() const { return ours.data == theirs.data; }
+
+  Pair& pair;
+  Bytes ours;
+  Bytes theirs;
+};
+
+}  // namespace
+
+TEST(rdma_faults, a_rail_that_fails_in_mid_batch_is_replaced_by_the_others) {
+  for (const ibv_wc_status failure : {IBV_WC_RETRY_EXC_ERR, IBV_WC_REM_OP_ERR, IBV_WC_LOC_QP_OP_ERR}) {
+    Pair pair(3, 3);
+    Moves moves(pair);
+    REQUIRE(pair.await(3));
+    pair.a.verbs->set(1, [&](NullDevice& device) {
+      device.failAfter = 1 << 20;
+      device.failure = failure;
+    });
+    CHECK(moves.write().status.ok());
+    CHECK(moves.same());
+    pair.a.verbs->set(1, [](NullDevice& device) { device.failAfter = -1; });
+    // After its cool-down it is back.
+    CHECK(pair.await(3));
+  }
+}
+
+TEST(rdma_faults, a_rail_that_goes_silent_is_taken_out) {
+  Pair pair(2, 2, {{"stallMs", "150"}});
+  Moves moves(pair);
+  REQUIRE(pair.await(2));
+  pair.a.verbs->set(0, [](NullDevice& device) { device.silent = true; });
+  CHECK(moves.write().status.ok());
+  CHECK(moves.same());
+  CHECK(pair.alive() == 1);
+  pair.a.verbs->set(0, [](NullDevice& device) { device.silent = false; });
+  CHECK(pair.await(2));
+}
+
+TEST(rdma_faults, a_port_that_loses_its_link_says_so_at_once) {
+  Pair pair(2, 2, {{"stallMs", "60000"}});
+  Moves moves(pair);
+  REQUIRE(pair.await(2));
+  // Nothing would complete for a minute: it is the event that tells.
+  pair.a.verbs->set(0, [](NullDevice& device) { device.silent = true; });
+  pair.a.verbs->link(0, false);
+  CHECK(moves.write().status.ok());
+  CHECK(moves.same());
+  pair.a.verbs->set(0, [](NullDevice& device) { device.silent = false; });
+  pair.a.verbs->link(0, true);
+  CHECK(pair.await(2));
+}
+
+TEST(rdma_faults, with_all_rails_down_a_batch_ends_with_the_reason_and_the_next_succeeds) {
+  Pair pair(2, 2);
+  Moves moves(pair);
+  REQUIRE(pair.await(2));
+  pair.b.verbs->link(0, false);
+  pair.b.verbs->link(1, false);
+  const BatchResult result = moves.write();
+  CHECK(result.status.code == Code::peer);
+  CHECK(result.status.detail.find("null") != std::string::npos);
+  pair.b.verbs->link(0, true);
+  pair.b.verbs->link(1, true);
+  REQUIRE(pair.await(2));
+  CHECK(moves.write().status.ok());
+  CHECK(moves.same());
+}
+
+TEST(rdma_faults, bytes_that_a_rail_spoils_are_found_and_sent_again) {
+  Pair pair(2, 2);
+  Moves moves(pair);
+  REQUIRE(pair.await(2));
+  pair.a.verbs->set(1, [](NullDevice& device) { device.corrupts = true; });
+  const BatchResult result = moves.write();
+  CHECK(result.status.ok());
+  CHECK(result.verifiedBytes == SIZE);
+  CHECK(moves.same());
+  // Where every rail spoils them, the batch says so.
+  pair.a.verbs->set(0, [](NullDevice& device) { device.corrupts = true; });
+  CHECK(moves.write().status.code == Code::corrupt);
+}
+
+TEST(rdma_faults, memory_that_one_nic_refuses_goes_over_the_others) {
+  Pair pair(2, 2);
+  REQUIRE(pair.await(2));
+  pair.a.verbs->set(0, [](NullDevice& device) { device.refusesMemory = true; });
+  pair.b.verbs->set(1, [](NullDevice& device) { device.refusesMemory = true; });
+  Bytes alone(pair.b.engine, 4096);
+  const auto keys = pair.b.engine.expose("rdma", alone.id);
+  REQUIRE(keys.ok());
+  CHECK(keys.value[0].remote != 0 && keys.value[1].remote == 0);
+  pair.b.verbs->set(1, [](NullDevice& device) { device.refusesMemory = false; });
+  Moves moves(pair);
+  CHECK(moves.write().status.ok());
+  CHECK(moves.same());
+  pair.b.verbs->set(0, [](NullDevice& device) { device.refusesMemory = true; });
+  pair.b.verbs->set(1, [](NullDevice& device) { device.refusesMemory = true; });
+  Bytes nowhere(pair.b.engine, 4096);
+  const auto none = pair.b.engine.expose("rdma", nowhere.id);
+  CHECK(none.status.code == Code::system);
+  CHECK(none.status.detail.find("null0") != std::string::npos && none.status.detail.find("ulimit -l") != std::string::npos);
+}
+
+TEST(rdma_faults, a_segment_that_was_taken_away_is_written_no_more) {
+  Pair pair(1, 1);
+  Bytes ours(pair.a.engine, 1 << 20);
+  ours.fill(1);
+  RemoteSegment gone;
+  std::vector<u8> before;
+  {
+    Bytes theirs(pair.b.engine, 1 << 20);
+    gone = pair.b.announced(theirs);
+    pair.a.engine.setSegments(pair.peer, {gone});
+    REQUIRE(pair.await(1));
+    CHECK(pair.move(Op::write, {{ours.id, gone.id, 0, 0, 1 << 20}}).status.ok());
+    REQUIRE(pair.b.engine.memory().hold(theirs.id));
+  }
+  const BatchResult result = pair.move(Op::write, {{ours.id, gone.id, 0, 0, 1 << 20}});
+  CHECK(!result.status.ok());
+  CHECK(pair.await(1));
+}
+
+TEST(rdma_faults, a_batch_past_its_deadline_ends_and_touches_nothing_more) {
+  Pair pair(1, 1, {{"stallMs", "60000"}});
+  Moves moves(pair);
+  REQUIRE(pair.await(1));
+  pair.a.verbs->set(0, [](NullDevice& device) { device.silent = true; });
+  const BatchResult result = moves.write(100);
+  CHECK(result.status.code == Code::timeout);
+  // The queue pairs that had it are gone: nothing is written when the device wakes up.
+  moves.ours.fill(8);
+  const std::vector<u8> then = moves.theirs.data;
+  pair.a.verbs->set(0, [](NullDevice& device) { device.silent = false; });
+  REQUIRE(pair.await(1));
+  CHECK(moves.theirs.data == then);
+  CHECK(moves.write().status.ok());
+  CHECK(moves.same());
+}
+
+TEST(rdma_faults, a_peer_that_was_started_again_is_not_taken_for_the_old_one) {
+  Pair pair(1, 1);
+  Moves moves(pair);
+  REQUIRE(pair.await(1));
+  pair.alter = [](Settings& said) { said = {{"reply_msg", "b:1 was started again"}}; };
+  pair.b.verbs->link(0, false);
+  CHECK(moves.write().status.code == Code::peer);
+  pair.b.verbs->link(0, true);
+  CHECK(!pair.await(1, 400));
+  CHECK(moves.write().status.detail.find("started again") != std::string::npos);
+}
+
+TEST(rdma_faults, answers_that_no_peer_gives_are_refused) {
+  const std::vector<std::pair<const char*, const char*>> wrong = {
+      {"qp_num", ""},       {"qp_num", "1,x"},  {"qp_num", "17"},       {"qp_num", "99999999,1,2"}, {"local_gid", "garbage"},
+      {"local_gid", "00:"}, {"local_lid", "-1"}, {"local_nic_path", "c:1@null0"}, {"peer_nic_path", ""},      {"ts_mtu", "9"}};
+  for (const auto& [key, value] : wrong) {
+    Pair pair(1, 1);
+    std::atomic<u32> answers{0};
+    // From the second handshake on, so that the change is in place before.
+    pair.alter = [&, name = key, text = value](Settings& said) {
+      said[name] = text;
+      answers++;
+    };
+    pair.b.verbs->link(0, false);
+    pair.a.verbs->link(0, false);
+    CHECK(pair.await(0));
+    pair.b.verbs->link(0, true);
+    pair.a.verbs->link(0, true);
+    const auto until = soon(5000);
+    while (answers == 0 && Clock::now() < until) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    CHECK(answers > 0);
+    CHECK(pair.alive() == 0);
+  }
+}
+
+TEST(rdma_faults, connections_leave_nothing_behind) {
+  auto fabric = std::make_shared<NullFabric>();
+  Host a(fabric, 1, "a:1");
+  Host b(fabric, 1, "b:1");
+  a.engine.onShake([&](const std::string&, Settings request, std::function<void(Expected<Settings>)> answer) {
+    answer(b.engine.accept("rdma", request));
+  });
+  const auto pairs = [](Host& host) {
+    size_t count = 0;
+    host.verbs->set(0, [&](NullDevice& device) { count = device.pairs.size(); });
+    return count;
+  };
+  Bytes ours(a.engine, 4096);
+  Bytes theirs(b.engine, 4096);
+  const RemoteSegment announced = b.announced(theirs);
+  for (int i = 0; i < 200; i++) {
+    const u32 peer = a.engine.openPeer("b:1", b.engine.generation(), {{"rdma", b.listening.value}}).value;
+    a.engine.setSegments(peer, {announced});
+    const BatchResult result = move(a.engine, {Op::write, peer, {{ours.id, theirs.id, 0, 0, 4096}}, soon(), true});
+    CHECK(result.status.ok());
+    a.engine.closePeer(peer);
+    CHECK(pairs(a) == 0);
+  }
+  // The last that ended is swept with the next that comes.
+  CHECK(pairs(b) <= 6);
+}
+
+}  // namespace mooncake::test

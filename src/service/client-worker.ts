@@ -1,0 +1,187 @@
+/**
+ * A worker half that lives in the service, which maps the rank's memory. When the service is lost, what was being loaded has
+ * failed and what was kept for it is let go: both are reported when nothing touches the memory any more.
+ */
+import { randomBytes } from 'node:crypto';
+import type { ConnectorStats, KvCaches, WorkerConnector } from '../connector/api.js';
+import { errors, MooncakeError } from '../core/errors.js';
+import { loadAddon } from '../native/load.js';
+import type { Call, Link } from './client-link.js';
+import type { ClientMetadata } from './client-scheduler.js';
+import { decodeHandshake } from './envelope.js';
+import type { FinishedAnswer, WorkAnswer } from './worker-session.js';
+
+interface LoadUnderWay {
+  readonly async: boolean;
+  readonly blocks: readonly number[];
+}
+
+const SHARE_MS = 5000;
+
+export class ServiceWorker implements WorkerConnector {
+  readonly #link: Link;
+  #caches: KvCaches | undefined;
+  #handshake: unknown = null;
+  #metadata: ClientMetadata | undefined;
+  /** What the engine expects to hear of. */
+  readonly #loads = new Map<string, LoadUnderWay>();
+  readonly #held = new Set<string>();
+  #step: Promise<WorkAnswer | undefined> | undefined;
+  #work: WorkAnswer = { loads: false, saves: false };
+  /** What is to be reported of a lost service. */
+  #sent: string[] = [];
+  #received: string[] = [];
+  #failed: number[] = [];
+  #stats: ConnectorStats = {};
+
+  constructor(link: Link) {
+    this.#link = link;
+  }
+
+  registerKvCaches(caches: KvCaches): void {
+    if (this.#caches !== undefined) throw errors.invalidArgument('caches', caches, 'registered once');
+    this.#caches = caches;
+    this.#link.open();
+  }
+
+  /** Hands the memory over, on a new connection. */
+  register(call: Call, session: number, descriptors: string | null): void {
+    const { memories, layout } = this.#caches as KvCaches;
+    const shared = memories.map((memory, index) => {
+      const ticket = randomBytes(16);
+      const offset = share(`memories[${index}]`, descriptors, ticket, memory);
+      return { kind: 'memfd', ticket, offset, length: memory.length };
+    });
+    const plain = JSON.parse(JSON.stringify(layout(memories.map((_, index) => index))));
+    const answer = call('worker.register', { session, memories: shared, layout: plain }) as { handshake: Uint8Array };
+    const { address } = (decodeHandshake('handshake', answer.handshake).data ?? {}) as { address?: string };
+    this.#handshake = { handshake: answer.handshake, address };
+  }
+
+  /** With the `address` at which a rank is reached that hands over. */
+  getHandshakeMetadata(): unknown {
+    return this.#handshake;
+  }
+
+  bindConnectorMetadata(metadata: unknown): void {
+    this.#metadata = metadata as ClientMetadata;
+    for (const [id, isAsync, blocks] of this.#metadata.loads) this.#loads.set(id, { async: isAsync, blocks });
+    for (const id of this.#metadata.held) this.#held.add(id);
+    const { lost } = this.#metadata;
+    if (lost === null) return;
+    // Of a later run, the worker half knows nothing of what was lost but what this step says.
+    if (this.#link.run === lost) this.#link.lose();
+    void this.#give();
+  }
+
+  clearConnectorMetadata(): void {
+    this.#metadata = undefined;
+    this.#work = { loads: false, saves: false };
+    for (const [id, load] of this.#loads) if (!load.async) this.#loads.delete(id);
+    this.#link.revive();
+  }
+
+  async handlePreemptions(requestIds: readonly string[]): Promise<void> {
+    // They come again, if they do, as new ones.
+    for (const id of requestIds) this.#loads.delete(id);
+    const meta = this.#metadata?.meta ?? null;
+    if (meta === null && requestIds.length === 0) return;
+    this.#step = this.#call<WorkAnswer>('worker.step', { meta, preempted: requestIds });
+    // Where no layer is computed, nobody waits for it.
+    this.#step.catch(() => {});
+    if (requestIds.length > 0) await this.#step;
+    if (!this.#link.up) await this.#link.ended;
+  }
+
+  startLoadKv(): void {}
+
+  async waitForLayerLoad(layer: number): Promise<void> {
+    await this.#started();
+    if (this.#work.loads) await this.#call('worker.layerLoad', { layer });
+    if (!this.#link.up) await this.#give();
+  }
+
+  saveKvLayer(layer: number): void {
+    if (this.#work.saves) this.#link.send('worker.layerSaved', { layer });
+  }
+
+  async waitForSave(): Promise<void> {
+    await this.#started();
+    if (this.#work.loads || this.#work.saves) await this.#call('worker.saved');
+    if (!this.#link.up) await this.#give();
+  }
+
+  getFinished(finished: readonly string[]): { sending: string[]; receiving: string[] } {
+    const answer = this.#link.now<FinishedAnswer>('worker.finished', { finished });
+    if (answer === undefined) this.#unreported();
+    else this.#stats = answer.stats;
+    const [sending, receiving] = [this.#sent, this.#received];
+    [this.#sent, this.#received] = [[], []];
+    for (const id of answer?.sending ?? []) if (this.#held.delete(id)) sending.push(id);
+    for (const id of answer?.receiving ?? []) if (this.#loads.delete(id)) receiving.push(id);
+    this.#failed.push(...(answer?.invalid ?? []));
+    return { sending, receiving };
+  }
+
+  getBlockIdsWithLoadErrors(): number[] {
+    const failed = this.#failed;
+    this.#failed = [];
+    return failed;
+  }
+
+  stats(): ConnectorStats {
+    return this.#stats;
+  }
+
+  shutdown(): Promise<void> {
+    return this.#link.close();
+  }
+
+  async #started(): Promise<void> {
+    const work = await this.#step;
+    this.#step = undefined;
+    if (work !== undefined) this.#work = work;
+  }
+
+  #call<T>(op: string, args: object = {}): Promise<T | undefined> {
+    return this.#link.call<T>(op, args);
+  }
+
+  /** Whether the loads of this step went well is not known any more; they have ended, so that the engine may compute at once. */
+  #unreported(): void {
+    for (const [id, load] of this.#loads) {
+      if (load.async) continue;
+      this.#loads.delete(id);
+      this.#failed.push(...load.blocks);
+    }
+    void this.#give();
+  }
+
+  /** The service is lost: when nothing touches the memory any more, everything that it had to do is reported as it is. */
+  async #give(): Promise<void> {
+    const loads = [...this.#loads];
+    const held = [...this.#held];
+    await this.#link.ended;
+    for (const [id, load] of loads) {
+      if (this.#loads.get(id) !== load) continue;
+      this.#loads.delete(id);
+      this.#failed.push(...load.blocks);
+      if (load.async) this.#received.push(id);
+    }
+    for (const id of held) if (this.#held.delete(id)) this.#sent.push(id);
+  }
+}
+
+/** Where the memory begins in the descriptor that was handed over. */
+function share(argument: string, descriptors: string | null, ticket: Uint8Array, memory: Uint8Array): number {
+  const { addon } = loadAddon();
+  if (addon === undefined || descriptors === null) {
+    throw errors.notSupported(argument, 'memory goes to a service by the accelerator, which one of the two has not');
+  }
+  try {
+    return addon.shareMemory(descriptors, ticket, memory, SHARE_MS);
+  } catch (cause) {
+    const why = `${argument}: ${(cause as Error).message}; a service can only map memory of sharedMemory()`;
+    throw new MooncakeError('ERR_NOT_SUPPORTED', why, { argument, cause });
+  }
+}

@@ -1,0 +1,107 @@
+/** The service's figures in Prometheus' text format, served on a port of its own. */
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { errors } from '../core/errors.js';
+import { formatName } from '../transfer/metadata/name.js';
+import type { ServiceStatus } from './status.js';
+
+type Labelled = readonly (readonly [labels: Readonly<Record<string, string>>, value: number])[];
+
+export function metrics(status: ServiceStatus): string {
+  const out: string[] = [];
+  const metric = (name: string, type: 'gauge' | 'counter', help: string, value: number | Labelled) => {
+    out.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`);
+    if (typeof value === 'number') out.push(`${name} ${value}`);
+    else for (const [labels, one] of value) out.push(`${name}{${labelsOf(labels)}} ${one}`);
+  };
+  const { counters, engines } = status;
+  metric('mooncake_service_connections', 'gauge', 'Connections of engines', status.connections);
+  metric(
+    'mooncake_service_refused_connections_total',
+    'counter',
+    'Connections of other users',
+    status.refusedConnections,
+  );
+  metric('mooncake_service_calls_total', 'counter', 'Calls of engines', counters.calls);
+  metric('mooncake_service_failed_calls_total', 'counter', 'Calls answered with an error', counters.failedCalls);
+  metric('mooncake_service_bad_frames_total', 'counter', 'Connections ended for what they sent', counters.badFrames);
+  metric('mooncake_service_descriptors_waiting', 'gauge', 'Descriptors not yet asked for', status.descriptorsWaiting);
+  metric('mooncake_service_engines', 'gauge', 'Engines attached', engines.length);
+  metric(
+    'mooncake_service_engine_linked',
+    'gauge',
+    "Whether an engine's scheduler knows all of its ranks",
+    engines.map(({ engineId, linked }) => [{ engine: engineId }, linked ? 1 : 0] as const),
+  );
+  metric(
+    'mooncake_service_engine_memory_bytes',
+    'gauge',
+    "Mapped bytes of an engine's rank",
+    engines.flatMap(({ engineId, workers }) =>
+      workers.map(({ rank, bytes }) => [{ engine: engineId, rank: `${rank}` }, bytes] as const),
+    ),
+  );
+  const halves = engines.flatMap(({ engineId: engine, scheduler, workers }) => [
+    ...Object.entries(scheduler?.stats ?? {}).map(
+      ([counter, value]) => [{ engine, half: 'scheduler', counter }, value] as const,
+    ),
+    ...workers.flatMap(({ rank, stats }) =>
+      Object.entries(stats).map(
+        ([counter, value]) => [{ engine, half: 'worker', rank: `${rank}`, counter }, value] as const,
+      ),
+    ),
+  ]);
+  metric(
+    'mooncake_service_connector',
+    'gauge',
+    "Counters of connectors' halves (docs/connectors.md), anew with each run",
+    halves,
+  );
+  return `${out.join('\n')}\n`;
+}
+
+function labelsOf(labels: Readonly<Record<string, string>>): string {
+  const quoted = (value: string) => value.replace(/[\\"]/g, '\\$&').replaceAll('\n', '\\n');
+  return Object.entries(labels)
+    .map(([name, value]) => `${name}="${quoted(value)}"`)
+    .join(',');
+}
+
+export interface MetricsServer {
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+/** Serves `/metrics` and `/status`. Throws ERR_PEER where the port cannot be had. */
+export async function serveMetrics(status: () => ServiceStatus, host: string, port: number): Promise<MetricsServer> {
+  const server = createServer({ requestTimeout: 10_000 }, (request, response) => {
+    const path = (request.url ?? '').split('?')[0];
+    if (request.method === 'GET' && path === '/metrics') {
+      response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }).end(metrics(status()));
+    } else if (request.method === 'GET' && path === '/status') {
+      response.writeHead(200, { 'content-type': 'application/json' }).end(`${JSON.stringify(status())}\n`);
+    } else {
+      response.writeHead(404, { 'content-type': 'text/plain' }).end('GET /metrics or GET /status\n');
+    }
+  });
+  await listening(server, host, port);
+  const { address, port: given } = server.address() as AddressInfo;
+  return {
+    url: `http://${formatName({ host: address, port: given })}`,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+/** Throws ERR_PEER where the address cannot be had. */
+export function listening(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause) => {
+      reject(errors.peer(formatName({ host, port }), `cannot be listened on: ${cause.message}`, cause));
+    });
+    server.listen(port, host, resolve);
+  });
+}

@@ -1,0 +1,183 @@
+/** A worker half with the memory of its rank, as calls of the control socket reach it. */
+import type { ConnectorStats, WorkerConnector } from '../connector/api.js';
+import { integer } from '../core/check.js';
+import { errors } from '../core/errors.js';
+import { MAX_LAYERS } from '../core/layout-group.js';
+import { type Fields, strings } from './arguments.js';
+import { decodeMeta, encodeHandshake, type Handshake, type Run } from './envelope.js';
+import type { Memories } from './memories.js';
+import { layoutOf } from './memories.js';
+import { type Failure, Session } from './session.js';
+
+export interface FinishedAnswer {
+  readonly sending: readonly string[];
+  readonly receiving: readonly string[];
+  /** Blocks whose load failed. */
+  readonly invalid: readonly number[];
+  readonly stats: ConnectorStats;
+  readonly errors: readonly Failure[];
+}
+
+/** What the engine has to wait for, and to announce, in this step. */
+export interface WorkAnswer {
+  readonly loads: boolean;
+  readonly saves: boolean;
+}
+
+export class WorkerSession extends Session {
+  readonly rank: number;
+  readonly #half: WorkerConnector;
+  readonly #memories: Memories;
+  #registered: Handshake | undefined;
+  #bound = false;
+  /** A step whose loads have not started yet: what was called behind it waits. */
+  #starting: Promise<unknown> | undefined;
+  /** Requests of which something may still be read, as far as the engine was not told otherwise. */
+  readonly #sending = new Set<string>();
+
+  constructor(id: number, run: Run, pid: number, rank: number, half: WorkerConnector, memories: Memories) {
+    super(id, run, pid);
+    this.rank = rank;
+    this.#half = half;
+    this.#memories = memories;
+  }
+
+  /** What it said of itself; undefined until its memory is known. */
+  get handshake(): Handshake | undefined {
+    return this.#registered;
+  }
+
+  /** Bytes of the engine's memory that are mapped here. */
+  get bytes(): number {
+    return this.#memories.bytes;
+  }
+
+  register(args: Fields): Handshake {
+    if (this.#registered !== undefined) throw errors.invalidArgument('memories', args.memories, 'registered once');
+    const memories = this.#memories.open(args.memories, this.pid);
+    try {
+      this.#half.registerKvCaches({ memories, layout: (segments) => layoutOf(args.layout, memories, segments) });
+    } catch (error) {
+      // Nothing was begun with them.
+      this.#memories.release();
+      throw error;
+    }
+    this.#registered = { run: this.run, rank: this.rank, data: this.#half.getHandshakeMetadata() };
+    return this.#registered;
+  }
+
+  encoded(): Uint8Array {
+    return encodeHandshake(this.#registered as Handshake);
+  }
+
+  /** Answers when the blocks of preempted requests may be changed and the loads of the step have begun. */
+  async step(args: Fields): Promise<WorkAnswer> {
+    const work = this.#starting === undefined ? this.#begin(args) : this.#starting.then(() => this.#begin(args));
+    const settled = work.catch(() => {});
+    this.#starting = settled;
+    try {
+      return await work;
+    } finally {
+      if (this.#starting === settled) this.#starting = undefined;
+    }
+  }
+
+  async #begin(args: Fields): Promise<WorkAnswer> {
+    const preempted = strings('preempted', args.preempted);
+    const given = args.meta ?? null;
+    const meta = given === null ? null : decodeMeta(given, this.run, this.rank);
+    this.#clear();
+    if (meta !== null) {
+      this.#bound = true;
+      this.#half.bindConnectorMetadata(meta);
+    }
+    if (preempted.length > 0) await this.#half.handlePreemptions(preempted);
+    if (meta === null) return { loads: false, saves: false };
+    this.#half.startLoadKv();
+    return workOf(meta, this.#sending);
+  }
+
+  layerLoad(args: Fields): Promise<void> {
+    const layer = integer('layer', args.layer, 0, MAX_LAYERS - 1);
+    return this.#behind(() => this.#half.waitForLayerLoad(layer));
+  }
+
+  layerSaved(args: Fields): null | Promise<null> {
+    const layer = integer('layer', args.layer, 0, MAX_LAYERS - 1);
+    const saved = () => {
+      this.#half.saveKvLayer(layer);
+      return null;
+    };
+    return this.#starting === undefined ? saved() : this.#starting.then(saved);
+  }
+
+  saved(): Promise<void> {
+    return this.#behind(() => this.#half.waitForSave());
+  }
+
+  finished(args: Fields): FinishedAnswer | Promise<FinishedAnswer> {
+    const ended = strings('finished', args.finished);
+    return this.#starting === undefined ? this.#finish(ended) : this.#starting.then(() => this.#finish(ended));
+  }
+
+  #finish(ended: readonly string[]): FinishedAnswer {
+    const { sending, receiving } = this.#half.getFinished(ended);
+    const invalid = this.#half.getBlockIdsWithLoadErrors();
+    this.#clear();
+    for (const id of sending) this.#sending.delete(id);
+    return { sending, receiving, invalid, stats: this.#half.stats(), errors: this.takeFailures() };
+  }
+
+  /** Resolves when what was to be saved of ended requests has left, or has been given up as it took too long. */
+  async drain(): Promise<void> {
+    await this.#starting;
+    if (this.#registered !== undefined && this.#sending.size > 0)
+      await this.#half.handlePreemptions([...this.#sending]);
+  }
+
+  stats(): ConnectorStats {
+    return this.#half.stats();
+  }
+
+  /** Resolves when nothing of it touches the engine's memory any more, which is let go then. */
+  async shutdown(): Promise<void> {
+    await this.#starting;
+    await this.#half.shutdown();
+    this.#memories.release();
+  }
+
+  #behind<T>(call: () => Promise<T>): Promise<T> {
+    return this.#starting === undefined ? call() : this.#starting.then(call);
+  }
+
+  #clear(): void {
+    if (!this.#bound) return;
+    this.#bound = false;
+    this.#half.clearConnectorMetadata();
+  }
+}
+
+interface AnyStep {
+  readonly parts?: readonly AnyStep[];
+  /** A store's. */
+  readonly saves?: readonly { readonly requestId: string }[];
+  readonly loads?: readonly { readonly async?: boolean }[];
+  /** A hand-over's: a prefill whose layers may be wanted early, and blocks that are computed again. */
+  readonly steps?: readonly unknown[];
+}
+
+/** `reads`: gets the requests that are read for saves. */
+function workOf(meta: unknown, reads: Set<string>): WorkAnswer {
+  const { parts = [], saves = [], loads = [], steps = [] } = meta as AnyStep;
+  for (const { requestId } of saves) reads.add(requestId);
+  const work = {
+    loads: steps.length > 0 || loads.some((load) => load.async === false),
+    saves: saves.length + steps.length > 0,
+  };
+  for (const part of parts) {
+    const own = workOf(part, reads);
+    work.loads ||= own.loads;
+    work.saves ||= own.saves;
+  }
+  return work;
+}

@@ -1,0 +1,3 @@
+import { runInVm } from './vm.js';
+
+runInVm('rails.js', 8);

@@ -1,0 +1,3 @@
+import { runInVm } from './vm.js';
+
+runInVm('stock.js', 4);

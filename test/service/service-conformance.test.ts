@@ -1,0 +1,93 @@
+/** The suite for all connectors through the node service: its halves, its protocol, its mapped memory. */
+import { MooncakeStore, ServiceConnector, type ServiceConnectorSpec, sharedMemory } from 'mooncake-ts';
+import { MooncakeMaster } from 'mooncake-ts/master';
+import { test } from 'uvu';
+import { conformance, type World, type WorldOptions } from '../connector/conformance.js';
+import { ServiceProcess } from './service-process.js';
+
+const BYTES = 1 << 20;
+const TIMEOUT_MS = 20_000;
+
+const master = await MooncakeMaster.listen({ port: 0, admin: false });
+const address = `127.0.0.1:${master.ports.rpc}`;
+const memory = new Uint8Array(BYTES);
+const lender = await MooncakeStore.connect({ master: address, segments: [{ name: 'objects', memory }] });
+
+const evict = async () => {
+  await lender.removeAll({ force: true });
+};
+
+/** Started when first needed; engines of all scenarios attach to the same ones. */
+const services = new Map<string, ServiceProcess>();
+async function serviceOf(name: string, verify = true): Promise<ServiceProcess> {
+  const known = services.get(name) ?? (await ServiceProcess.start({ master: address, verify }));
+  services.set(name, known);
+  return known;
+}
+
+/** A service that has joined a cluster, whose objects lie here, where they can be evicted and corrupted. */
+async function shared(loadAsync: boolean, unchecked: boolean): Promise<World> {
+  const { socket } = await serviceOf(unchecked ? 'unchecked' : 'here', !unchecked);
+  const connector: ServiceConnectorSpec = { kind: 'store', loadAsync, peerTensorParallelSizes: [1, 2, 4] };
+  return {
+    connector: () => new ServiceConnector({ socket, connector, timeoutMs: TIMEOUT_MS }),
+    allocate: sharedMemory,
+    evict,
+    corrupt: async () => {
+      for (let at = 0; at < BYTES; at += 61) memory[at] ^= 0x10;
+    },
+    count: async () => master.service.stats().objects,
+    close: evict,
+  };
+}
+
+for (const loadAsync of [true, false]) {
+  conformance(
+    {
+      name: `store through the service, ${loadAsync ? 'asynchronous' : 'by layer'}`,
+      capabilities: ['shared', 'tensorParallel', 'evict', 'corrupt', 'unchecked'],
+      world: ({ unchecked }) => shared(loadAsync, unchecked),
+    },
+    test,
+  );
+}
+
+/** Two hosts, each with a service; engines are on one and the other in turn. */
+async function handedOver(mode: string, { abandons }: WorldOptions): Promise<World> {
+  const hosts = [await serviceOf('here'), await serviceOf('there')];
+  const connector: ServiceConnectorSpec = { kind: 'mooncake', mode, abortTimeoutMs: abandons ? 50 : 60_000 };
+  let made = 0;
+  return {
+    connector: () => {
+      const { socket } = hosts[made++ % hosts.length];
+      return new ServiceConnector({ socket, connector, timeoutMs: TIMEOUT_MS });
+    },
+    allocate: sharedMemory,
+    kill: async () => {
+      await Promise.all(hosts.map((service) => service.kill()));
+    },
+    revive: async () => {
+      await Promise.all(hosts.map((service) => service.restart()));
+    },
+    close: async () => {
+      await Promise.all(hosts.filter(({ killed }) => killed).map((service) => service.restart()));
+    },
+  };
+}
+
+const HANDOVER = ['handover', 'tensorParallel', 'kill'] as const;
+for (const [mode, capabilities] of [
+  ['pull', HANDOVER],
+  ['layers', [...HANDOVER, 'early']],
+] as const) {
+  const world = (options: WorldOptions) => handedOver(mode, options);
+  conformance({ name: `${mode} through services`, capabilities, world }, test);
+}
+
+test.after(async () => {
+  await Promise.all([...services.values()].map((service) => service.close()));
+  await lender.close();
+  await master.close();
+});
+
+test.run();

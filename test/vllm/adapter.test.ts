@@ -1,0 +1,166 @@
+// Our MooncakeStoreConnector (integrations/vllm) in real engines, by the node service: what one saved another loads, a
+// corrupted block is never served, and a service that dies costs the sharing alone. With vLLM's default policy for failed
+// loads, which ends a request without a token unless the adapter says otherwise.
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { withVllm } from './support/available.js';
+import { baseline, sameTokens } from './support/baseline.js';
+import { Cluster } from './support/cluster.js';
+import { Engine, type LlmOptions } from './support/engine.js';
+import { NodeService, type ServiceOptions } from './support/node-service.js';
+import { PROMPTS } from './support/prompts.js';
+
+const engineTest = withVllm(test);
+const BLOCK = 32;
+/** Of the longest prefix of whole blocks the last token is computed: 64 tokens are one block from outside. */
+const LOADABLE = PROMPTS.map(({ length }) => Math.floor((length - 1) / BLOCK) * BLOCK);
+const SAVED = PROMPTS.reduce((sum, { length }) => sum + Math.floor(length / BLOCK), 0);
+const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+
+async function withService(use: (service: NodeService) => Promise<void>, options?: ServiceOptions) {
+  const service = await NodeService.start(options);
+  try {
+    await use(service);
+  } finally {
+    await service.end();
+  }
+}
+
+const start = async (service: NodeService, name: string, llm?: LlmOptions) =>
+  Engine.start({ name, ...(await service.args('store')), llm });
+
+/** Forgets the engine's own cache. In this process's engine nothing steps between requests: blocks that a request kept
+ * until they were saved are freed by the steps of the next one. */
+async function forget(engine: Engine) {
+  await engine.generate([[5, 6, 7]], { maxTokens: 2 });
+  await engine.reset();
+}
+
+engineTest('A saves, A exits, B loads; the service is killed, and comes back', () =>
+  withService(async (service) => {
+    const expected = await baseline();
+    const a = await start(service, 'A');
+    sameTokens(await a.generate(PROMPTS), expected);
+    assert.is(await a.externalTokens(), 0);
+    await a.stop();
+    const b = await start(service, 'B');
+    try {
+      const loaded = await b.generate(PROMPTS);
+      sameTokens(loaded, expected);
+      assert.equal(
+        loaded.map((one) => one.cached),
+        LOADABLE,
+      );
+      assert.is(await b.externalTokens(), sum(LOADABLE));
+
+      await forget(b);
+      await service.kill();
+      const alone = await b.generate(PROMPTS);
+      sameTokens(alone, expected);
+      assert.is(sum(alone.map((one) => one.cached)), 0);
+
+      // The new service's store is empty: saved again, and loaded. The engine attaches between two steps.
+      await service.again();
+      const deadline = Date.now() + 60_000;
+      for (;;) {
+        await forget(b);
+        sameTokens(await b.generate(PROMPTS), expected);
+        if ((await b.externalTokens()) >= 2 * sum(LOADABLE)) break;
+        assert.ok(Date.now() < deadline, 'nothing was loaded from the second service');
+      }
+    } finally {
+      await b.stop();
+    }
+  }),
+);
+
+engineTest('a corrupted block is computed, not served; a node that is gone costs the sharing alone', async () => {
+  const expected = await baseline();
+  const cluster = await Cluster.start();
+  try {
+    await withService(
+      async (service) => {
+        const engine = await start(service, 'C');
+        try {
+          sameTokens(await engine.generate(PROMPTS), expected);
+          await cluster.holds(SAVED);
+          await forget(engine);
+          const loaded = await engine.generate(PROMPTS);
+          sameTokens(loaded, expected);
+          assert.is(await engine.externalTokens(), sum(LOADABLE));
+
+          await forget(engine);
+          // The stock connector gives other tokens for these bytes (store.test.ts).
+          await cluster.corrupt((await cluster.keys()).filter((key) => key.includes('@group:')));
+          sameTokens(await engine.generate(PROMPTS), expected);
+          assert.ok((await engine.metrics())['vllm:mooncake_ts_failed_loads'] > 0);
+
+          await forget(engine);
+          await cluster.killNode();
+          sameTokens(await engine.generate(PROMPTS), expected);
+        } finally {
+          await engine.stop();
+        }
+      },
+      { cluster },
+    );
+  } finally {
+    await cluster.end();
+  }
+});
+
+engineTest("integrity stock: objects are shared with vLLM's own connector, both ways", async () => {
+  const expected = await baseline();
+  const cluster = await Cluster.start();
+  const [first, second] = [PROMPTS.slice(0, 2), PROMPTS.slice(2)];
+  try {
+    await withService(
+      async (service) => {
+        const stock = () => cluster.args('store').then((args) => Engine.start({ name: 'stock', ...args }));
+        const theirs = await stock();
+        sameTokens(await theirs.generate(first), expected.slice(0, 2));
+        await cluster.holds(sum(first.map(({ length }) => Math.floor(length / BLOCK))));
+        await theirs.stop();
+
+        const { transfer, env } = await service.args('store');
+        const extra = { ...transfer.kv_connector_extra_config, integrity: 'stock' };
+        const ours = await Engine.start({
+          name: 'ours',
+          env,
+          transfer: { ...transfer, kv_connector_extra_config: extra },
+        });
+        sameTokens(await ours.generate(PROMPTS), expected);
+        assert.is(await ours.externalTokens(), sum(LOADABLE.slice(0, 2)));
+        await cluster.holds(SAVED);
+        await ours.stop();
+
+        const again = await stock();
+        sameTokens(await again.generate(second), expected.slice(2));
+        assert.is(await again.externalTokens(), sum(LOADABLE.slice(2)));
+        await again.stop();
+      },
+      { cluster },
+    );
+  } finally {
+    await cluster.end();
+  }
+});
+
+engineTest('two tensor-parallel ranks', () =>
+  withService(async (service) => {
+    const llm = { tensor_parallel_size: 2, distributed_executor_backend: 'mp' };
+    const expected = await baseline(PROMPTS, { llm });
+    const engine = await start(service, 'TP 2', llm);
+    try {
+      sameTokens(await engine.generate(PROMPTS), expected);
+      await forget(engine);
+      const loaded = await engine.generate(PROMPTS);
+      sameTokens(loaded, expected);
+      assert.is(await engine.externalTokens(), sum(LOADABLE));
+    } finally {
+      await engine.stop();
+    }
+  }),
+);
+
+test.run();
