@@ -18,6 +18,8 @@ const TOKEN = 147_456;
 const TOKENS = [128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768];
 const ROUNDS = 9;
 const MOST = TOKENS[TOKENS.length - 1] * TOKEN;
+/** Bytes that are compared in the end. */
+const CHECKED = 64 << 20;
 
 /** The owner: allocates, says how it is reached, and fills or sums what it has when asked. */
 async function own(): Promise<void> {
@@ -39,8 +41,17 @@ function shuffled(count: number, seed: number): Uint32Array {
   return order;
 }
 
-/** Blocks at random of `source` from `sourceAt` on to blocks at random of `destination`. */
-function scatter(source: number, sourceAt: number, destination: number, destinationAt: number, blocks: number, room: number) {
+/** Memory of MOST bytes, as segments of equal length: a Buffer has at most 4 GiB in Node 20. */
+interface Side {
+  segments: readonly number[];
+  /** Where it begins in its first segment. */
+  offset: number;
+}
+
+const HALF = MOST / 2;
+
+/** As many blocks at random of `source` to blocks at random of `destination`, both in the first `room` blocks. */
+function scatter(source: Side, destination: Side, blocks: number, room = MOST / BLOCK): Descriptors {
   const [from, to] = [shuffled(room, 1), shuffled(room, 2)];
   const bytes = new Uint8Array(32 * (blocks + 1));
   const view = new DataView(bytes.buffer);
@@ -48,12 +59,18 @@ function scatter(source: number, sourceAt: number, destination: number, destinat
   view.setUint16(4, 1, true);
   view.setUint16(6, 32, true);
   view.setBigUint64(8, BigInt(blocks), true);
+  const place = (side: Side, block: number) => {
+    const at = block * BLOCK;
+    const split = side.segments.length > 1 && at >= HALF;
+    return { segment: side.segments[split ? 1 : 0], at: BigInt(side.offset + (split ? at - HALF : at)) };
+  };
   for (let i = 0; i < blocks; i++) {
     const at = 32 * (i + 1);
-    view.setUint32(at, source, true);
-    view.setUint32(at + 4, destination, true);
-    view.setBigUint64(at + 8, BigInt(sourceAt + from[i] * BLOCK), true);
-    view.setBigUint64(at + 16, BigInt(destinationAt + to[i] * BLOCK), true);
+    const [here, there] = [place(source, from[i]), place(destination, to[i])];
+    view.setUint32(at, here.segment, true);
+    view.setUint32(at + 4, there.segment, true);
+    view.setBigUint64(at + 8, here.at, true);
+    view.setBigUint64(at + 16, there.at, true);
     view.setBigUint64(at + 24, BigInt(BLOCK), true);
   }
   return new Descriptors(bytes);
@@ -89,7 +106,9 @@ interface Ceiling {
 function ceilings(): Ceiling[] {
   const python = process.env.GPU_PYTHON;
   if (!python) return [];
-  const ran = spawnSync(python, ['-c', PEER, JSON.stringify(TOKENS.map((tokens) => tokens * TOKEN))], { encoding: 'utf8' });
+  const ran = spawnSync(python, ['-c', PEER, JSON.stringify(TOKENS.map((tokens) => tokens * TOKEN))], {
+    encoding: 'utf8',
+  });
   if (ran.status !== 0) process.stderr.write(ran.stderr);
   return ran.stdout
     .split('\n')
@@ -116,16 +135,20 @@ async function main(): Promise<void> {
     offset,
     length: 2 * MOST,
   });
-  const host = await engine.allocate(MOST);
-  for (let at = 0; at < MOST; at += 8) host.memory[at] = (at >>> 3) & 255;
-  const room = MOST / BLOCK;
+  const halves = [await engine.allocate(HALF), await engine.allocate(HALF)];
+  for (const { memory } of halves)
+    new Uint32Array(memory.buffer, memory.byteOffset, HALF / 4).forEach((_, i, all) => {
+      all[i] = i;
+    });
+  const host: Side = { segments: halves.map(({ id }) => id), offset: 0 };
+  const [first, second]: Side[] = [0, MOST].map((offset) => ({ segments: [gpu.id], offset }));
   for (const tokens of TOKENS) {
     const size = tokens * TOKEN;
     const blocks = size / BLOCK;
     const ways = {
-      h2d: scatter(host.id, 0, gpu.id, 0, blocks, room),
-      d2d: scatter(gpu.id, 0, gpu.id, MOST, blocks, room),
-      d2h: scatter(gpu.id, MOST, host.id, 0, blocks, room),
+      h2d: scatter(host, first, blocks),
+      d2d: scatter(first, second, blocks),
+      d2h: scatter(second, host, blocks),
     };
     for (const [way, descriptors] of Object.entries(ways)) {
       const times: number[] = [];
@@ -144,18 +167,21 @@ async function main(): Promise<void> {
       report({ name: `${way}, ${tokens} tokens, a call for each block`, value: each, unit: 'GB/s' }, 'higher');
     }
   }
-  // What came round is what was sent: h2d, d2d and d2h of all blocks, each at random.
-  const before = Buffer.from(host.memory.subarray(0, 64 << 20));
-  const blocks = before.length / BLOCK;
-  await engine.copy(scatter(host.id, 0, gpu.id, 0, blocks, blocks), { verify: 'off' });
-  await engine.copy(scatter(gpu.id, 0, gpu.id, MOST, blocks, blocks), { verify: 'off' });
-  await engine.copy(scatter(gpu.id, MOST, host.id, 0, blocks, blocks), { verify: 'off' });
+  // What came round is what was sent, block by block.
+  const [memory] = halves.map((half) => Buffer.from(half.memory.buffer, half.memory.byteOffset, CHECKED));
+  const blocks = CHECKED / BLOCK;
+  for (let word = 0; word < CHECKED; word += 4) memory.writeUInt32LE(word, word);
+  const before = Buffer.from(memory);
+  await engine.copy(scatter(host, first, blocks, blocks), { verify: 'off' });
+  await engine.copy(scatter(first, second, blocks, blocks), { verify: 'off' });
+  memory.fill(0);
+  await engine.copy(scatter(second, host, blocks, blocks), { verify: 'off' });
   const [from, to] = [shuffled(blocks, 1), shuffled(blocks, 2)];
   const step = new Uint32Array(blocks);
   for (let i = 0; i < blocks; i++) step[from[i]] = to[i];
   for (let block = 0; block < blocks; block++) {
     const at = step[step[step[block]]] * BLOCK;
-    if (before.compare(host.memory, at, at + BLOCK, block * BLOCK, (block + 1) * BLOCK) !== 0) {
+    if (before.compare(memory, at, at + BLOCK, block * BLOCK, (block + 1) * BLOCK) !== 0) {
       throw new Error(`block ${block} arrived wrong`);
     }
   }
