@@ -1,6 +1,7 @@
 #include "transport/cuda/copier.h"
 
 #include <sched.h>
+#include <sys/prctl.h>
 
 namespace mooncake::cuda {
 
@@ -86,15 +87,28 @@ void Copier::work() {
       continue;
     }
     Slot& oldest = slots_[finished_ % SLOTS];
-    // A short copy is over sooner than a thread wakes up.
-    const auto since = Clock::now();
-    while (driver_.eventQuery(oldest.done) == NOT_READY && Clock::now() - since < spin_) ::sched_yield();
+    await(oldest);
     finish(oldest);
   }
   unprepare();
 }
 
+/** Looks again and again while a copy is short: to be woken up by the driver takes longer than many a copy does. */
+void Copier::await(const Slot& slot) {
+  const auto since = Clock::now();
+  for (auto waited = Clock::duration{}; waited < LONG_WAIT; waited = Clock::now() - since) {
+    if (driver_.eventQuery(slot.done) != NOT_READY) return;
+    if (waited < spin_) {
+      ::sched_yield();
+    } else {
+      std::this_thread::sleep_for(LOOK_EVERY);
+    }
+  }
+}
+
 Status Copier::prepare() {
+  // Sleeps as short as asked for.
+  ::prctl(PR_SET_TIMERSLACK, 1000UL);
   int least = 0;
   int greatest = 0;
   if (driver_.streamPriorities(&least, &greatest) != SUCCESS) least = 0;

@@ -50,6 +50,8 @@ class Copier {
   static constexpr u32 HOST_BLOCKS = 16;
   static constexpr u32 DEVICE_BLOCKS = 64;
   static constexpr u32 THREADS = 512;
+  static constexpr std::chrono::microseconds LOOK_EVERY{10};
+  static constexpr std::chrono::milliseconds LONG_WAIT{20};
 
   struct Slot {
     Slice* slice = nullptr;
@@ -66,6 +68,7 @@ class Copier {
   Status launch(Slot& slot, Stream stream);
   /** False where some side is not for the kernel. */
   bool pin(Slot& slot, const Segment& segment);
+  void await(const Slot& slot);
   void finish(Slot& slot);
   void over(Slice& slice, Status status);
 

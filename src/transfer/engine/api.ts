@@ -19,7 +19,7 @@ export interface TransferEngineOptions {
   /** One port for handshakes and data. Default 0: one that is free. */
   port?: number;
   advertise?: string;
-  /** Transports to use, in no order: `shm`, `rdma`, `tcp`, `file` (local copies always). Default: all that work here. */
+  /** Transports to use, in no order: `cuda`, `shm`, `rdma`, `tcp`, `file` (local copies always). Default: all that work here. */
   transports?: readonly string[];
   /**
    * What stock engines are told to use to reach this engine, which a descriptor says once: `tcp` (default), or `rdma`, which needs
@@ -80,7 +80,7 @@ export interface ForeignMemory {
  * `offset` bytes (default 0) into another process's allocation, by the 64 bytes of its CUDA IPC handle
  * (`cuIpcGetMemHandle`; memory of `cuMemCreate` has none).
  */
-export type DeviceMemory = { device: string; /** Bytes. */ length: number } & (
+export type DeviceMemory = { device: string /** Bytes. */; length: number } & (
   | { address: bigint }
   | { handle: Uint8Array; offset?: number }
 );

@@ -62,7 +62,12 @@ export function checkDevice(memory: DeviceMemory): DeviceMemory {
   integer('memory.length', memory.length, 1, Number.MAX_SAFE_INTEGER);
   if ('handle' in memory) {
     const { handle, offset = 0 } = memory;
-    typedArray('memory.handle', handle, handle instanceof Uint8Array && handle.length === 64, 'a Uint8Array of 64 bytes');
+    typedArray(
+      'memory.handle',
+      handle,
+      handle instanceof Uint8Array && handle.length === 64,
+      'a Uint8Array of 64 bytes',
+    );
     integer('memory.offset', offset, 0, Number.MAX_SAFE_INTEGER);
   } else {
     checkForeign(memory);

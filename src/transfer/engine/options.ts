@@ -7,7 +7,7 @@ import { isHost } from '../metadata/name.js';
 import { MoveDefaults } from '../move-options.js';
 import type { RdmaOptions, TransferEngineOptions } from './api.js';
 
-const TRANSPORTS = ['shm', 'rdma', 'tcp', 'file'];
+const TRANSPORTS = ['cuda', 'shm', 'rdma', 'tcp', 'file'];
 const PROTOCOLS = ['tcp', 'rdma'] as const;
 const MAX_STREAMS = 16;
 const MAX_SPIN_US = 10_000;
