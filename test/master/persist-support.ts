@@ -36,11 +36,23 @@ export type Opened = Awaited<ReturnType<typeof open>>;
 
 /** A copy of the folder as it is now, the last log cut to so many bytes. */
 export function crash({ dataDir }: { dataDir: string }, cut?: number): string {
-  const copy = newFolder();
-  cpSync(dataDir, copy, { recursive: true, filter: (path) => !path.endsWith('/lock') });
+  const copy = copyOf(dataDir);
   const last = lastLog(copy);
   if (cut !== undefined && last) truncateSync(last, cut);
   return copy;
+}
+
+/** Files may be renamed while they are copied, by the threads that write them: then once more. */
+function copyOf(dataDir: string): string {
+  for (let tries = 10; ; tries--) {
+    const copy = newFolder();
+    try {
+      cpSync(dataDir, copy, { recursive: true, filter: (path) => !path.endsWith('/lock') });
+      return copy;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || tries === 0) throw error;
+    }
+  }
 }
 
 export function files(dataDir: string, kind: 'log' | 'snapshot'): string[] {
