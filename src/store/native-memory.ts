@@ -29,8 +29,10 @@ export const addon: Addon | undefined = loadAddon().addon;
 /** Bytes in a segment, at most. */
 export const MAX_NATIVE_BYTES = Math.min(constants.MAX_LENGTH, 2 ** 46);
 
-/** Memory that is not fresh may be in a cache: its size decides. */
-const pastCaches = (target: Uint8Array, fresh: boolean) => (fresh ? target.length >= STREAMING_BYTES : undefined);
+/** Memory that is not fresh may be in a cache: for so much going past it costs nothing where it is, and a third where it is not. */
+const LARGE_BYTES = 256 * 1024;
+
+const pastCaches = (target: Uint8Array, fresh: boolean) => target.length >= (fresh ? STREAMING_BYTES : LARGE_BYTES);
 
 export class NativeMemory implements SegmentMemory {
   retired = false;

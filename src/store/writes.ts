@@ -104,10 +104,11 @@ export class Writes {
     if (moves.empty) return;
     const left = this.#left();
     const failures = await limits.move(this.#underWay.signal, ({ signal, timeoutMs = left }) => {
-      // What has a checksum of its own is compared by whoever reads it: the transport need not sum it as well.
-      const verify = this.#context.checksum ? 'off' : undefined;
-      const rest = { signal, timeoutMs: Math.min(timeoutMs, Math.ceil(left)), verify } as const;
-      return moves.run((peer, descriptors) => peer.write(descriptors, rest));
+      const rest = { signal, timeoutMs: Math.min(timeoutMs, Math.ceil(left)) };
+      // Bytes that cross no network are what was summed on the way in, and are compared by whoever reads them.
+      const { checksum } = this.#context;
+      const options = (peer: Peer) => (checksum && peer.isNear ? ({ ...rest, verify: 'off' } as const) : rest);
+      return moves.run((peer, descriptors) => peer.write(descriptors, options(peer)));
     });
     if (failures.size === 0) return;
     const { reason } = this.#underWay.signal;

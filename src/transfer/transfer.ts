@@ -68,6 +68,8 @@ export interface Peer {
   readonly address: string;
   /** Differs between two runs of a process that share an address. 16 hex digits. */
   readonly generation: string;
+  /** Known to be on this host: what moves crosses no network. */
+  readonly isNear?: boolean;
   /** Resolves once, with the reason, when the peer is gone or `close` was called. */
   readonly closed: Promise<MooncakeError>;
 

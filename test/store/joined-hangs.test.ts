@@ -148,7 +148,6 @@ test('an object on its way back from a disk goes nowhere when the master has for
     offload: true,
     promotionOnHit: true,
     promotionThreshold: 1,
-    leaseTtlMs: 100,
   };
   const folder = mkdtempSync(path(tmpdir(), 'mooncake-hangs-'));
   let master = await MooncakeMaster.listen(options);

@@ -137,7 +137,10 @@ process.on('exit', () => {
 });
 
 /** A process that has stored `from-child` and is in the middle of `mid-put`; what its links carried. */
-async function attachChild(node: string, ...other: string[]): Promise<{ child: ChildProcess; byChild: Record<string, number> }> {
+async function attachChild(
+  node: string,
+  ...other: string[]
+): Promise<{ child: ChildProcess; byChild: Record<string, number> }> {
   const file = fileURLToPath(new URL('./node-child.js', import.meta.url));
   const child = spawn(process.execPath, [file, node, ...other], { stdio: ['ignore', 'pipe', 'inherit'] });
   children.add(child);
@@ -191,20 +194,23 @@ else {
   });
 }
 
-many('a process that is killed while it writes to another member: what is on its way may still land there', async () => {
-  const { command, attach } = await nodeProcess();
-  const other = await MooncakeStore.connect({ master: address, segments: SEGMENT });
-  const { child } = await attachChild(attach, other.transfer.address);
-  assert.is(master.service.stats().incomplete, 2);
-  await kill(child);
-  await until(() => master.service.stats().incomplete === 1);
-  // Their taking back goes in their order: what is left was passed over.
-  assert.ok(await other.put('mid-put', new Uint8Array(10)));
-  assert.is(await other.put('mid-far', new Uint8Array(10)), false);
-  assert.is(await command.end(), 143);
-  await other.close();
-  await until(() => master.service.stats().incomplete === 0);
-});
+many(
+  'a process that is killed while it writes to another member: what is on its way may still land there',
+  async () => {
+    const { command, attach } = await nodeProcess();
+    const other = await MooncakeStore.connect({ master: address, segments: SEGMENT });
+    const { child } = await attachChild(attach, other.transfer.address);
+    assert.is(master.service.stats().incomplete, 2);
+    await kill(child);
+    await until(() => master.service.stats().incomplete === 1);
+    // Their taking back goes in their order: what is left was passed over.
+    assert.ok(await other.put('mid-put', new Uint8Array(10)));
+    assert.is(await other.put('mid-far', new Uint8Array(10)), false);
+    assert.is(await command.end(), 143);
+    await other.close();
+    await until(() => master.service.stats().incomplete === 0);
+  },
+);
 
 many('a node that is killed: calls reject or miss at once; one that comes back on the port is used', async () => {
   const { command, attach } = await nodeProcess();

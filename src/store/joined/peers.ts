@@ -60,6 +60,10 @@ class PeerRun implements Peer {
     return this.#peer.address;
   }
 
+  get isNear(): boolean {
+    return this.#peer.isNear;
+  }
+
   get closed(): Promise<MooncakeError> {
     return this.#peer.of(this).closed;
   }
