@@ -19,8 +19,9 @@ constexpr u64 SMALL_BYTES = 64 << 10;
 constexpr u32 SMALL_RECORDS = 64;
 /** Between two looks at whether to go on. */
 constexpr u64 TILE_BYTES = 256 << 10;
-/** Of mapped memory that is verified: the source is still in the first caches when it is summed a second time. */
-constexpr u64 VERIFIED_TILE_BYTES = 16 << 10;
+/** Of mapped memory that is verified: the source is still in the second-level cache when it is summed a second time, and the
+    copy is long enough to ask for its next pages ahead. */
+constexpr u64 VERIFIED_TILE_BYTES = 64 << 10;
 constexpr u32 NO_SLOT = ~u32{0};
 
 Status outside(u32 segment, u64 offset, u64 length) {
