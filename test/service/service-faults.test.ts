@@ -1,7 +1,7 @@
 /** Processes that die, stop, or belong to others: engines recompute, the service lets go, and no byte is wrong. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync } from 'node:fs';
+import { chmodSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MooncakeStore, ServiceConnector, type ServiceStatus, sharedMemory } from 'mooncake-ts';
@@ -48,8 +48,16 @@ async function status(): Promise<ServiceStatus> {
   return found;
 }
 
+/** Memories of others, and of the accelerator, that the service has mapped. */
+const memoryMaps = () => readFileSync(`/proc/${service.pid}/maps`, 'utf8').match(/memfd:mooncake/g)?.length ?? 0;
+
 test('an engine that is killed leaves nothing behind, whatever it was doing', async () => {
   const program = fileURLToPath(new URL('./engine-child.js', import.meta.url));
+  // The store's own memory is mapped with its first use.
+  const first = engineWith(20_000);
+  await round(first);
+  await first.close();
+  const mapped = memoryMaps();
   for (const rounds of [0, 1, 2, 3]) {
     const child = spawn(process.execPath, [program, socket, `killed-${rounds}`], {
       stdio: ['ignore', 'pipe', 'inherit'],
@@ -67,6 +75,9 @@ test('an engine that is killed leaves nothing behind, whatever it was doing', as
     expectClean(engine);
     await engine.close();
   }
+  // What engines handed over is let go at once, not when the collector comes by.
+  for (let i = 0; i < 500 && memoryMaps() > mapped; i++) await pause(10);
+  assert.ok(memoryMaps() <= mapped, 'memory of engines stays mapped');
 });
 
 for (const loadAsync of [true, false]) {
