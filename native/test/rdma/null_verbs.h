@@ -4,6 +4,7 @@
 
 #include "transport/rdma/verbs.h"
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -53,6 +54,7 @@ struct NullRequest {
 struct NullCq : ibv_cq {
   std::deque<ibv_wc> completions;
   bool armed = false;
+  std::atomic<bool> busy{false};
 };
 
 struct NullMr : ibv_mr {
@@ -87,6 +89,8 @@ struct NullDevice {
   bool refusesPairs = false;
   /** Flips a bit of what it writes or reads. */
   bool corrupts = false;
+  /** Completes writes and reads at once, and does nothing else: to measure who asks. Set when nothing is under way. */
+  std::atomic<bool> hollow{false};
 
   u64 requests = 0;
   u64 bytes = 0;

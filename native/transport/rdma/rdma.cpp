@@ -50,7 +50,10 @@ class RdmaTransport final : public Transport {
   explicit RdmaTransport(TransportContext& context) : context_(context) {
     limits_.depth = static_cast<u32>(variable("MC_MAX_WR", limits_.depth, 4, 8192));
     limits_.retries = static_cast<u32>(variable("MC_RETRY_CNT", limits_.retries, 0, 7));
+    limits_.timeout = static_cast<u32>(variable("MOONCAKE_RDMA_ACK_TIMEOUT", limits_.timeout, 1, 31));
     pairs_ = static_cast<u32>(variable("MC_NUM_QP_PER_EP", 2, 1, 32));
+    stall_ = std::chrono::milliseconds(variable("MOONCAKE_RDMA_STALL_MS", 2000, 10, 600'000));
+    windowBytes_ = variable("MOONCAKE_RDMA_WINDOW", WINDOW_BYTES, 64 << 10, u64{1} << 30);
   }
   ~RdmaTransport() override { close(); }
 
@@ -72,6 +75,8 @@ class RdmaTransport final : public Transport {
   TransportContext& context_;
   QueuePairLimits limits_;
   u32 pairs_ = 2;
+  std::chrono::milliseconds stall_{};
+  u64 windowBytes_ = 0;
   std::mutex mutex_;
   bool closed_ = false;
   std::string server_;
@@ -144,7 +149,7 @@ Capabilities RdmaTransport::capabilities(const Device& device, bool own) const {
   can.rank = 2;
   can.sliceBytes = variable("MC_SLICE_SIZE", SLICE_BYTES, MIN_SLICE_BYTES, MAX_SLICE_BYTES);
   can.sliceRecords = std::min(limits_.depth, MessageChannel::MAX_RECORDS);
-  can.windowBytes = WINDOW_BYTES;
+  can.windowBytes = windowBytes_;
   can.bandwidth = device.port().bandwidth > 0 ? device.port().bandwidth : USUAL_BANDWIDTH;
   return can;
 }
@@ -176,6 +181,7 @@ Expected<std::vector<std::unique_ptr<Link>>> RdmaTransport::open(const Settings&
     settings.own = own;
     settings.pairs = pairs_;
     settings.limits = limits_;
+    settings.stall = stall_;
     if (const std::string stall = valueOf(endpoint, "stallMs"); !stall.empty()) {
       settings.stall = std::chrono::milliseconds(std::clamp(std::atoi(stall.c_str()), 10, 600'000));
     }

@@ -1,25 +1,25 @@
 /** The data plane of the accelerator: its engine object, with promises for its completions and MooncakeErrors for its codes. */
 import { allocateDescriptors, DESCRIPTOR_BYTES, Descriptors } from '../../core/descriptors.js';
-import { errors, MooncakeError } from '../../core/errors.js';
+import { errors, type MooncakeError } from '../../core/errors.js';
 import {
   type Addon,
   type Completion,
   type Endpoint,
-  type ExposeDone,
   NATIVE_CODES,
   type NativeEngine,
   OP,
   type Settings,
 } from '../../native/addon.js';
 import { onAbort } from '../../pool/abort.js';
-import { formatConnection, parseConnection } from '../metadata/connection.js';
-import type { RdmaDevice, SegmentKeys } from '../metadata/descriptor.js';
+import type { SegmentKeys } from '../metadata/descriptor.js';
 import { HANDSHAKE } from '../metadata/handshake.js';
 import { formatName } from '../metadata/name.js';
 import type { Move } from '../move-options.js';
 import type { MoveReport } from '../transfer.js';
 import type { DeviceMemory, ForeignMemory, TransferBatch } from './api.js';
 import { keepInPlace } from './memory.js';
+import { attempt, failure, fromNative } from './native-errors.js';
+import { type CarryConnection, Nics, stockEndpoint } from './nics.js';
 import type {
   AnswerHandshake,
   DataPlane,
@@ -41,11 +41,6 @@ export interface NativePlaneOptions {
   /** Undefined: NICs are used where there are some. */
   rdma?: Settings;
 }
-
-/** Carries the text of a connection's handshake to a peer; its answer. */
-export type CarryConnection = (peer: string, text: string) => Promise<string>;
-
-type NativeCode = (typeof NATIVE_CODES)[number];
 
 /** A transport that peers find by the engine's name, so that it always listens. */
 const NAMED = 'tcp';
@@ -70,9 +65,7 @@ export class NativePlane implements DataPlane {
   readonly #streams: number;
   readonly #protocol?: 'tcp' | 'rdma';
   readonly #rdma?: Settings;
-  /** Undefined: no RDMA, which needs it. */
-  readonly #carry?: CarryConnection;
-  #devices: RdmaDevice[] = [];
+  readonly #nics: Nics;
   readonly #batches = new Map<number, Pending>();
   readonly #peers = new Map<number, string>();
   #keepAlive?: NodeJS.Timeout;
@@ -84,7 +77,6 @@ export class NativePlane implements DataPlane {
     this.#streams = options.streams;
     this.#protocol = options.protocol;
     this.#rdma = options.rdma;
-    this.#carry = carry;
     this.#engine = attempt(
       'the accelerator',
       () =>
@@ -97,19 +89,18 @@ export class NativePlane implements DataPlane {
           onHandshake: (id, type, text) => {
             // The native side gives up waiting, and closes, where nobody can answer.
             try {
-              if (type === HANDSHAKE.connection && this.#devices.length > 0) this.#accept(id, text);
+              if (type === HANDSHAKE.connection && this.#nics.devices.length > 0) this.#nics.accept(id, text);
               else this.#engine.reply(id, answer(type, text));
             } catch {}
           },
-          onShake: (id, peer, request) => {
-            this.#carry!(peer, formatConnection(request))
-              .then(parseConnection)
-              .catch((error: Error) => error.message)
-              .then((said) => this.#closing || this.#engine.shaken(id, said));
-          },
+          onShake: (id, peer, request) => this.#nics.carry(id, peer, request),
         }),
     );
     this.generation = this.#engine.generation;
+    this.#nics = new Nics(this.#engine, {
+      carry,
+      insists: transports !== undefined || options.rdma !== undefined || options.protocol === 'rdma',
+    });
   }
 
   async listen({ host, port, advertise }: ListenPlace): Promise<PlaneListener> {
@@ -126,55 +117,16 @@ export class NativePlane implements DataPlane {
       }
     }
     const name = formatName({ host: advertise, port: Number(tcp.port) });
-    if (this.#carry && this.#uses('rdma')) endpoints.push(...this.#listenRdma(name));
-    if (this.#protocol === 'rdma' && this.#devices.length === 0) {
+    if (this.#uses('rdma')) endpoints.push(...this.#nics.listen(name, this.#rdma));
+    const { devices } = this.#nics;
+    if (this.#protocol === 'rdma' && devices.length === 0) {
       throw errors.notSupported('options.protocol "rdma"', 'no NIC is in use: see mooncake-ts doctor --rdma');
     }
-    return { port: Number(tcp.port), endpoints, devices: this.#devices };
+    return { port: Number(tcp.port), endpoints, devices };
   }
 
-  #listenRdma(server: string): Endpoint[] {
-    try {
-      const settings = this.#engine.listen('rdma', { ...this.#rdma, server });
-      const [names, gids, lids] = [settings.devices, settings.gids, settings.lids].map((list) => list.split(','));
-      this.#devices = names.map((name, at) => ({ name, gid: gids[at], lid: Number(lids[at]) }));
-      return [{ transport: 'rdma', settings }];
-    } catch (error) {
-      // Most machines have no NIC for it; who asks for it hears why.
-      if (this.#transports || this.#rdma || this.#protocol === 'rdma') throw fromNative('rdma', error);
-      return [];
-    }
-  }
-
-  /** A peer's NIC asks for a connection. */
-  #accept(id: number, text: string): void {
-    const request = parseConnection(text);
-    // It says that it is ready: an answer without content is expected.
-    if (request.ready_ack === 'true') {
-      this.#engine.reply(id, formatConnection({}));
-      return;
-    }
-    this.#engine.accept('rdma', request, (answer) => {
-      if (!this.#closing) this.#engine.reply(id, formatConnection({ ready_ack: 'false', ...answer }));
-    });
-  }
-
-  async expose(segment: number): Promise<SegmentKeys | undefined> {
-    if (this.#devices.length === 0) return undefined;
-    try {
-      return await new Promise<SegmentKeys>((resolve, reject) => {
-        const done: ExposeDone = (code, local, remote) => {
-          if (typeof local !== 'string') resolve({ local, remote: remote! });
-          else reject(failure(NATIVE_CODES[code], `segment ${segment}`, local));
-        };
-        attempt('a segment', () => this.#engine.expose('rdma', segment, done));
-      });
-    } catch (error) {
-      if (this.#transports || this.#rdma || this.#protocol === 'rdma') throw error;
-      // Other transports reach it.
-      warnOnce((error as Error).message);
-      return undefined;
-    }
+  expose(segment: number): Promise<SegmentKeys | undefined> {
+    return this.#nics.expose(segment);
   }
 
   #uses(transport: string): boolean {
@@ -239,11 +191,7 @@ export class NativePlane implements DataPlane {
       const { host, port, version } = data;
       ways.push({ transport: NAMED, settings: { host, port: `${port}`, framing: `stock${version}` } });
     }
-    if (ways.length === 0 && rdma && this.#devices.length > 0) {
-      const list = (key: 'name' | 'gid' | 'lid') => rdma.devices.map((device) => device[key]).join(',');
-      const settings = { server: rdma.server, devices: list('name'), gids: list('gid'), lids: list('lid') };
-      ways.push({ transport: 'rdma', settings: { ...settings, protocol: 'stock' } });
-    }
+    if (ways.length === 0 && rdma && this.#nics.devices.length > 0) ways.push(stockEndpoint(rdma));
     const peer = attempt(name, () => this.#engine.openPeer(name, generation ?? NO_GENERATION, ways));
     this.#peers.set(peer, name);
     return peer;
@@ -293,21 +241,10 @@ export class NativePlane implements DataPlane {
 
   close(): Promise<void> {
     clearInterval(this.#keepAlive);
+    this.#nics.close();
     this.#closing ??= new Promise((resolve) => this.#engine.close(resolve));
     return this.#closing;
   }
-}
-
-let warned = false;
-
-/** That NICs do not take memory: the same for all segments, mostly. */
-function warnOnce(why: string): void {
-  if (warned) return;
-  warned = true;
-  process.emitWarning(why, {
-    code: 'MOONCAKE_RDMA_REGISTRATION',
-    detail: 'it is reached without RDMA: see docs/rdma.md',
-  });
 }
 
 /** The records that have bytes: the accelerator takes no others. */
@@ -328,48 +265,4 @@ function withoutEmpty(descriptors: Descriptors): Descriptors {
     bytes.set(records.subarray(from, from + DESCRIPTOR_BYTES), (to + 1) * DESCRIPTOR_BYTES);
   });
   return new Descriptors(bytes);
-}
-
-/** Runs a call of the addon; its errors by their codes. */
-function attempt<T>(what: string, call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    throw fromNative(what, error);
-  }
-}
-
-function fromNative(what: string, error: unknown): unknown {
-  const { code, message } = error as { code?: unknown; message: string };
-  const name = typeof code === 'number' ? NATIVE_CODES[code] : undefined;
-  return name === undefined ? error : failure(name, what, message);
-}
-
-function failure(code: NativeCode, what: string, detail: string, move?: Move): MooncakeError {
-  switch (code) {
-    case 'ok':
-    case 'system':
-    case 'peer':
-      return errors.peer(what, detail);
-    case 'invalidArgument':
-      return new MooncakeError('ERR_INVALID_ARGUMENT', `${what}: ${detail}`, { argument: what });
-    case 'segment':
-      return new MooncakeError('ERR_SEGMENT', `${what}: ${detail}`, { argument: what });
-    case 'timeout':
-      return errors.timeout(`the move with ${what}`, move?.limits.timeoutMs ?? 0);
-    case 'aborted':
-      return errors.aborted(move?.limits.signal?.reason);
-    case 'closed':
-      return errors.closed(what);
-    case 'corrupt':
-      return errors.corrupt(`${what}: ${detail}`);
-    case 'protocol':
-      return errors.protocol(`${what}: ${detail}`);
-    case 'queueFull':
-      return new MooncakeError('ERR_QUEUE_FULL', `${what}: ${detail}`, { argument: what });
-    case 'notSupported':
-      return errors.notSupported(what, detail);
-    case 'outOfMemory':
-      return new MooncakeError('ERR_OUT_OF_MEMORY', `${what}: ${detail}`, { argument: what });
-  }
 }

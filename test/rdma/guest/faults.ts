@@ -6,9 +6,9 @@ import * as assert from 'uvu/assert';
 import { one } from '../../support/descriptors.js';
 import { engine, hash, linked, links, MiB, nic, nics, withSides } from './support.js';
 
-const BYTES = 48 * MiB;
-/** Into a transfer of some seconds. */
-const SOON_MS = 250;
+const BYTES = 16 * MiB;
+/** Into a transfer that takes longer. */
+const SOON_MS = 150;
 
 /** What is done to NIC 1, and what takes it back. NICs 0 to 3 are ours, 4 to 7 the peer's. */
 const FAULTS: { name: string; begin(): void; end(): void }[] = [

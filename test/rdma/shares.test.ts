@@ -1,0 +1,3 @@
+import { runInVm } from './vm.js';
+
+runInVm('shares.js', 8);
