@@ -16,6 +16,7 @@ import { printable } from './printable.js';
 interface Typed {
   readonly socket?: string;
   readonly store?: string;
+  readonly populate?: true;
   readonly config?: string;
   readonly host: string;
   readonly advertise?: string;
@@ -38,6 +39,7 @@ export function addService(program: Command): void {
     )
     .option('--socket <path>', `the socket (MOONCAKE_TS_SERVICE, or ${defaultSocket({})} and the like)`)
     .option('--store <size>', `memory of a store of its own, such as ${DEFAULT_STORE}; 0: none (${DEFAULT_STORE})`)
+    .option('--populate', 'take the memory of the store at once (0.5 s a GB), so that no save has to')
     .option('--config <file>', 'join the cluster that a configuration file of Mooncake names, JSON or YAML')
     .option('--host <address>', 'address on which other hosts reach this one for hand-overs', '127.0.0.1')
     .option('--advertise <name>', 'what other hosts are told instead of --host')
@@ -103,7 +105,11 @@ async function serve(typed: Typed, signal: AbortSignal): Promise<void> {
 }
 
 /** The store that engines share, and what it is for people. */
-async function openStore({ store, config }: Typed): Promise<[store: MooncakeStore | undefined, what: string]> {
+async function openStore({
+  store,
+  populate,
+  config,
+}: Typed): Promise<[store: MooncakeStore | undefined, what: string]> {
   const { MOONCAKE_CONFIG_PATH: path, MOONCAKE_MASTER: master } = process.env;
   if (config !== undefined || (store === undefined && (path || master))) {
     if (store !== undefined) throw errors.invalidArgument('--store', store, 'left out where --config is given');
@@ -113,7 +119,7 @@ async function openStore({ store, config }: Typed): Promise<[store: MooncakeStor
   }
   if (store === '0') return [undefined, 'no store'];
   const bytes = parseSize('--store', store ?? DEFAULT_STORE);
-  return [new MooncakeStore({ segments: bytes }), `a store of ${bytes} bytes`];
+  return [new MooncakeStore({ segments: bytes, populate }), `a store of ${bytes} bytes`];
 }
 
 const levelOf = (what: string) => (what === 'failed' || what === 'refused' ? 'warn' : 'info');

@@ -33,8 +33,9 @@ export interface ServiceConnectorOptions {
 export function sharedMemory(bytes: number): Uint8Array {
   const loaded = loadAddon();
   if (loaded.addon === undefined) throw errors.notSupported('shared memory', whyNoAddon(loaded));
+  integer('bytes', bytes, 1, Number.MAX_SAFE_INTEGER);
   try {
-    const memory = new Uint8Array(loaded.addon.allocate(integer('bytes', bytes, 1, Number.MAX_SAFE_INTEGER)));
+    const memory = new Uint8Array(loaded.addon.allocate(bytes));
     keepInPlace(memory);
     return memory;
   } catch {

@@ -41,25 +41,31 @@ const MOONCAKE_OPTIONS = [
   'maxConcurrentMoves',
 ] as const satisfies readonly (keyof MooncakeConnectorOptions)[];
 
-/** `onError` hears why a lookup, a load or a save failed. Throws ERR_INVALID_ARGUMENT naming the option, ERR_NOT_SUPPORTED. */
-export function makeConnector(
-  spec: ConnectorSpec,
-  resources: Resources,
-  onError: (error: unknown) => void,
-): KvConnector {
+export interface ConnectorListener {
+  /** Hears why a lookup, a load or a save failed. */
+  onError(error: unknown): void;
+  /** Is told of each that shares prefixes. */
+  onStore(connector: MooncakeStoreConnector): void;
+}
+
+/** Throws ERR_INVALID_ARGUMENT naming the option, ERR_NOT_SUPPORTED. */
+export function makeConnector(spec: ConnectorSpec, resources: Resources, listener: ConnectorListener): KvConnector {
   const { store, transfer } = resources;
+  const onError = (error: unknown) => listener.onError(error);
   switch (spec.kind) {
     case 'store': {
       if (store === undefined) {
         throw errors.notSupported('a store connector', 'this service has no store: start it with --store or --config');
       }
-      return new MooncakeStoreConnector({ ...pick(spec.options, STORE_OPTIONS), store, onError });
+      const connector = new MooncakeStoreConnector({ ...pick(spec.options, STORE_OPTIONS), store, onError });
+      listener.onStore(connector);
+      return connector;
     }
     case 'mooncake': {
       return new MooncakeConnector({ ...pick(spec.options, MOONCAKE_OPTIONS), transfer, onLoadError: onError });
     }
     case 'multi':
-      return new MultiConnector(spec.parts.map((part) => makeConnector(part, resources, onError)));
+      return new MultiConnector(spec.parts.map((part) => makeConnector(part, resources, listener)));
   }
 }
 

@@ -4,9 +4,10 @@
  * when nothing of its last run touches memory any more: who gets an answer may reuse its blocks.
  */
 import type { KvConnector } from '../connector/api.js';
+import type { MooncakeStoreConnector } from '../connector/store.js';
 import { errors, type MooncakeError, show } from '../core/errors.js';
 import { type BootstrapServers, bootstrapPort } from './bootstrap-server.js';
-import { makeConnector, type Resources } from './connectors.js';
+import { type ConnectorListener, makeConnector, type Resources } from './connectors.js';
 import type { Handshake, Run } from './envelope.js';
 import { Memories, type MemorySource } from './memories.js';
 import { SchedulerSession } from './scheduler-session.js';
@@ -35,6 +36,8 @@ export class Engine {
   readonly spec: AttachSpec;
   readonly generation: number;
   readonly connector: KvConnector;
+  /** Those of its connectors that share prefixes. */
+  readonly stores: MooncakeStoreConnector[] = [];
   scheduler: SchedulerSession | undefined;
   readonly workers = new Map<number, WorkerSession>();
   /** Why it has ended; its sessions are of no use then. */
@@ -44,16 +47,14 @@ export class Engine {
   /** Ends being found by routers. */
   leave: (() => void) | undefined;
 
-  constructor(
-    spec: AttachSpec,
-    run: Run,
-    generation: number,
-    connector: (onError: (error: unknown) => void) => KvConnector,
-  ) {
+  constructor(spec: AttachSpec, run: Run, generation: number, connector: (listener: ConnectorListener) => KvConnector) {
     this.spec = spec;
     this.run = run;
     this.generation = generation;
-    this.connector = connector((error) => this.report(error));
+    this.connector = connector({
+      onError: (error) => this.report(error),
+      onStore: (one) => this.stores.push(one),
+    });
   }
 
   get id(): string {
@@ -137,9 +138,20 @@ export class Engines {
       engine.scheduler.link(handshakes as Handshake[]);
       engine.linked = true;
       this.#say('linked', engine, `${size} rank(s)`);
+      for (const store of engine.stores) void this.#examine(engine, store);
     } catch (error) {
       for (const session of engine.sessions) session.report(error);
       this.#say('failed', engine, `its halves do not fit: ${(error as Error).message}`);
+    }
+  }
+
+  /** An engine whose namespace is refused works on, and finds nothing: somebody has to say why. */
+  async #examine(engine: Engine, store: MooncakeStoreConnector): Promise<void> {
+    try {
+      await store.attached();
+    } catch (error) {
+      engine.report(error);
+      this.#say('refused', engine, (error as Error).message);
     }
   }
 
@@ -214,8 +226,8 @@ export class Engines {
     const port = spec.engine.role === 'consumer' ? undefined : bootstrapPort(spec.connector);
     const generation = ++this.#generation;
     const run = `${this.#options.instance}:${generation}`;
-    const engine = new Engine(spec, run, generation, (onError) =>
-      makeConnector(spec.connector, this.#options, onError),
+    const engine = new Engine(spec, run, generation, (listener) =>
+      makeConnector(spec.connector, this.#options, listener),
     );
     this.#engines.set(engine.id, engine);
     if (port !== undefined) this.#announce(engine, port);

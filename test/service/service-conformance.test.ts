@@ -2,7 +2,7 @@
 import { MooncakeStore, ServiceConnector, type ServiceConnectorSpec, sharedMemory } from 'mooncake-ts';
 import { MooncakeMaster } from 'mooncake-ts/master';
 import { test } from 'uvu';
-import { conformance, type World, type WorldOptions } from '../connector/conformance.js';
+import { conformance, type World } from '../connector/conformance.js';
 import { ServiceProcess } from './service-process.js';
 
 const BYTES = 1 << 20;
@@ -50,38 +50,6 @@ for (const loadAsync of [true, false]) {
     },
     test,
   );
-}
-
-/** Two hosts, each with a service; engines are on one and the other in turn. */
-async function handedOver(mode: string, { abandons }: WorldOptions): Promise<World> {
-  const hosts = [await serviceOf('here'), await serviceOf('there')];
-  const connector: ServiceConnectorSpec = { kind: 'mooncake', mode, abortTimeoutMs: abandons ? 50 : 60_000 };
-  let made = 0;
-  return {
-    connector: () => {
-      const { socket } = hosts[made++ % hosts.length];
-      return new ServiceConnector({ socket, connector, timeoutMs: TIMEOUT_MS });
-    },
-    allocate: sharedMemory,
-    kill: async () => {
-      await Promise.all(hosts.map((service) => service.kill()));
-    },
-    revive: async () => {
-      await Promise.all(hosts.map((service) => service.restart()));
-    },
-    close: async () => {
-      await Promise.all(hosts.filter(({ killed }) => killed).map((service) => service.restart()));
-    },
-  };
-}
-
-const HANDOVER = ['handover', 'tensorParallel', 'kill'] as const;
-for (const [mode, capabilities] of [
-  ['pull', HANDOVER],
-  ['layers', [...HANDOVER, 'early']],
-] as const) {
-  const world = (options: WorldOptions) => handedOver(mode, options);
-  conformance({ name: `${mode} through services`, capabilities, world }, test);
 }
 
 test.after(async () => {
