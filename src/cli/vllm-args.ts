@@ -114,6 +114,7 @@ async function resolve(named: string | undefined, typed: Typed): Promise<VllmArg
     store,
     clusterFile: file?.value ?? (legacy ? undefined : process.env.MOONCAKE_CONFIG_PATH || undefined),
     legacy,
+    kept: old?.kept,
     dropped: old?.dropped,
     workers: typed.numWorkers ?? old?.workers,
   });
@@ -124,7 +125,11 @@ function roleOf(setup: Setup, typed: string | undefined, old: Role | undefined):
   const wanted = typed === undefined ? old : ROLES[typed];
   if (fixed === undefined) return wanted ?? 'kv_both';
   if (wanted === undefined || wanted === fixed || (wanted === 'kv_both' && typed === undefined)) return wanted ?? fixed;
-  throw errors.invalidArgument('--role', typed ?? old, `${setup}, or left out: the setup says it`);
+  throw errors.invalidArgument(
+    typed === undefined ? '--from: kv_role' : '--role',
+    typed ?? old,
+    `${setup}, or left out: the setup says it`,
+  );
 }
 
 /** A POSIX shell script; what has to run beside the engine is commented, as it runs once for many engines. */

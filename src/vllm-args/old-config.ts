@@ -1,6 +1,6 @@
 /** An existing `--kv-transfer-config`, of V0 or of today: what of it is still said, and what has no meaning any more. */
 import { errors } from '../core/errors.js';
-import type { Role, Setup } from './transfer-config.js';
+import type { ConnectorPart, Extra, Kept, Role, Setup } from './transfer-config.js';
 
 export interface OldConfig {
   readonly setup: Setup;
@@ -8,43 +8,58 @@ export interface OldConfig {
   readonly workers?: number;
   readonly protocol?: string;
   readonly deviceName?: string;
+  /** What vLLM reads today and this command has no flag for, as it was. */
+  readonly kept: Kept;
+  /** Names that vLLM does not read any more. */
   readonly dropped: readonly string[];
 }
 
 const ROLES: readonly Role[] = ['kv_producer', 'kv_consumer', 'kv_both'];
-const CONNECTORS = ['MooncakeConnector', 'MooncakeStoreConnector', 'MultiConnector'];
-/** What is translated; the rest is listed as dropped. */
-const KEPT = [
+const CONNECTORS: Readonly<Record<string, ConnectorPart | undefined>> = {
+  MooncakeConnector: 'pd',
+  MooncakeStoreConnector: 'store',
+  MultiConnector: undefined,
+};
+/** Said anew. */
+const TRANSLATED = [
   'kv_connector',
   'kv_role',
   'kv_connector_extra_config',
   'kv_connector_module_path',
   'kv_load_failure_policy',
 ];
-const KEPT_EXTRA = ['num_workers', 'mooncake_protocol', 'device_name', 'connectors', 'mooncake_ts_service'];
+const TRANSLATED_EXTRA = ['num_workers', 'mooncake_protocol', 'device_name', 'connectors', 'mooncake_ts_service'];
+/** The other fields of vLLM 0.32's KVTransferConfig. */
+const TODAY = ['engine_id', 'kv_buffer_device', 'kv_port', 'enable_permute_local_kv'];
 
 /** @throws ERR_INVALID_ARGUMENT naming the key */
 export function readOldConfig(argument: string, text: string): OldConfig {
   const config = object(argument, parse(argument, text));
-  const connector = choice(`${argument}: kv_connector`, config.kv_connector, CONNECTORS);
-  const role = choice(`${argument}: kv_role`, config.kv_role, ROLES) as Role;
-  const extra = object(`${argument}: kv_connector_extra_config`, config.kv_connector_extra_config ?? {});
-  const direct = connector === 'MultiConnector' ? childExtra(argument, extra) : extra;
+  const connector = choice(`${argument}: kv_connector`, config.kv_connector, Object.keys(CONNECTORS));
+  const role = choice(`${argument}: kv_role`, config.kv_role, ROLES);
+  const parts = partsOf(argument, connector, config.kv_connector_extra_config);
+  const direct = parts.pd ?? {};
   const workers = direct.num_workers;
   if (workers !== undefined && !(Number.isSafeInteger(workers) && (workers as number) > 0))
     throw errors.invalidArgument(`${argument}: num_workers`, workers, 'a whole number from 1');
+  const others = Object.keys(config).filter((name) => !TRANSLATED.includes(name));
   return {
     setup: setupOf(connector, role),
     role,
     workers: workers as number | undefined,
     protocol: optionalText(`${argument}: mooncake_protocol`, direct.mooncake_protocol),
     deviceName: optionalText(`${argument}: device_name`, direct.device_name),
-    dropped: [
-      ...Object.keys(config).filter((name) => !KEPT.includes(name)),
-      ...Object.keys(extra).filter((name) => !KEPT_EXTRA.includes(name)),
-    ],
+    kept: {
+      fields: pick(config, (name) => TODAY.includes(name)),
+      pd: pick(direct, (name) => !TRANSLATED_EXTRA.includes(name)),
+      store: pick(parts.store ?? {}, (name) => !TRANSLATED_EXTRA.includes(name)),
+    },
+    dropped: others.filter((name) => !TODAY.includes(name)),
   };
 }
+
+const pick = (from: Extra, wanted: (name: string) => boolean): Extra =>
+  Object.fromEntries(Object.entries(from).filter(([name]) => wanted(name)));
 
 function setupOf(connector: string, role: Role): Setup {
   if (connector === 'MultiConnector') return 'multi';
@@ -52,15 +67,20 @@ function setupOf(connector: string, role: Role): Setup {
   return role === 'kv_consumer' ? 'decode' : 'prefill';
 }
 
-/** The extra configuration of the child that hands over. */
-function childExtra(argument: string, extra: Record<string, unknown>): Record<string, unknown> {
+/** The extra configuration of each connector: of the one, or of the children of several. */
+function partsOf(argument: string, connector: string, extra: unknown): Partial<Record<ConnectorPart, Extra>> {
+  const own = object(`${argument}: kv_connector_extra_config`, extra ?? {});
+  const part = CONNECTORS[connector];
+  if (part !== undefined) return { [part]: own };
   const name = `${argument}: connectors`;
-  if (!Array.isArray(extra.connectors)) throw errors.invalidArgument(name, extra.connectors, 'a list of connectors');
-  for (const child of extra.connectors) {
+  if (!Array.isArray(own.connectors)) throw errors.invalidArgument(name, own.connectors, 'a list of connectors');
+  const parts: Partial<Record<ConnectorPart, Extra>> = {};
+  for (const child of own.connectors) {
     const { kv_connector, kv_connector_extra_config } = object(name, child);
-    if (kv_connector === 'MooncakeConnector') return object(name, kv_connector_extra_config ?? {});
+    const which = CONNECTORS[choice(`${name}: kv_connector`, kv_connector, Object.keys(CONNECTORS).slice(0, 2))]!;
+    parts[which] = object(`${name}: kv_connector_extra_config`, kv_connector_extra_config ?? {});
   }
-  return {};
+  return parts;
 }
 
 function parse(argument: string, text: string): unknown {
@@ -71,10 +91,10 @@ function parse(argument: string, text: string): unknown {
   }
 }
 
-function object(argument: string, value: unknown): Record<string, unknown> {
+function object(argument: string, value: unknown): Extra {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw errors.invalidArgument(argument, value, 'an object');
-  return value as Record<string, unknown>;
+  return value as Extra;
 }
 
 function choice<T extends string>(argument: string, value: unknown, choices: readonly T[]): T {

@@ -7,12 +7,21 @@ export type Role = 'kv_producer' | 'kv_consumer' | 'kv_both';
 /** vLLM's connectors over the stock wheel, or those of mooncake-ts over its node service. */
 export type ConnectorKind = 'stock' | 'ours';
 
+/** The one that hands over from prefill to decode, and the one that shares. */
+export type ConnectorPart = 'pd' | 'store';
+export type Extra = Readonly<Record<string, unknown>>;
+
+/** Of an existing configuration: fields of the whole, and keys of each connector's extra configuration. */
+export interface Kept extends Readonly<Record<ConnectorPart, Extra>> {
+  readonly fields: Extra;
+}
+
 export interface KvTransferConfig {
   readonly kv_connector: string;
   readonly kv_connector_module_path?: string;
   readonly kv_role: Role;
   readonly kv_load_failure_policy?: 'recompute';
-  readonly kv_connector_extra_config?: Readonly<Record<string, unknown>>;
+  readonly kv_connector_extra_config?: Extra;
 }
 
 export interface TransferConfigOptions {
@@ -27,6 +36,7 @@ export interface TransferConfigOptions {
   readonly workers?: number;
   /** Control socket of the node service; by default the one that both sides look for. */
   readonly service?: string;
+  readonly kept?: Kept;
 }
 
 const MODULE = 'mooncake_ts_vllm';
@@ -42,15 +52,16 @@ export function transferConfig(options: TransferConfigOptions): KvTransferConfig
     kv_role: role,
     // vLLM's default ends a request whose KV could not be loaded with an empty answer; a producer loads nothing.
     ...(role !== 'kv_producer' && { kv_load_failure_policy: 'recompute' as const }),
+    ...options.kept?.fields,
     ...(kv_connector_extra_config && { kv_connector_extra_config }),
   };
 }
 
 type Child = Pick<KvTransferConfig, 'kv_connector' | 'kv_connector_extra_config'>;
 
-function single(kind: 'store' | 'pd', options: TransferConfigOptions, isChild = false): Child {
-  const { connector, service, workers, protocol, deviceName } = options;
-  const extra: Record<string, unknown> = {};
+function single(kind: ConnectorPart, options: TransferConfigOptions, isChild = false): Child {
+  const { connector, service, workers, protocol, deviceName, kept } = options;
+  const extra: Record<string, unknown> = { ...kept?.[kind] };
   if (kind === 'pd' && workers !== undefined) extra.num_workers = workers;
   // Of ours the service has the NICs.
   if (kind === 'pd' && connector === 'stock') {

@@ -208,12 +208,41 @@ test("a V0 file and V0 arguments are said in today's form, with a notice", async
   }
 });
 
+test("today's arguments by --from: what has no flag is kept", async () => {
+  const child = (kv_connector: string, kv_connector_extra_config: object) => ({
+    kv_connector,
+    kv_role: 'kv_producer',
+    kv_connector_extra_config,
+  });
+  const connectors = [
+    child('MooncakeConnector', {
+      num_workers: 3,
+      mooncake_protocol: 'rdma',
+      bootstrap_server_address: '10.0.0.1:8998',
+    }),
+    child('MooncakeStoreConnector', { load_async: false, cache_prefix: 'blue' }),
+  ];
+  const old = {
+    ...child('MultiConnector', { connectors }),
+    engine_id: 'prefill-0',
+    kv_ip: '127.0.0.1',
+  };
+  const { setup, kvTransferConfig, notices } = await ask('--connector', 'stock', '--from', JSON.stringify(old));
+  assert.is(setup, 'multi');
+  assert.equal(kvTransferConfig, { ...child('MultiConnector', { connectors }), engine_id: 'prefill-0' });
+  assert.ok(notices.includes('kv_ip: without meaning today, left out'), notices);
+});
+
 test('what is wrong is named', async () => {
   assert.match(await refusal(), 'setup must be one of store, prefill, decode, multi');
   assert.match(await refusal('shop'), '"shop"');
   assert.match(await refusal('prefill', '--role', 'decode'), '--role must be prefill');
   assert.match(await refusal('--from', '{'), '--from must be JSON');
   assert.match(await refusal('--from', '{"kv_connector":"NixlConnector"}'), 'kv_connector');
+  assert.match(
+    await refusal('decode', '--from', '{"kv_connector":"MooncakeConnector","kv_role":"kv_producer"}'),
+    'kv_role',
+  );
   assert.match(await refusal('store', '--bootstrap-port', '70000'), '--bootstrap-port');
   assert.match(await refusal('store', '--master', 'nowhere'), '--master');
 });
