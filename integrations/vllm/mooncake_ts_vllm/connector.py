@@ -7,6 +7,7 @@ vLLM's objects and the halves, so that everything else can be read and tested wi
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,13 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorTransferResults,
     SupportsHMA,
 )
+from vllm.platforms import current_platform
 from vllm.v1.core.kv_cache_utils import generate_block_hash_extra_keys
 
 from . import config
 from .layout import describe_cache
 from .link import logger
+from .memory import mapped_allocations
 from .metadata import StepMetadata
 from .metrics import TransferPromMetrics, TransferStats
 from .scheduler import SchedulerHalf
@@ -155,6 +158,10 @@ class _Connector(KVConnectorBase_V1, SupportsHMA):
     def _working(self) -> WorkerHalf:
         assert self._worker is not None, "a call for a worker's connector"
         return self._worker
+
+    def get_mem_pool_context(self) -> AbstractContextManager[None] | None:
+        """vLLM allocates the KV cache within it."""
+        return mapped_allocations() if current_platform.is_cpu() else None
 
     def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
         from vllm.v1.attention.backends.cpu_attn import _get_attn_isa

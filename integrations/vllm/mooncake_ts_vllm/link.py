@@ -124,6 +124,11 @@ class Link:
         if thread is not None and thread is not threading.current_thread():
             thread.join(CONNECT_TIMEOUT)
 
+    def drop(self, why: str) -> None:
+        """Ends the connection: what was under way on it cannot be trusted any more."""
+        if (client := self._client) is not None:
+            self._lose(client, ConnectionLost(why))
+
     def _lose(self, client: Client, error: Exception) -> None:
         with self._lock:
             if self._client is not client:

@@ -18,14 +18,20 @@ import secrets
 import socket
 import struct
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 PAGE = mmap.PAGESIZE
-# What glibc always maps by itself (DEFAULT_MMAP_THRESHOLD_MAX). Less may lie in a heap, which malloc grows, trims and
-# believes to be zero where it did: another mapping in its midst would break it.
-SMALLEST = 32 << 20
+# Less is not worth a descriptor of its own.
+SMALLEST = 1 << 20
+# glibc's largest heap beside the main one (HEAP_MAX_SIZE). Less may lie in a heap, which malloc grows, trims and believes to
+# be zero where it did: another mapping in its midst would break it. `own_mapping` tells the two apart.
+LARGEST_HEAP = 64 << 20
 _CHUNK = 1 << 20
 _MAP_FIXED = 0x10
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _MADV_HUGEPAGE = 14
 # fcntl(2); Python names them only since 3.11 on some systems.
 _F_ADD_SEALS = 1033
@@ -80,6 +86,39 @@ def _check_private(start: int, end: int) -> None:
     raise NotShareable(f"{at:#x} is not mapped")
 
 
+def own_mapping(address: int, length: int) -> bool:
+    """Whether glibc mapped this allocation by itself.
+
+    Before it stands the chunk's header: the bytes from the mapping's start to the header, and the bytes from there to its
+    end with three flags, of which the second says that it was mapped (malloc/malloc.c: prev_size, mchunk_size, IS_MMAPPED).
+    """
+    if address % PAGE < 16:
+        return False
+    before, size = struct.unpack("<QQ", ctypes.string_at(address - 16, 16))
+    flags, size = size & 7, size & ~7
+    start = address - 16 - before
+    whole = start % PAGE == 0 and (before + size) % PAGE == 0
+    return flags == 2 and whole and address + length <= start + before + size
+
+
+@contextmanager
+def mapped_allocations() -> Iterator[None]:
+    """Within it, glibc maps by itself what is `SMALLEST` or larger, so that a small KV cache can be shared, too."""
+    mallopt = getattr(_libc, "mallopt", None)
+    if mallopt is None:
+        yield
+        return
+    # What lies free in the heap is used first.
+    _libc.malloc_trim(0)
+    mallopt(_M_MMAP_THRESHOLD, SMALLEST)
+    try:
+        yield
+    finally:
+        # Where the thresholds go by themselves in a process that frees large buffers; set once, they stay.
+        mallopt(_M_MMAP_THRESHOLD, LARGEST_HEAP // 2)
+        mallopt(_M_TRIM_THRESHOLD, LARGEST_HEAP)
+
+
 class SharedMemory:
     """`length` bytes at `address` (both whole pages) that are a memfd. Stays for the life of the process."""
 
@@ -94,6 +133,8 @@ class SharedMemory:
         """Shares the pages of `length` bytes at `address`. Raises NotShareable, OSError; then nothing has changed."""
         if length < SMALLEST:
             raise NotShareable(f"{length} bytes are less than {SMALLEST}")
+        if length < LARGEST_HEAP and not own_mapping(address, length):
+            raise NotShareable(f"{length} bytes lie in a heap of malloc's")
         start = address // PAGE * PAGE
         end = -(-(address + length) // PAGE) * PAGE
         _check_private(start, end)

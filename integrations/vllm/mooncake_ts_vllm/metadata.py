@@ -19,7 +19,9 @@ class StepMetadata(KVConnectorMetadata):
     loads: dict[str, list[list[int]]] = field(default_factory=dict)
     # Blocks that this step loads before it computes.
     sync_blocks: list[int] = field(default_factory=list)
-    # Requests that ended and whose blocks nobody reads any more, as the service that did is gone.
+    # The scheduler half has lost the service: what workers have under way with it has ended too.
+    lost: bool = False
+    # Ended requests whose blocks were kept for the service that is lost.
     release: list[str] = field(default_factory=list)
     # Something is under way whose end the scheduler waits for.
     waiting: bool = False

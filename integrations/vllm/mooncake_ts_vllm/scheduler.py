@@ -60,6 +60,8 @@ class SchedulerHalf:
         self._release: list[str] = []
         self._pending = False
         self._lost = False
+        # Workers have not been told yet that the service is lost.
+        self._tell = False
         self._slow = Slow()
         self._metrics = SchedulerMetrics()
         self._link = Link(settings.socket, "mooncake_ts_vllm/scheduler", self._attach)
@@ -134,10 +136,11 @@ class SchedulerHalf:
             preempted=preempted,
             loads=self._new_loads,
             sync_blocks=self._sync_blocks,
+            lost=self._tell,
             release=self._release,
             waiting=any(entry.loading is not None or entry.awaited for entry in self._requests.values()),
         )
-        self._new_loads, self._sync_blocks, self._release = {}, [], []
+        self._new_loads, self._sync_blocks, self._release, self._tell = {}, [], [], False
         return meta
 
     def update_output(self, output: KVConnectorOutput) -> None:
@@ -178,6 +181,10 @@ class SchedulerHalf:
             answer = self._call("scheduler.finished", **args)
             if answer is not None:
                 delay, params = bool(answer[0]), answer[1]
+            else:
+                # The service may still read the blocks. They are kept until the workers have ended that.
+                self._link.drop("an ended request's blocks may still be read")
+                delay = True
         if request.num_output_tokens > 0:
             self._metrics.first_tokens([request.request_id])
         self._metrics.ended(request.request_id)
@@ -212,11 +219,12 @@ class SchedulerHalf:
     def _turn(self) -> None:
         """Puts the books in order behind a connection that was lost, and takes over a new one."""
         if not self._link.up and not self._lost:
-            self._lost = True
+            self._lost = self._tell = True
             self._pending = False
             for request, entry in list(self._requests.items()):
                 entry.named = None
-                # Loads are the workers' to report, who know whether the bytes came. Nobody reads the held blocks any more.
+                # Loads are the workers' to report, who know whether the bytes came. Held blocks are released by them, too:
+                # when nobody can read them any more.
                 if "sending" in entry.awaited:
                     self._release.append(request)
             self._link.reconnect()

@@ -89,6 +89,8 @@ class WorkerHalf:
         if self._step is step:
             return
         self._step = step
+        if step.lost:
+            self._link.drop("the engine's scheduler has lost it")
         self._settle()
         if self._lost and self._link.adopt():
             self._lost = False
@@ -96,19 +98,18 @@ class WorkerHalf:
         self._pending.update((request, (blocks, now)) for request, blocks in step.loads.items())
         self._sending.update(step.release)
         self._layer_loads = self._layer_saves = False
-        # Blocks that this step may write: nothing of the service's may touch them when this returns.
-        reused = [*step.preempted, *step.release]
-        if step.meta is None and not reused:
+        if step.meta is None and not step.preempted:
             self._give_up_step()
             self._fail(list(step.loads))
             return
-        done, result = self._call("worker.step", STEP_TIMEOUT, meta=step.meta, preempted=reused)
+        done, result = self._call("worker.step", STEP_TIMEOUT, meta=step.meta, preempted=step.preempted)
         if done and step.meta is not None:
             self._layer_loads = bool(result["loads"])
             self._layer_saves = bool(result["saves"])
         else:
             self._give_up_step()
             self._fail(list(step.loads))
+            # The step may write blocks of preempted requests.
             self._settle()
 
     def wait_layer(self, name: str) -> None:
@@ -251,13 +252,13 @@ class WorkerHalf:
         logger.warning("mooncake-ts: took the KV memory back from a service that lives (%.0f ms)", 1000 * took)
 
     def _call(self, op: str, timeout: float, **args: Any) -> tuple[bool, Any]:
-        """Whether the call was answered, and what."""
+        """Whether the call was answered, and what. A refusal leaves open what is under way: the connection ends as well."""
         try:
             return True, self._link.call(op, timeout, **args)
         except ConnectionLost:
             return False, None
         except ServiceError as error:
-            self._slow.warning("mooncake-ts: %s: %s", op, error)
+            self._link.drop(f"{op}: {error}")
             return False, None
 
     def _layer(self, name: str) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mooncake_ts_vllm.config import Settings
 from mooncake_ts_vllm.layout import Cache, describe_cache
+from mooncake_ts_vllm.memory import mapped_allocations
 from mooncake_ts_vllm.metadata import StepMetadata
 from mooncake_ts_vllm.scheduler import SchedulerHalf
 from mooncake_ts_vllm.worker import WorkerHalf
@@ -53,7 +54,8 @@ def tensors(config: KVCacheConfig) -> dict[str, torch.Tensor]:
     """All layers in one storage, as vLLM on CPU has them."""
     specs = [(name, group.kv_cache_spec) for group in config.kv_cache_groups for name in group.layer_names]
     shapes = [(BLOCKS, spec.num_kv_heads, spec.block_size, 2 * spec.head_size) for _, spec in specs]
-    raw = torch.zeros(sum(torch.Size(shape).numel() for shape in shapes), dtype=torch.bfloat16)
+    with mapped_allocations():
+        raw = torch.zeros(sum(torch.Size(shape).numel() for shape in shapes), dtype=torch.bfloat16)
     views, at = {}, 0
     for (name, _), shape in zip(specs, shapes):
         size = torch.Size(shape).numel()

@@ -13,6 +13,7 @@ from unittest import mock
 import mooncake_ts_vllm.scheduler
 import mooncake_ts_vllm.worker
 
+from .fake_service import FakeService
 from .support import BLOCK, Engine, ServiceTest, cached, output, prompt, request
 
 
@@ -230,19 +231,42 @@ class BooksTest(ServiceTest):
         self.assertEqual(sorted(name for names in sent for name in names), ["r"])
 
     @mock.patch.object(mooncake_ts_vllm.scheduler, "CALL_TIMEOUT", 0.1)
-    @mock.patch.object(mooncake_ts_vllm.worker, "STEP_TIMEOUT", 0.1)
-    def test_blocks_are_released_only_when_the_worker_knows_that_nobody_reads_them(self) -> None:
-        service = self.service(delay_free=True)
-        engine = self.engine()
-        entry = request("r", prompt(1))
-        engine.scheduler.new_request(entry)
-        self.assertTrue(engine.scheduler.finished(entry, ([1],))[0])
-        service.silent = {"scheduler.step", "worker.step"}
-        with mock.patch.object(engine.memory, "replace", wraps=engine.memory.replace) as replace:
-            out = engine.step(output(finished_req_ids={"r"}))
-            replace.assert_called_once()
-        self.assertEqual(out.finished_sending, {"r"})
-        self.assertEqual(service.named("worker.step")[-1]["preempted"], ["r"])
+    def test_blocks_are_released_only_when_nobody_can_read_them(self) -> None:
+        for silent in ("scheduler.step", "scheduler.finished"):
+            with self.subTest(silent):
+                service = FakeService(self.path)
+                service.delay_free = True
+                engine = Engine(self.path)
+                entry = request("r", prompt(1))
+                engine.scheduler.new_request(entry)
+                if silent == "scheduler.step":
+                    self.assertTrue(engine.scheduler.finished(entry, ([1],))[0])
+                service.silent = {silent}
+                if silent == "scheduler.finished":
+                    self.assertTrue(engine.scheduler.finished(entry, ([1],))[0])
+                with mock.patch.object(engine.memory, "replace", wraps=engine.memory.replace) as replace:
+                    out = engine.step(output(finished_req_ids={"r"}), forward=replace.assert_called_once)
+                self.assertEqual(out.finished_sending, {"r"})
+                engine.shutdown()
+                service.close()
+
+    def test_a_worker_that_is_refused_trusts_nothing_that_is_under_way(self) -> None:
+        for refused in ("worker.finished", "worker.saved", "worker.step"):
+            with self.subTest(refused):
+                service = FakeService(self.path)
+                tokens = prompt(3)
+                engine = Engine(self.path)
+                engine.save("r", tokens, [1, 2, 3, 4])
+                service.held_loads = True
+                engine.begin_load("s", tokens, [5, 6, 7, 8])
+                longer = request("t", prompt(1, seed=2))
+                engine.scheduler.new_request(longer)
+                engine.scheduler.allocated(longer, ([9, 10],), 0)
+                service.refuse[refused] = ("ERR_WORKER", "broken")
+                out = engine.step(output({"t": ([9, 10], 0, 37)}))
+                self.assertEqual((out.finished_recving, out.invalid_block_ids), ({"s"}, {5, 6, 7}))
+                engine.shutdown()
+                service.close()
 
     @mock.patch.object(mooncake_ts_vllm.worker, "STEP_TIMEOUT", 0.1)
     def test_preempted_blocks_are_not_written_while_a_silent_service_may_read_them(self) -> None:

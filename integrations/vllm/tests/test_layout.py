@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 from mooncake_ts_vllm.layout import UnsupportedCache, describe_cache
-from mooncake_ts_vllm.memory import SharedMemory
+from mooncake_ts_vllm.memory import SharedMemory, mapped_allocations
 from vllm.v1.kv_cache_interface import KVCacheGroupSpec, MambaSpec, MLAAttentionSpec, SlidingWindowSpec
 
 from .support import BLOCK, BLOCKS, cache_config, describe, full_group, tensors
@@ -78,7 +78,8 @@ class LayoutTest(unittest.TestCase):
 
         latent = MLAAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=4608, dtype=torch.bfloat16)
         config = cache_config(KVCacheGroupSpec(["c.3.attn"], latent))
-        caches = {"c.3.attn": torch.zeros(BLOCKS, 1, BLOCK, 4608, dtype=torch.bfloat16)}
+        with mapped_allocations():
+            caches = {"c.3.attn": torch.zeros(BLOCKS, 1, BLOCK, 4608, dtype=torch.bfloat16)}
         (group,) = describe(config, caches).layout["groups"]
         strides = {"block": BLOCK * 9216, "token": 9216, "head": None}
         self.assertEqual((group["kind"], group["layers"], "heads" in group), ("mla", [3], False))

@@ -7,13 +7,14 @@ import os
 import unittest
 
 import torch
-from mooncake_ts_vllm.memory import PAGE, ForeignMemory, NotShareable, SharedMemory, Storage, share
+from mooncake_ts_vllm.memory import PAGE, ForeignMemory, NotShareable, SharedMemory, Storage, mapped_allocations, own_mapping, share
 
 MIB = 1 << 20
 
 
 def cache(length: int = 33 * MIB + 4096) -> torch.Tensor:
-    tensor = torch.empty(length, dtype=torch.uint8)
+    with mapped_allocations():
+        tensor = torch.empty(length, dtype=torch.uint8)
     return tensor.random_(0, 200)
 
 
@@ -68,6 +69,20 @@ class SharedMemoryTest(unittest.TestCase):
         shared = mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_SHARED)
         with self.assertRaisesRegex(NotShareable, "not private"):
             SharedMemory.under(ctypes.addressof(ctypes.c_char.from_buffer(shared)), 64 * MIB)
+
+    def test_a_small_allocation_is_shared_where_it_is_a_mapping_of_its_own(self) -> None:
+        with mapped_allocations():
+            own = [torch.full((3 * MIB,), value, dtype=torch.uint8) for value in range(4)]
+        for value, tensor in enumerate(own):
+            self.assertTrue(own_mapping(tensor.data_ptr(), 3 * MIB))
+            memory = under(tensor)
+            self.addCleanup(memory.close)
+            self.assertEqual(tensor.unique().tolist(), [value])
+        # Freed as any other: munmap does not mind.
+        del own, tensor
+        heap = torch.zeros(3 * MIB, dtype=torch.uint8)
+        with self.assertRaisesRegex(NotShareable, "heap"):
+            under(heap)
 
     def test_storages_shared_already_are_the_services_to_read(self) -> None:
         tensor = cache().share_memory_()
