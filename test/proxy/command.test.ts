@@ -70,7 +70,9 @@ test('a V0 mooncake.json is translated, and the new form printed', async () => {
   assert.equal(status.prefill_nodes, [address(p1)]);
   assert.equal(status.decode_nodes, [`127.0.0.1:${p1.port + 100}`]);
   assert.match(command.stderr, /deprecated/);
-  assert.ok(command.stderr.includes(`mooncake-ts proxy --prefill ${p1.url} --decode http://127.0.0.1:${p1.port + 100}`));
+  assert.ok(
+    command.stderr.includes(`mooncake-ts proxy --prefill ${p1.url} --decode http://127.0.0.1:${p1.port + 100}`),
+  );
   assert.match(command.stderr, /"kv_role":"kv_producer","kv_connector_extra_config":\{"mooncake_protocol":"tcp"\}/);
   await command.end();
   write({ prefill_url: '127.0.0.1:100', decode_url: '127.0.0.1:120' });
