@@ -44,7 +44,10 @@ export class Visit implements Flight {
   #left(): void {
     const error = reasonOf(this.#request);
     const stays = this.#stays;
-    if (stays === undefined) return this.fail(error);
+    if (stays === undefined) {
+      this.fail(error);
+      return;
+    }
     const wait = () => {
       // It may have ended meanwhile, or be in a hurry now.
       if (this.#stays === stays) this.#timer = setTimeout(() => this.fail(error), STAY_MS);

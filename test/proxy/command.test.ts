@@ -1,10 +1,10 @@
 // `mooncake-ts proxy`: the flags of today and of older proxies, a V0 configuration, and a clean end.
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { run } from '../support/cli.js';
+import { main, run } from '../support/cli.js';
 import { CommandProcess } from '../support/node-process.js';
 import { complete, type Engine, expected, startEngines } from './engines.js';
 
@@ -95,6 +95,21 @@ test('stopped while a stream runs: the stream ends first', async () => {
   assert.is(got.done, true);
   assert.is(got.text, expected('ending', 30));
   assert.is(await code, 143);
+});
+
+test('the dashboard asks for metrics that are there', async () => {
+  const { command, url } = await start(['-p', engines.p1.url, '-d', engines.d1.url]);
+  await complete(url, { prompt: 'metrics', max_tokens: 1 });
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const there = new Set([...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name));
+  for (const line of text.trimEnd().split('\n')) {
+    assert.match(line, /^(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]+")*\})? [-+.\de]+)$/);
+  }
+  const dashboard = readFileSync(join(dirname(main), '../../../docs/grafana/mooncake-proxy.json'), 'utf8');
+  const asked = [...dashboard.matchAll(/\b(mooncake_[a-z_]+)\{/g)].map(([, name]) => name.replace(/_bucket$/, ''));
+  assert.ok(asked.length > 15);
+  assert.equal([...new Set(asked.filter((name) => !there.has(name)))], []);
+  await command.end();
 });
 
 test('--help, and flags that are wrong', async () => {
