@@ -37,6 +37,7 @@ export const LANES = {
     ],
     dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
   },
+  docs: { ci: true, run: 'scripts/parity.mjs' },
   edge: {
     ci: true,
     folders: ['test/edge', 'examples/edge-worker/src'],
@@ -56,7 +57,7 @@ export const LANES = {
   native: { ci: true, run: 'scripts/native-test.mjs' },
   release: { ci: true, run: 'scripts/native-release.mjs' },
   sanitize: { ci: true, run: 'scripts/native-sanitize.mjs' },
-  vllm: { ci: true, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'] },
+  vllm: { ci: true, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'], parallel: 1 },
 };
 
 function testFiles(folder) {

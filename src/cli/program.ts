@@ -15,6 +15,7 @@ import { addReplay } from './replay.js';
 import { addStore } from './store.js';
 import { addTop } from './top.js';
 import { addUp } from './up.js';
+import { addVllmArgs } from './vllm-args.js';
 
 const version = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version as string;
 
@@ -34,6 +35,7 @@ export async function program(argv: string[]): Promise<void> {
   addStore(root);
   addProxy(root);
   addTop(root);
+  addVllmArgs(root);
   addPlanned(root);
   // A reader that goes away (| head) ends the program quietly, with the exit code that it has earned so far.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {

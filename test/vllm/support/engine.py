@@ -1,0 +1,91 @@
+"""A vLLM engine in this process, driven by JSON lines on standard input: [command, arguments].
+
+    python engine.py OPTIONS_JSON
+
+Options are keyword arguments of vllm.LLM, kv_transfer_config as an object. Answers are JSON lines on descriptor 3, one for
+each command, as vLLM and the libraries below it print to standard output: {"result": …} or {"error": …}.
+"""
+
+import json
+import os
+import sys
+import traceback
+
+import lifeline
+
+# The engine's core in this process, so that its end is ours; workers of a tensor-parallel engine are processes anyway.
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+
+class Engine:
+    def __init__(self, options):
+        from vllm import LLM
+        from vllm.config import KVTransferConfig
+
+        transfer = options.pop("kv_transfer_config", None)
+        if transfer:
+            options["kv_transfer_config"] = KVTransferConfig(**transfer)
+        self.llm = LLM(**options)
+
+    def generate(self, prompts, sampling):
+        """Prompts are lists of token ids; each is answered before the next begins, unless sampling says "together"."""
+        from vllm import SamplingParams
+
+        together = sampling.pop("together", False)
+        parameters = SamplingParams(temperature=0, ignore_eos=True, **sampling)
+        inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
+        batches = [inputs] if together else [[one] for one in inputs]
+        outputs = [output for batch in batches for output in self.llm.generate(batch, parameters, use_tqdm=False)]
+        return [
+            {
+                "tokens": list(output.outputs[0].token_ids),
+                "cached": output.num_cached_tokens,
+                "finish": output.outputs[0].finish_reason,
+                "ttft": output.metrics.first_token_latency * 1000 if output.metrics else None,
+            }
+            for output in outputs
+        ]
+
+    def reset(self, everywhere):
+        """Forgets the engine's own prefix cache; everywhere: what its connector keeps elsewhere, too."""
+        return self.llm.reset_prefix_cache(reset_connector=everywhere)
+
+    def metrics(self):
+        """Counters and gauges by name; those of one name and several labels are added up."""
+        values = {}
+        for metric in self.llm.get_metrics():
+            value = getattr(metric, "value", None)
+            if isinstance(value, int | float):
+                values[metric.name] = values.get(metric.name, 0) + value
+        return values
+
+    def stop(self):
+        """Ends as a user's engine does, the connector's goodbye included."""
+        self.llm.llm_engine.engine_core.shutdown()
+
+
+def main():
+    lines = lifeline.hold()
+    replies = os.fdopen(3, "w", buffering=1)
+
+    def answer(line):
+        replies.write(json.dumps(line) + "\n")
+
+    try:
+        engine = Engine(json.loads(sys.argv[1]))
+    except BaseException:
+        answer({"error": traceback.format_exc()})
+        raise
+    answer({"result": None})
+    command = None
+    while command != "stop":
+        command, arguments = json.loads(lines.get())
+        try:
+            answer({"result": getattr(engine, command)(*arguments)})
+        except Exception:
+            answer({"error": traceback.format_exc()})
+    replies.flush()
+
+
+if __name__ == "__main__":
+    main()
