@@ -69,7 +69,11 @@ export class Attempt {
       if (visit === undefined) throw last ?? errors.noInstance(this.#count('decode'));
       this.#visit = visit;
       try {
+        // A transfer that a decode was told of must be fetched, else the prefill engine keeps it for minutes.
+        if (source.params !== undefined) visit.stay(source.prefill?.ended ?? Promise.resolve());
         const begun = await this.#decode(visit, source);
+        visit.hurry();
+        if (signal.aborted) throw reasonOf(signal);
         // The KV has arrived: the prefill engine is needed no more.
         source.prefill?.visit.end();
         this.#begun = visit.instance;
@@ -90,9 +94,8 @@ export class Attempt {
     }
   }
 
-  /** Gives a source up, so that the next try begins with a prefill. */
+  /** Gives a source up, so that the next try begins with a prefill. One that still runs is let end: a decode may wait for it. */
   #again({ prefill }: Source): void {
-    prefill?.visit.fail(errors.aborted('its decode is tried again'));
     prefill?.visit.end();
     this.#source = undefined;
   }
@@ -134,7 +137,11 @@ export class Attempt {
         this.#alone ??= failed || this.#tried.prefill.size > 0 ? 'prefill_failed' : 'no_prefill';
         break;
       }
-      if (settings.concurrent && prefill.params !== undefined) return { params: prefill.params, prefill };
+      if (settings.concurrent && prefill.params !== undefined) {
+        // One that is given up while a decode asks for its KV holds one of the engine's 20 senders for minutes.
+        prefill.visit.stay(prefill.ended);
+        return { params: prefill.params, prefill };
+      }
       try {
         const end = await prefill.ended;
         if (end.kept) return { params: end.params, prefill };

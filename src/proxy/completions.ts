@@ -153,7 +153,9 @@ export class Completions {
   async close(graceMs: number): Promise<void> {
     if (this.#running.size === 0) return;
     const timer = setTimeout(() => {
-      for (const controller of this.#running) controller.abort(errors.closed('the proxy'));
+      const closed = errors.closed('the proxy');
+      for (const controller of this.#running) controller.abort(closed);
+      for (const instance of this.#parts.fleet.instances) instance.failFlights(closed);
     }, graceMs);
     await new Promise<void>((resolve) => {
       this.#idle = resolve;

@@ -67,7 +67,7 @@ export class ProxyMetrics {
     );
     metric('mooncake_proxy_index_blocks', 'gauge', 'Blocks that the prefix index knows', index);
     const each = (value: (one: Instance) => number) =>
-      Object.fromEntries(instances.map((one) => [`role="${one.role}",instance="${one.name}"`, value(one)]));
+      Object.fromEntries(instances.map((one) => [`role="${one.role}",engine="${one.name}"`, value(one)]));
     metric(
       'mooncake_proxy_instance_up',
       'gauge',

@@ -1,10 +1,10 @@
 // `mooncake-ts proxy`: the flags of today and of older proxies, a V0 configuration, and a clean end.
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { run } from '../support/cli.js';
+import { main, run } from '../support/cli.js';
 import { CommandProcess } from '../support/node-process.js';
 import { complete, type Engine, expected, startEngines } from './engines.js';
 
@@ -62,20 +62,24 @@ test('the flags of the older proxy', async () => {
 });
 
 test('a V0 mooncake.json is translated, and the new form printed', async () => {
-  const { p1 } = engines;
   const file = join(mkdtempSync(join(tmpdir(), 'proxy-')), 'mooncake.json');
   const write = (fields: object) => writeFileSync(file, JSON.stringify(fields));
-  write({ prefill_url: address(p1), decode_url: address(p1), metadata_server: 'localhost:2379', protocol: 'tcp' });
+  write({
+    prefill_url: '127.0.0.1:13003',
+    decode_url: '[::1]:13003',
+    metadata_server: 'localhost:2379',
+    protocol: 'tcp',
+  });
   const { command, status } = await start([], { MOONCAKE_CONFIG_PATH: file });
-  assert.equal(status.prefill_nodes, [address(p1)]);
-  assert.equal(status.decode_nodes, [`127.0.0.1:${p1.port + 100}`]);
+  // Its ports are those of transfer engines.
+  assert.equal(status.prefill_nodes, ['127.0.0.1:8100']);
+  assert.equal(status.decode_nodes, ['[::1]:8200']);
   assert.match(command.stderr, /deprecated/);
-  assert.ok(command.stderr.includes(`mooncake-ts proxy --prefill ${p1.url} --decode http://127.0.0.1:${p1.port + 100}`));
-  assert.match(command.stderr, /"kv_role":"kv_producer","kv_connector_extra_config":\{"mooncake_protocol":"tcp"\}/);
+  assert.ok(command.stderr.includes('mooncake-ts proxy --prefill http://127.0.0.1:8100 --decode http://[::1]:8200'));
   await command.end();
   write({ prefill_url: '127.0.0.1:100', decode_url: '127.0.0.1:120' });
   const near = await run(['proxy', '--port', '0', '--config', file]);
-  assert.match(near.stderr, /decode_url must be at least 50 ports from prefill_url/);
+  assert.match(near.stderr, /decode_url must be 50 ports or more from prefill_url/);
   // A store's configuration is none of the proxy's.
   write({ metadata_server: 'P2PHANDSHAKE' });
   const other = await start([], { MOONCAKE_CONFIG_PATH: file });
@@ -93,6 +97,21 @@ test('stopped while a stream runs: the stream ends first', async () => {
   assert.is(got.done, true);
   assert.is(got.text, expected('ending', 30));
   assert.is(await code, 143);
+});
+
+test('the dashboard asks for metrics that are there', async () => {
+  const { command, url } = await start(['-p', engines.p1.url, '-d', engines.d1.url]);
+  await complete(url, { prompt: 'metrics', max_tokens: 1 });
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const there = new Set([...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name));
+  for (const line of text.trimEnd().split('\n')) {
+    assert.match(line, /^(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]+")*\})? [-+.\de]+)$/);
+  }
+  const dashboard = readFileSync(join(dirname(main), '../../../docs/grafana/mooncake-proxy.json'), 'utf8');
+  const asked = [...dashboard.matchAll(/\b(mooncake_[a-z_]+)\{/g)].map(([, name]) => name.replace(/_bucket$/, ''));
+  assert.ok(asked.length > 15);
+  assert.equal([...new Set(asked.filter((name) => !there.has(name)))], []);
+  await command.end();
 });
 
 test('--help, and flags that are wrong', async () => {

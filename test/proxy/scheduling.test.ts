@@ -33,7 +33,12 @@ async function prefilled(prompt: unknown): Promise<string[]> {
 }
 const metric = async (proxy: XpydProxy, name: string) => {
   const text = await (await fetch(`${proxy.url}/metrics`)).text();
-  return Number(text.split('\n').find((line) => line.startsWith(`${name} `))?.split(' ')[1] ?? 0);
+  return Number(
+    text
+      .split('\n')
+      .find((line) => line.startsWith(`${name} `))
+      ?.split(' ')[1] ?? 0,
+  );
 };
 const tokens = (first: number, length: number) => Array.from({ length }, (_, i) => first + i);
 
@@ -104,14 +109,18 @@ test('prefix_aware: text is tokenized by an engine, once; too late is counted an
 
 test('prefix_aware: an engine that died has nothing', async () => {
   const mortal = await Engine.start('p4', 'prefill');
-  const proxy = await listen('prefix_aware', { prefill: [mortal.options, engines.p1.options], decode: [engines.d1.url] });
+  const proxy = await listen('prefix_aware', {
+    prefill: [mortal.options, engines.p1.options],
+    decode: [engines.d1.url],
+  });
   const prompt = tokens(20_000, 640);
   for (let i = 0; i < 2; i++) await complete(proxy.url, { prompt, max_tokens: 1 });
   const known = await metric(proxy, 'mooncake_proxy_index_blocks');
   assert.is(known, 40);
   const home = (await prefilled(prompt)).length === 0 ? mortal : undefined;
   await mortal.kill();
-  for (let i = 0; i < 3; i++) assert.is((await complete(proxy.url, { prompt, max_tokens: 1 })).events[0].kv, 'transfer');
+  for (let i = 0; i < 3; i++)
+    assert.is((await complete(proxy.url, { prompt, max_tokens: 1 })).events[0].kv, 'transfer');
   assert.ok((await prefilled(prompt)).length >= 3);
   if (home) assert.is(await metric(proxy, 'mooncake_proxy_index_blocks'), 40);
   await proxy.close();
