@@ -12,6 +12,8 @@ const running = new Set<ChildProcess>();
 process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL');
 });
+// A lane ends a file that takes too long: what it started goes with it.
+process.once('SIGTERM', () => process.exit(143));
 
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 

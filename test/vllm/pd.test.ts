@@ -51,8 +51,9 @@ engineTest('one prefill, one decode and a shared store', async () => {
     for (const [i, reply] of handed.entries())
       assert.ok(cached(reply) >= PROMPTS[i].length - BLOCK, `${cached(reply)} of prompt ${i}`);
 
-    // What prefill has saved another decode finds in the store, without any parameters.
+    // What prefill has saved another decode finds in the store, without any parameters; both may be gone by then.
     await cluster.holds(SAVED);
+    await Promise.all(servers.splice(0).map((server) => server.stop()));
     const other = await Server.start({ name: 'other', ...(await cluster.args('store', '--role', 'decode')) });
     servers.push(other);
     const alone: CompletionReply[] = [];

@@ -22,7 +22,7 @@ export interface ClusterOptions {
   readonly master?: Kind;
   /** Who lends the memory: a node of ours (default), the stock store service, or nobody. */
   readonly node?: Kind | 'none';
-  /** Bytes that the node lends; 256 MiB by default. A block of 32 tokens takes 32 KiB with the tests' model. */
+  /** Bytes that the node lends; 256 MiB by default. A block of 32 tokens takes 64 KiB with the tests' model. */
   readonly bytes?: number;
   /** Flags of the master. */
   readonly flags?: readonly string[];

@@ -9,6 +9,7 @@ each command, as vLLM and the libraries below it print to standard output: {"res
 import json
 import os
 import sys
+import time
 import traceback
 
 import lifeline
@@ -48,7 +49,14 @@ class Engine:
 
     def reset(self, everywhere):
         """Forgets the engine's own prefix cache; everywhere: what its connector keeps elsewhere, too."""
-        return self.llm.reset_prefix_cache(reset_connector=everywhere)
+        deadline = time.monotonic() + 60
+        while not self.llm.reset_prefix_cache(reset_connector=everywhere):
+            if time.monotonic() > deadline:
+                return False
+            # Blocks that were being saved are given back in a later step, and an idle engine makes none.
+            self.generate([[3]], {"max_tokens": 1})
+            time.sleep(0.1)
+        return True
 
     def metrics(self):
         """Counters and gauges by name; those of one name and several labels are added up."""
