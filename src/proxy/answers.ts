@@ -84,7 +84,9 @@ export async function readBody(request: IncomingMessage, limit: number): Promise
     });
     request.on('end', () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks, length)));
     request.on('error', (error) => reject(errors.aborted(error)));
-    request.on('close', () => reject(errors.aborted('the client went away')));
+    request.on('close', () => {
+      if (!request.complete) reject(errors.aborted('the client went away'));
+    });
   });
 }
 

@@ -225,6 +225,10 @@ test('a client that leaves: both engines are told, in each phase', async (contex
     if (order === 'concurrent') await until(async () => (await engines.p1.log()).kept === 0);
     else await until(async () => (await entry(engines.p1, prompt))?.aborted === true);
     if (order === 'concurrent') await until(async () => (await entry(engines.d1, prompt))?.aborted === true);
+    if (order === 'concurrent') {
+      assert.is((await entry(engines.p1, prompt))?.aborted, undefined);
+      assert.is((await entry(engines.d1, prompt))?.kv, 'transfer');
+    }
     const streaming = `left in stream ${order}`;
     const answer = await open(proxy.url, { prompt: streaming, max_tokens: 1000, stream: true, dummy: { delay: 5 } });
     answer.once('data', () => answer.destroy());
