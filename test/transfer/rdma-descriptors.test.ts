@@ -25,7 +25,7 @@ function frame(type: number, text: string): Buffer {
 }
 
 /** A port that answers every handshake with a descriptor. */
-async function served(descriptor: object, work: (name: string) => Promise<void>): Promise<void> {
+async function served(descriptor: object, work: (name: string) => Promise<unknown>): Promise<void> {
   const server: Server = createServer((socket) => {
     socket.on('error', () => {});
     socket.once('data', () => socket.end(frame(1, JSON.stringify(descriptor))));
