@@ -143,7 +143,7 @@ class NullVerbs final : public Verbs {
   int getAsyncEvent(ibv_context* context, ibv_async_event* event) override;
   void ackAsyncEvent(ibv_async_event* event) override;
 
-  u64 dmabufs = 0;
+  std::atomic<u64> dmabufs{0};
 
  private:
   friend class NullFabric;

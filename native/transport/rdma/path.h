@@ -112,7 +112,6 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   void settle(Settling& settling);
   void registered(u32 segment, const Status& status);
   void summed(u32 index, u64 sum);
-  void goOn();
 
   // On the device's thread:
   void connect();

@@ -191,7 +191,11 @@ export class NativePlane implements DataPlane {
       const { host, port, version } = data;
       ways.push({ transport: NAMED, settings: { host, port: `${port}`, framing: `stock${version}` } });
     }
-    if (ways.length === 0 && rdma && this.#nics.devices.length > 0) ways.push(stockEndpoint(rdma));
+    if (ways.length === 0 && rdma) {
+      if (this.#nics.devices.length === 0)
+        throw errors.notSupported(`peer ${name}`, 'it speaks RDMA alone, and no NIC is in use here');
+      ways.push(stockEndpoint(rdma));
+    }
     const peer = attempt(name, () => this.#engine.openPeer(name, generation ?? NO_GENERATION, ways));
     this.#peers.set(peer, name);
     return peer;

@@ -122,7 +122,7 @@ export function parseDescriptor(text: string): SegmentDescriptor {
     buffers: list('buffers', json.buffers ?? [], MAX_BUFFERS, readBuffer),
   };
   if (protocol === 'tcp') descriptor.data = readDataPort(json);
-  if (protocol === 'rdma') descriptor.devices = list('devices', json.devices, MAX_DEVICES, readDevice);
+  if (protocol === 'rdma') descriptor.devices = list('devices', json.devices ?? [], MAX_DEVICES, readDevice);
   if (own !== undefined) descriptor.own = readOwn(own);
   return descriptor;
 }

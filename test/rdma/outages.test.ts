@@ -1,0 +1,3 @@
+import { runInVm } from './vm.js';
+
+runInVm('outages.js', 4);
