@@ -30,7 +30,7 @@ const LONG_ROUNDS = 5;
 const LLM = {
   max_model_len: 4608,
   max_num_batched_tokens: 1024,
-  // 6,400 tokens: three sessions of six.
+  // 6,400 tokens: less than the sessions of one engine take in the end.
   num_gpu_blocks_override: 200,
 };
 
