@@ -122,6 +122,11 @@ bool ShmLink::copySmall(const Slice& slice, Status& status) {
     if (mapped && status.ok()) status = allows(*found->second, piece, write);
   });
   if (!mapped || !status.ok()) return mapped;
+  // The loop may not have seen yet that the peer has gone, whose memory is still mapped here.
+  if (!connected()) {
+    status = {Code::peer, "the peer has gone (" + path_ + ")"};
+    return true;
+  }
   slice.forEach([&](const Piece& piece) {
     u8* const remote = grants_.find(piece.remote)->second->mapping.data() + piece.remoteOffset;
     Status copied =
