@@ -36,8 +36,8 @@ export function engine(devices: string, options?: TransferEngineOptions): Promis
 export const links = (engine: TransferEngine) =>
   engine.statistics().links.filter(({ transport }) => transport === 'rdma');
 
-/** Until so many links are up. */
-export async function linked(engine: TransferEngine, count: number, timeoutMs = 20_000): Promise<void> {
+/** Until so many links are up. The clock of an emulated machine runs ahead of what it gets done. */
+export async function linked(engine: TransferEngine, count: number, timeoutMs = 90_000): Promise<void> {
   for (const until = Date.now() + timeoutMs; ; await sleep(20)) {
     const up = links(engine).filter(({ alive }) => alive).length;
     if (up === count) return;
