@@ -29,9 +29,11 @@ test('all NICs down: an error with the reason; the link returns and the next bat
 
 test('a peer that is killed, and started again on its name', async () => {
   const start = (port: number) =>
-    new Promise<{ child: ReturnType<typeof fork>; name: string }>((resolve) => {
-      const child = fork(new URL('./peer.js', import.meta.url), [nics(1, 1), `${port}`]);
+    new Promise<{ child: ReturnType<typeof fork>; name: string }>((resolve, reject) => {
+      // Without this process's options: they are about what it runs.
+      const child = fork(new URL('./peer.js', import.meta.url), [nics(1, 1), `${port}`], { execArgv: [] });
       child.once('message', (name: string) => resolve({ child, name }));
+      child.once('exit', (code, signal) => reject(new Error(`the peer ended with ${signal ?? code}`)));
     });
   const a = await engine(nics(0, 1));
   const first = await start(0);

@@ -45,6 +45,20 @@ export async function linked(engine: TransferEngine, count: number, timeoutMs = 
   }
 }
 
+/** Variables for the engines that are made in `work`. */
+export async function withSettings(settings: Record<string, string>, work: () => Promise<void>): Promise<void> {
+  const before = { ...process.env };
+  Object.assign(process.env, settings);
+  try {
+    await work();
+  } finally {
+    for (const name of Object.keys(settings)) {
+      if (before[name] === undefined) delete process.env[name];
+      else process.env[name] = before[name];
+    }
+  }
+}
+
 export interface Sides {
   a: TransferEngine;
   b: TransferEngine;

@@ -1,3 +1,0 @@
-import { runInVm } from './vm.js';
-
-runInVm('rails.js', 8);

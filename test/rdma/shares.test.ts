@@ -1,3 +1,0 @@
-import { runInVm } from './vm.js';
-
-runInVm('shares.js', 8);
