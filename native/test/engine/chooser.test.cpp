@@ -5,6 +5,7 @@
 #include "test/engine/fake_link.h"
 
 #include <cmath>
+#include <functional>
 #include <queue>
 
 using namespace mooncake;
@@ -29,8 +30,8 @@ class Simulation final : public LinkEvents {
     busyUntil_.resize(real_.size(), now);
   }
 
-  /** Moves `count` slices as fast as the chooser lets them; how long that took. */
-  double run(Batch& batch, u64 count) {
+  /** Moves `count` slices as fast as the chooser lets them; how long that took. `halfway`: when half of them are under way. */
+  double run(Batch& batch, u64 count, const std::function<void()>& halfway = {}) {
     const Clock::time_point began = now;
     Slice slice;
     slice.batch = &batch;
@@ -45,6 +46,7 @@ class Simulation final : public LinkEvents {
           busyUntil_[i] = std::max(busyUntil_[i], now) + std::chrono::duration_cast<Clock::duration>(Seconds(MIB / real_[i]));
           events_.push({busyUntil_[i], i});
           left--;
+          if (left == count / 2 && halfway) halfway();
           continue;
         }
         REQUIRE(choice.verdict == Verdict::wait && !events_.empty());
@@ -60,8 +62,23 @@ class Simulation final : public LinkEvents {
 
   void settled(Slice&, Status, bool) override {}
 
+  /** From now on, also for what is under way. */
+  void slow(size_t link, double bandwidth) {
+    const double factor = std::exchange(real_[link], bandwidth) / bandwidth;
+    const auto later = [&](Clock::time_point when) {
+      return now + std::chrono::duration_cast<Clock::duration>(std::max(Clock::duration{}, when - now) * factor);
+    };
+    decltype(events_) events;
+    for (; !events_.empty(); events_.pop()) {
+      const auto [when, i] = events_.top();
+      events.push({i == link ? later(when) : when, i});
+    }
+    events_ = std::move(events);
+    busyUntil_[link] = later(busyUntil_[link]);
+  }
+
  private:
-  const std::vector<double> real_;
+  std::vector<double> real_;
   std::vector<Clock::time_point> busyUntil_;
   std::priority_queue<std::pair<Clock::time_point, size_t>, std::vector<std::pair<Clock::time_point, size_t>>, std::greater<>>
       events_;
@@ -87,6 +104,24 @@ TEST(chooser, spraysByMeasuredBandwidth) {
     CHECK(std::abs(static_cast<double>(links.moved[i]) / MIB / expected[i] - 1) < 0.1);
     CHECK(std::abs(links.rails[i].meter.bandwidth() / (expected[i] * 1e6) - 1) < 0.1);
   }
+}
+
+TEST(chooser, eightNicsOfWhichOneIsSlowedCarryWhatTheirLinksCan) {
+  constexpr double NIC = 25e9;
+  constexpr double SLOWED = 2.5e9;
+  // 4.5 GiB, one batch after another; the NIC is slowed in the middle of the third.
+  constexpr u64 SLICES = 4608;
+  Simulation links(std::vector<double>(8, NIC), 4 * MIB);
+  Batch batch = readBatch();
+  double seconds = 0;
+  for (int i = 0; i < 6; i++) {
+    seconds += links.run(batch, SLICES, [&] {
+      if (i == 2) links.slow(3, SLOWED);
+    });
+  }
+  const double bytes = static_cast<double>(SLICES) * MIB;
+  const double least = 2.5 * bytes / (8 * NIC) + 3.5 * bytes / (7 * NIC + SLOWED);
+  CHECK(seconds < least / 0.95);
 }
 
 TEST(chooser, aSlowLinkDoesNotHoldUpABatch) {
