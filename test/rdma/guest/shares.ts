@@ -1,16 +1,16 @@
 // How bytes are shared among NICs of unlike speed. What is under way on a NIC is less than its shaper keeps, and all NICs together
-// are slower than the emulation: so it is the shapers that are measured.
+// are far slower than the emulation, also where it has half a processor: so it is the shapers that are measured.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { one } from '../../support/descriptors.js';
 import { hash, links, MiB, nic, withSettings, withSides } from './support.js';
 
 const SPEEDS = [4, 2, 1, 1];
-const UNIT_MBIT = 16;
+const UNIT_MBIT = 4;
 const BYTES = 24 * MiB;
 
 test('NICs of unlike speed carry in proportion to it, NICs of one speed do not', () =>
-  withSettings({ MOONCAKE_RDMA_WINDOW: `${256 * 1024}`, MC_SLICE_SIZE: `${64 * 1024}` }, () =>
+  withSettings({ MOONCAKE_RDMA_WINDOW: `${128 * 1024}`, MC_SLICE_SIZE: `${64 * 1024}` }, () =>
     withSides(4, BYTES, async ({ a, peer, ours, theirs }) => {
       const shares = async () => {
         const before = links(a).map(({ bytes }) => bytes);
