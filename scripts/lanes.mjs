@@ -36,7 +36,7 @@ export const LANES = {
       'test/transfer',
       'test/workers',
     ],
-    dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x'],
+    dependencies: ['uvu', 'fast-check', 'hash-wasm', 'cbor-x', 'msgpackr'],
   },
   docs: { ci: true, run: 'scripts/parity.mjs' },
   edge: {

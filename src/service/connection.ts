@@ -139,9 +139,10 @@ export class Connection {
 
   /** The last word: an answer to nobody's call, which says why the connection ends. */
   #refuse(error: unknown, why: string): void {
-    if (!(error instanceof MooncakeError)) throw error;
-    this.#options.onFailure(error);
-    if (!this.#socket.destroyed) this.#socket.write(encodeFrame([0, failureOf(error), null]));
+    // What the decoder itself stumbles over is no call either.
+    const known = error instanceof MooncakeError ? error : errors.protocol(`a frame cannot be read (${error})`);
+    this.#options.onFailure(known);
+    if (!this.#socket.destroyed) this.#socket.write(encodeFrame([0, failureOf(known), null]));
     void this.end(why);
   }
 

@@ -1,5 +1,5 @@
 /** Where the service listens, and whether somebody does already. */
-import { lstatSync, mkdirSync, rmSync } from 'node:fs';
+import { lstatSync, mkdirSync, rmSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { errors } from '../core/errors.js';
@@ -52,11 +52,11 @@ function makeFolder(folder: string): void {
   } catch (cause) {
     throw errors.invalidArgument('socket', folder, `in a folder that can be made (${(cause as Error).message})`);
   }
-  const { uid, mode } = lstatSync(folder);
-  const sticky = (mode & 0o1000) !== 0;
-  if (!sticky && (mode & 0o022) !== 0 && uid !== process.geteuid?.()) {
-    throw errors.invalidArgument('socket', folder, 'in a folder that only its owner writes to');
-  }
+  const { uid, mode } = statSync(folder);
+  const open = (mode & 0o002) !== 0 && (mode & 0o1000) === 0;
+  const others = uid !== process.geteuid?.() && uid !== 0;
+  if (open || others)
+    throw errors.invalidArgument('socket', folder, 'in a folder of this user, to which others do not write');
 }
 
 function answers(path: string): Promise<boolean> {

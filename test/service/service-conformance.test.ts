@@ -41,15 +41,13 @@ async function shared(loadAsync: boolean, unchecked: boolean): Promise<World> {
   };
 }
 
-for (const loadAsync of [true, false]) {
-  conformance(
-    {
-      name: `store through the service, ${loadAsync ? 'asynchronous' : 'by layer'}`,
-      capabilities: ['shared', 'tensorParallel', 'evict', 'corrupt', 'unchecked'],
-      world: ({ unchecked }) => shared(loadAsync, unchecked),
-    },
-    test,
-  );
+const SHARED = ['shared', 'evict', 'corrupt'] as const;
+for (const [loadAsync, capabilities] of [
+  [true, [...SHARED, 'tensorParallel', 'unchecked']],
+  [false, SHARED],
+] as const) {
+  const name = `store through the service, ${loadAsync ? 'asynchronous' : 'by layer'}`;
+  conformance({ name, capabilities, world: ({ unchecked }) => shared(loadAsync, unchecked) }, test);
 }
 
 test.after(async () => {

@@ -30,10 +30,9 @@ async function handedOver(mode: string, { abandons }: WorldOptions): Promise<Wor
   };
 }
 
-const HANDOVER = ['handover', 'tensorParallel', 'kill'] as const;
 for (const [mode, capabilities] of [
-  ['pull', HANDOVER],
-  ['layers', [...HANDOVER, 'early']],
+  ['pull', ['handover', 'tensorParallel', 'kill']],
+  ['layers', ['handover', 'early', 'kill']],
 ] as const) {
   const world = (options: WorldOptions) => handedOver(mode, options);
   conformance({ name: `${mode} through services`, capabilities, world }, test);

@@ -1,5 +1,5 @@
 /** The control socket: what it answers, what it refuses, and that whoever breaks the rules breaks nobody else. */
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
@@ -45,6 +45,10 @@ test('a socket that another service listens on is refused, and so is a file', as
   writeFileSync(file, 'mine');
   await refused(file);
   await refused(join(folder, 'x'.repeat(120)));
+  const open = join(folder, 'open');
+  mkdirSync(open);
+  chmodSync(open, 0o777);
+  await refused(join(open, 'service.sock'));
   const client = await RawClient.open(socket);
   assert.is((await client.ok('status', {})).instance, service.instance);
   client.close();

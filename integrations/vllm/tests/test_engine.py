@@ -13,6 +13,8 @@ from unittest import mock
 import mooncake_ts_vllm.scheduler
 import mooncake_ts_vllm.worker
 
+from vllm.v1.outputs import KVConnectorOutput
+
 from .fake_service import FakeService
 from .support import BLOCK, Engine, ServiceTest, cached, output, prompt, request
 
@@ -280,6 +282,10 @@ class BooksTest(ServiceTest):
         self.service(delay_free=True)
         engine = self.engine()
         out = engine.step(output(finished_req_ids={"stranger"}))
+        self.assertEqual((out.finished_recving, out.finished_sending), (set(), set()))
+        living = request("r", prompt(1))
+        engine.scheduler.new_request(living)
+        out = engine.finish(KVConnectorOutput(finished_sending={"r"}, finished_recving={"r"}))
         self.assertEqual((out.finished_recving, out.finished_sending), (set(), set()))
 
 
