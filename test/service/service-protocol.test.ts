@@ -34,6 +34,22 @@ test('both sockets are their owner’s alone, and go with the service', async ()
   for (const path of [own, `${own}.fd`]) assert.is(statSync(path, { throwIfNoEntry: false }), undefined, path);
 });
 
+test('a service that stops leaves its successor’s sockets alone', async () => {
+  const own = join(folder, 'handed-on.sock');
+  const one = await NodeService.start({ socket: own, transfer });
+  const client = await RawClient.open(own);
+  await client.ok('scheduler.attach', { engine: ENGINE, connector: { kind: 'mooncake' } });
+  const closing = one.close();
+  const next = await NodeService.start({ socket: own, transfer });
+  await closing;
+  for (const path of [own, `${own}.fd`]) assert.ok(statSync(path, { throwIfNoEntry: false })?.isSocket(), path);
+  const other = await RawClient.open(own);
+  assert.is((await other.ok('status', {})).instance, next.instance);
+  other.close();
+  client.close();
+  await next.close();
+});
+
 test('a socket that another service listens on is refused, and so is a file', async () => {
   const refused = async (path: string) => {
     const error: unknown = await NodeService.start({ socket: path, transfer }).catch((cause: unknown) => cause);
