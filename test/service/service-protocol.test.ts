@@ -1,7 +1,9 @@
 /** The control socket: what it answers, what it refuses, and that whoever breaks the rules breaks nobody else. */
+import { once } from 'node:events';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import * as fc from 'fast-check';
 import { LocalTransfer, MooncakeError, MooncakeStore, NodeService, sharedMemory } from 'mooncake-ts';
 import { test } from 'uvu';
@@ -182,6 +184,25 @@ uses('memory that cannot be had is refused by name', async (client) => {
     assert.is(error.code, code);
     assert.match(error.message, text);
   }
+});
+
+test('memory whose layout is refused stays mapped as long as it is registered', async () => {
+  const lengths: number[] = [];
+  const { transfer: registry } = store;
+  const { unregister } = registry;
+  registry.unregister = (segment) => {
+    lengths.push(registry.memory(segment).length);
+    return unregister.call(registry, segment);
+  };
+  try {
+    const rank = new Worker(new URL('./refused-rank.js', import.meta.url), { workerData: socket });
+    assert.match((await once(rank, 'message'))[0], /layout\.groups/);
+    await rank.terminate();
+    for (let i = 0; i < 1000 && lengths.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  } finally {
+    registry.unregister = unregister;
+  }
+  assert.equal(lengths, [1 << 16]);
 });
 
 uses('a rank that is none, a connector that is none', async (client) => {
