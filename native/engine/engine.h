@@ -24,7 +24,7 @@ struct EngineOptions {
       they do where there is one processor. */
   u32 spinUs = 50;
   /** What stands in for libibverbs in tests; null: the machine's. */
-  std::shared_ptr<rdma::Verbs> verbs;
+  std::shared_ptr<rdma::Verbs> verbs{};
   /** For tests: in place of the machine's CUDA driver. */
   const cuda::Driver* cudaDriver = nullptr;
 };

@@ -119,9 +119,9 @@ struct TransportContext {
   /** How long a thread that waits for peers, and had work at short intervals, polls before it sleeps; 0: not at all. */
   std::chrono::microseconds spin{};
   /** Asks a peer for a connection: its answer goes to `answer`, from any thread, once, within some seconds. */
-  std::function<void(const std::string& peer, Settings request, std::function<void(Expected<Settings>)> answer)> shake;
+  std::function<void(const std::string& peer, Settings request, std::function<void(Expected<Settings>)> answer)> shake{};
   /** What stands in for libibverbs in tests; null: the machine's. */
-  std::shared_ptr<rdma::Verbs> verbs;
+  std::shared_ptr<rdma::Verbs> verbs{};
   /** For the transport cuda. None is opened before somebody registers memory of it (transport/cuda/gpu.h). */
   cuda::Gpus* gpus = nullptr;
 };

@@ -2,7 +2,9 @@
  * `doctor --rdma`: what a support engineer would ask about NICs, and a write of each to itself, which shows more than any of it.
  * Files: Documentation/ABI/stable/sysfs-class-infiniband of the kernel.
  */
+import { randomFillSync } from 'node:crypto';
 import { allocateDescriptors, DESCRIPTOR_BYTES, Descriptors } from '../core/descriptors.js';
+import { errors } from '../core/errors.js';
 import type { KernelFiles } from '../native/files.js';
 import type { Topology } from '../native/topology.js';
 import { TransferEngine } from '../transfer/engine/engine.js';
@@ -76,10 +78,16 @@ async function loopback(device: string): Promise<Finding> {
     const options = { transports: ['rdma'], rdma: { devices: device }, timeoutMs: LOOPBACK_MS };
     for (let side = 0; side < 2; side++) engines.push(await TransferEngine.create(options));
     const [from, to] = engines;
-    const [ours] = await Promise.all(engines.map((engine) => engine.allocate(LOOPBACK_BYTES, { hugePages: false })));
+    const [ours, theirs] = await Promise.all(
+      engines.map((engine) => engine.allocate(LOOPBACK_BYTES, { hugePages: false })),
+    );
+    // New memory is zeros on both sides: sums of it agree though nothing was written.
+    randomFillSync(ours.memory);
     const peer = await from.open(to.name);
     const descriptors = whole(ours.id, peer.segments[0].id);
     const { verifiedBytes, milliseconds } = await from.write(peer, descriptors);
+    if (Buffer.compare(ours.memory, theirs.memory) !== 0)
+      throw errors.corrupt(`${topic}: what arrived is not what was sent`);
     const gigabytes = (verifiedBytes / milliseconds / 1e6).toFixed(2);
     return {
       topic,

@@ -66,8 +66,15 @@ export function refuse(response: ServerResponse, error: unknown): void {
   json(response, status, errorBody(error, status));
 }
 
-/** The whole body. @throws Refusal 413 above `limit` bytes; ERR_ABORTED where the client goes away */
-export async function readBody(request: IncomingMessage, limit: number): Promise<Buffer> {
+/**
+ * The whole body. `take` is told of its bytes as they come, and may refuse them by throwing.
+ * @throws Refusal 413 above `limit` bytes; ERR_ABORTED where the client goes away
+ */
+export async function readBody(
+  request: IncomingMessage,
+  limit: number,
+  take: (bytes: number) => void = () => {},
+): Promise<Buffer> {
   const tooLong = () => new Refusal(413, errors.invalidArgument('body', undefined, `at most ${limit} bytes`));
   if (Number(request.headers['content-length']) > limit) throw tooLong();
   const chunks: Buffer[] = [];
@@ -75,10 +82,13 @@ export async function readBody(request: IncomingMessage, limit: number): Promise
   return new Promise((resolve, reject) => {
     request.on('data', (chunk: Buffer) => {
       length += chunk.length;
-      if (length > limit) {
+      try {
+        if (length > limit) throw tooLong();
+        take(chunk.length);
+      } catch (error) {
         request.pause();
         request.removeAllListeners('data');
-        return reject(tooLong());
+        return reject(error);
       }
       chunks.push(chunk);
     });

@@ -72,11 +72,13 @@ export class Completions {
     let outcome: string;
     try {
       if (this.#running.size > settings.maxRequests) throw errors.queueFull(settings.maxRequests);
-      const body = await readBody(request, settings.maxBodyBytes);
-      if (this.#bodyBytes + body.length > settings.maxBufferedBytes) {
-        throw new Refusal(503, errors.outOfMemory('the requests under way', this.#bodyBytes + body.length));
-      }
-      this.#bodyBytes += held = body.length;
+      // Counted as they come: many that are half sent fill the memory as well.
+      const body = await readBody(request, settings.maxBodyBytes, (bytes) => {
+        const sum = this.#bodyBytes + bytes;
+        if (sum > settings.maxBufferedBytes) throw new Refusal(503, errors.outOfMemory('the requests under way', sum));
+        this.#bodyBytes = sum;
+        held += bytes;
+      });
       outcome = await this.#complete(path, body, request, response, controller.signal, began);
     } catch (error) {
       if (!(error instanceof MooncakeError)) settings.log(`a request failed: ${(error as Error).stack}`);

@@ -131,6 +131,11 @@ export class XpydProxy {
     request.on('error', () => {});
     response.on('error', () => {});
     try {
+      if (this.#closing !== undefined) {
+        // On a connection that was busy when the listener closed; it is not kept for more.
+        response.setHeader('connection', 'close');
+        throw errors.closed('the proxy');
+      }
       const path = (request.url ?? '').split('?', 1)[0];
       const handler = Object.hasOwn(this.#routes, `${request.method} ${path}`)
         ? this.#routes[`${request.method} ${path}`]

@@ -80,12 +80,19 @@ export async function relay(
     await pass(upstream, first, client, isEvents, options);
   } catch (error) {
     if (!client.destroyed) {
-      if (isEvents) client.end(`data: ${JSON.stringify(errorBody(error, 502))}\n\n`);
       // The client must not take a part for the whole.
+      if (isEvents && !client.writableEnded) endWith(client, error, options.idleMs);
       else client.destroy();
     }
     throw error;
   }
+}
+
+/** Ends an event stream with an event that says why. A client that does not take it in `patienceMs` is let go. */
+function endWith(client: ServerResponse, error: unknown, patienceMs: number): void {
+  const timer = setTimeout(() => client.destroy(), patienceMs).unref();
+  client.once('close', () => clearTimeout(timer));
+  client.end(`data: ${JSON.stringify(errorBody(error, 502))}\n\n`);
 }
 
 function pass(

@@ -77,7 +77,13 @@ async function attachWorker(caller: Caller, args: Fields) {
 function register(caller: Caller, args: Fields) {
   const session = caller.worker(args);
   const { engine } = caller.opened(args);
-  session.register(args);
+  try {
+    session.register(args);
+  } catch (error) {
+    // Peers may read memory that is registered: it stays mapped until the halves have let go of it.
+    if (session.spoiled) void caller.engines.end(engine, 'its memory was refused');
+    throw error;
+  }
   const handshake = session.encoded();
   caller.engines.link(engine);
   return { handshake };

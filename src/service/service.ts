@@ -4,7 +4,7 @@
  * runs nothing but the client of this protocol.
  */
 import { randomBytes } from 'node:crypto';
-import { chmodSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, readFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { options as optionsOf, string } from '../core/check.js';
 import { errors, MooncakeError } from '../core/errors.js';
@@ -156,12 +156,13 @@ export class NodeService {
   }
 
   async #close(): Promise<void> {
+    // Each takes its file along at once, this one first: whoever finds the control socket gone makes both anew, and those are
+    // not ours to remove.
+    this.#descriptors?.close();
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     await this.#engines.close();
     await Promise.all([...this.#connections].map((connection) => connection.end('the service stops')));
     if (this.#server.listening || this.#connections.size > 0) await closed;
-    this.#descriptors?.close();
-    rmSync(this.socket, { force: true });
   }
 }
 

@@ -52,16 +52,16 @@ export class WorkerSession extends Session {
     return this.#memories.bytes;
   }
 
+  /** Whether its memory was mapped and refused: what part of a half had registered it is not known, so the run must end. */
+  get spoiled(): boolean {
+    return this.#registered === undefined && this.#memories.bytes > 0;
+  }
+
   register(args: Fields): Handshake {
+    if (this.spoiled) throw errors.stale('the session', 'its memory was refused; attach again');
     if (this.#registered !== undefined) throw errors.invalidArgument('memories', args.memories, 'registered once');
     const memories = this.#memories.open(args.memories, this.pid);
-    try {
-      this.#half.registerKvCaches({ memories, layout: (segments) => layoutOf(args.layout, memories, segments) });
-    } catch (error) {
-      // Nothing was begun with them.
-      this.#memories.release();
-      throw error;
-    }
+    this.#half.registerKvCaches({ memories, layout: (segments) => layoutOf(args.layout, memories, segments) });
     this.#registered = { run: this.run, rank: this.rank, data: this.#half.getHandshakeMetadata() };
     return this.#registered;
   }

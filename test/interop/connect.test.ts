@@ -192,8 +192,9 @@ for (const kind of ['stock', 'ours'] as const) {
       for (;;) {
         const stored = await user.put('after', value(2, MiB), { preferredSegments }).catch((error) => error);
         if (stored === true) break;
-        assert.ok(stored instanceof MooncakeError, `${stored}`);
-        assert.ok(Date.now() < deadline, stored.message);
+        // A try that failed when its bytes were on their way holds the key until the master discards it (docs/store.md).
+        assert.ok(stored === false || stored instanceof MooncakeError, `${stored}`);
+        assert.ok(Date.now() < deadline, `${stored}`);
         await wait(50);
       }
       assert.ok(same(await user.get('after'), value(2, MiB)));

@@ -1,6 +1,6 @@
 // Engines that die in every phase, clients that leave or read slowly: a right answer or a clear error, never a hang, and
 // other requests go on.
-import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { Agent, request as httpRequest, type IncomingMessage } from 'node:http';
 import { XpydProxy } from 'mooncake-ts';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -197,10 +197,10 @@ test('deadlines: of the request, of its prefill, of a pause', async (context) =>
 });
 
 /** A completion whose answer is left unread. */
-function open(url: string, body: object): Promise<IncomingMessage> {
+function open(url: string, body: object, agent?: Agent): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const headers = { 'content-type': 'application/json' };
-    const request = httpRequest(`${url}/v1/completions`, { method: 'POST', headers }, resolve);
+    const request = httpRequest(`${url}/v1/completions`, { method: 'POST', headers, agent }, resolve);
     request.on('error', reject).end(JSON.stringify(body));
   });
 }
@@ -267,6 +267,63 @@ test('a client that does not read holds the engine back, not the memory of the p
   }
   assert.ok(bytes > 64 * 2 ** 20);
   assert.ok(tail.endsWith('data: [DONE]\n\n'));
+});
+
+test('a client that reads nothing is let go with what it has not taken', async (context) => {
+  const { d1 } = context.engines;
+  const proxy = (context.proxy = await listen({ d1 }, { idleMs: 200, mode: 'store' }));
+  // More than the sockets between the two hold.
+  const answer = await open(proxy.url, { prompt: 'mute', max_tokens: 512, stream: true, dummy: { padding: 1 << 16 } });
+  answer.pause();
+  await until(async () => /requests_total\{[^}]*\} [1-9]/.test(await metrics(proxy)));
+  // It has been given up; the connection, which still holds bytes for it, is given up as well.
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  const outcome = await new Promise((resolve) => {
+    answer.once('end', () => resolve('ended')).once('error', () => resolve('broken off'));
+    answer.resume();
+  });
+  assert.is(outcome, 'broken off');
+});
+
+test('bodies that are half sent count as bytes under way', async (context) => {
+  const { d1 } = context.engines;
+  const proxy = (context.proxy = await listen({ d1 }, { mode: 'store', maxBufferedBytes: 100_000 }));
+  const headers = { 'content-type': 'application/json' };
+  const statuses: number[] = [];
+  const halves = Array.from({ length: 4 }, () => {
+    const request = httpRequest(`${proxy.url}/v1/completions`, { method: 'POST', headers, agent: false });
+    request.on('response', (answer) => statuses.push(answer.statusCode!)).on('error', () => {});
+    request.write(`{"prompt": "${'x'.repeat(40_000)}`);
+    return request;
+  });
+  await until(() => statuses.length >= 2);
+  assert.equal(statuses, [503, 503]);
+  for (const request of halves) request.destroy();
+  // What they held is free again.
+  await until(async () => (await complete(proxy.url, { prompt: 'x'.repeat(90_000), max_tokens: 1 })).status === 200);
+});
+
+test('a proxy that closes lets requests end and takes no more, on connections that it has either', async (context) => {
+  const { d1 } = context.engines;
+  const proxy = (context.proxy = await listen({ d1 }, { mode: 'store' }));
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const statuses: number[] = [];
+  const request = async (prompt: string, delay: number) => {
+    const answer = await open(proxy.url, { prompt, max_tokens: 4, dummy: { delay } }, agent);
+    statuses.push(answer.statusCode!);
+    for await (const _ of answer);
+  };
+  const long = complete(proxy.url, { prompt: 'long', max_tokens: 8, stream: true, dummy: { delay: 150 } });
+  const first = request('first', 300);
+  await until(async () => (await d1.log()).running === 2);
+  // Waits for the connection of the one before it.
+  const second = request('second', 0).catch(() => statuses.push(0));
+  const closed = proxy.close(60_000);
+  await Promise.all([first, second, closed]);
+  agent.destroy();
+  assert.is(statuses[0], 200);
+  assert.is(statuses[1], 503);
+  assert.is((await long).text, expected('long', 8));
 });
 
 test.run();

@@ -1,7 +1,9 @@
 /** The control socket: what it answers, what it refuses, and that whoever breaks the rules breaks nobody else. */
+import { once } from 'node:events';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import * as fc from 'fast-check';
 import { LocalTransfer, MooncakeError, MooncakeStore, NodeService, sharedMemory } from 'mooncake-ts';
 import { test } from 'uvu';
@@ -32,6 +34,22 @@ test('both sockets are their owner’s alone, and go with the service', async ()
   assert.is(statSync(join(folder, 'own')).mode & 0o777, 0o700);
   await one.close();
   for (const path of [own, `${own}.fd`]) assert.is(statSync(path, { throwIfNoEntry: false }), undefined, path);
+});
+
+test('a service that stops leaves its successor’s sockets alone', async () => {
+  const own = join(folder, 'handed-on.sock');
+  const one = await NodeService.start({ socket: own, transfer });
+  const client = await RawClient.open(own);
+  await client.ok('scheduler.attach', { engine: ENGINE, connector: { kind: 'mooncake' } });
+  const closing = one.close();
+  const next = await NodeService.start({ socket: own, transfer });
+  await closing;
+  for (const path of [own, `${own}.fd`]) assert.ok(statSync(path, { throwIfNoEntry: false })?.isSocket(), path);
+  const other = await RawClient.open(own);
+  assert.is((await other.ok('status', {})).instance, next.instance);
+  other.close();
+  client.close();
+  await next.close();
 });
 
 test('a socket that another service listens on is refused, and so is a file', async () => {
@@ -166,6 +184,25 @@ uses('memory that cannot be had is refused by name', async (client) => {
     assert.is(error.code, code);
     assert.match(error.message, text);
   }
+});
+
+test('memory whose layout is refused stays mapped as long as it is registered', async () => {
+  const lengths: number[] = [];
+  const { transfer: registry } = store;
+  const { unregister } = registry;
+  registry.unregister = (segment) => {
+    lengths.push(registry.memory(segment).length);
+    return unregister.call(registry, segment);
+  };
+  try {
+    const rank = new Worker(new URL('./refused-rank.js', import.meta.url), { workerData: socket });
+    assert.match((await once(rank, 'message'))[0], /layout\.groups/);
+    await rank.terminate();
+    for (let i = 0; i < 1000 && lengths.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  } finally {
+    registry.unregister = unregister;
+  }
+  assert.equal(lengths, [1 << 16]);
 });
 
 uses('a rank that is none, a connector that is none', async (client) => {

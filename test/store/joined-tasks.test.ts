@@ -13,7 +13,7 @@ const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Three stores that lend memory under a name, and calls to the master. */
 async function withLenders(native: false | undefined, use: (world: Awaited<ReturnType<typeof open>>) => Promise<void>) {
-  await withCluster({ leaseTtlMs: 200 }, async (cluster) => {
+  await withCluster({ leaseTtlMs: 5000 }, async (cluster) => {
     const world = await open(cluster, native);
     await use(world).finally(() => world.client.close());
   });

@@ -22,7 +22,7 @@ MAX_FRAME = 64 << 20
 MAX_HELD = 1 << 16
 
 _LENGTH = struct.Struct("<I")
-_PEER = struct.Struct("3i")
+_PEER = struct.Struct("iII")
 
 
 class ServiceError(Exception):
@@ -44,8 +44,20 @@ def default_socket_path() -> str:
     if given:
         return given
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = os.path.join(runtime, "mooncake-ts") if runtime else f"/tmp/mooncake-ts-{os.getuid()}"
-    return os.path.join(folder, "service.sock")
+    return os.path.join(runtime, "mooncake-ts", "service.sock") if runtime else _shared_path()
+
+
+def _shared_path() -> str:
+    """In a folder where anybody may have been first."""
+    return f"/tmp/mooncake-ts-{os.geteuid()}/service.sock"
+
+
+def _check_owner(path: str, owner: int) -> None:
+    """Raises ServiceError unless the service is this user's or root's: it is given the KV cache. Root may name another's."""
+    own = os.geteuid()
+    if owner in (0, own) or (own == 0 and path != _shared_path()):
+        return
+    raise ServiceError("ERR_PEER", f"the service at {path} is user {owner}'s, not user {own}'s: it would be given the KV cache")
 
 
 def process_ended(pid: int) -> bool:
@@ -68,7 +80,8 @@ class Client:
     def __init__(self, path: str, name: str, timeout: float) -> None:
         """Connects and says hello.
 
-        Raises OSError where nobody listens, ServiceError where the service speaks another protocol, ConnectionLost.
+        Raises OSError where nobody listens, ServiceError where the service is another user's or speaks another protocol,
+        ConnectionLost.
         """
         self._lock = threading.Lock()
         self._encoder = msgspec.msgpack.Encoder()
@@ -81,7 +94,9 @@ class Client:
         try:
             self._socket.settimeout(timeout)
             self._socket.connect(path)
-            self.peer = _PEER.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]
+            said = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+            self.peer, owner, _ = _PEER.unpack(said)
+            _check_owner(path, owner)
             hello = self.call("hello", {"protocol": PROTOCOL, "client": name, "pid": os.getpid()}, timeout)
             if hello.get("protocol") != PROTOCOL:
                 raise ServiceError("ERR_VERSION", f"protocol {hello.get('protocol')}, this adapter speaks {PROTOCOL}")

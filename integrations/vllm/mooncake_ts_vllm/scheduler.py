@@ -123,7 +123,9 @@ class SchedulerHalf:
                 preempted=preempted,
             )
             if step is None:
-                # Lost in this very call: workers must hear of it with this step.
+                # Refused: which tokens, blocks and loads of it the service knows is anybody's guess, and it would go on with
+                # them. Lost, now or in this very call: workers must hear of it with this step.
+                self._link.drop("a step was refused")
                 self._turn()
         if step is not None:
             self._pending = bool(step["pending"])

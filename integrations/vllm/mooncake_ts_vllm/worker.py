@@ -26,6 +26,8 @@ STEP_TIMEOUT = 5.0
 # Of a layer that is loaded within the step, and of the step's end: beyond the connectors' own deadlines.
 LAYER_TIMEOUT = 30.0
 CALL_TIMEOUT = 5.0
+# Of an asynchronous load, beyond the connectors' own deadlines: one that the service does not know of never ends there.
+LOAD_TIMEOUT = 600.0
 # With nothing under way the service is asked for counters and errors this often.
 IDLE_SECONDS = 1.0
 # How long a service that ended its connection may take to exit before the memory is taken from it.
@@ -48,6 +50,8 @@ class WorkerHalf:
         self._pending: dict[str, tuple[list[list[int]], float]] = {}
         # Loads under way that have failed in part.
         self._failing: set[str] = set()
+        parts = settings.connector.get("connectors", [settings.connector])
+        self._load_timeout = max(LOAD_TIMEOUT, *(2e-3 * part.get("loadTimeoutMs", 0) for part in parts))
         self._finished: set[str] = set()
         # To be reported: releases, loads that ended, those of them that failed, blocks to compute.
         self._sending: set[str] = set()
@@ -142,6 +146,9 @@ class WorkerHalf:
         under_way = self._pending or self._finished or self._layer_loads or (self._step is not None and self._step.waiting)
         if self._link.up and (under_way or time.monotonic() - self._asked > IDLE_SECONDS):
             self._ask()
+        overdue = time.perf_counter() - self._load_timeout
+        if any(began < overdue for _, began in self._pending.values()):
+            self._link.drop("a load does not end")
         self._settle()
         self._layer_loads = self._layer_saves = False
         self._step = None

@@ -270,6 +270,43 @@ class BooksTest(ServiceTest):
                 engine.shutdown()
                 service.close()
 
+    def test_a_scheduler_that_is_refused_trusts_nothing_that_is_under_way(self) -> None:
+        service = self.service()
+        tokens = prompt(3)
+        self.engine(name="a").save("r", tokens, [1, 2, 3, 4])
+        engine = self.engine(name="b")
+        attached = len(service.named("scheduler.attach"))
+        engine.begin_load("s", tokens, [5, 6, 7, 8])
+        service.refuse["scheduler.step"] = ("ERR_INVALID_ARGUMENT", "broken")
+        out = engine.step(output())
+        self.assertEqual((out.finished_recving, out.invalid_block_ids), ({"s"}, {5, 6, 7}))
+        service.refuse.clear()
+
+        def anew() -> bool:
+            engine.step(output())
+            return len(service.named("scheduler.attach")) > attached
+
+        self.until(anew, "the scheduler attaches anew")
+
+    @mock.patch.object(mooncake_ts_vllm.worker, "LOAD_TIMEOUT", 0.2)
+    def test_a_load_that_does_not_end_has_failed(self) -> None:
+        service = self.service()
+        tokens = prompt(3)
+        self.engine(name="a").save("r", tokens, [1, 2, 3, 4])
+        service.held_loads = True
+        engine = self.engine(name="b")
+        engine.begin_load("s", tokens, [5, 6, 7, 8])
+        found = engine.step(output())
+
+        def ended() -> bool:
+            nonlocal found
+            if not found.finished_recving:
+                found = engine.step(output())
+            return bool(found.finished_recving)
+
+        self.until(ended, "the load is given up")
+        self.assertEqual((found.finished_recving, found.invalid_block_ids), ({"s"}, {5, 6, 7}))
+
     @mock.patch.object(mooncake_ts_vllm.worker, "STEP_TIMEOUT", 0.1)
     def test_preempted_blocks_are_not_written_while_a_silent_service_may_read_them(self) -> None:
         service = self.service(silent={"worker.step"})

@@ -9,6 +9,7 @@ import threading
 import time
 import unittest
 from collections.abc import Callable
+from unittest import mock
 
 import msgspec
 from mooncake_ts_vllm.link import Link
@@ -58,6 +59,17 @@ class ClientTest(ServiceTest):
         client = Client(self.path, "test", 2.0)
         self.addCleanup(client.close)
         return client
+
+    def test_a_service_of_another_user_is_given_nothing(self) -> None:
+        self.service()
+        for own, owner, trusted in ((1000, 4711, False), (1000, 1000, True), (1000, 0, True), (0, 4711, True)):
+            with self.subTest(own=own, owner=owner):
+                stranger = mock.Mock(size=12, unpack=lambda _, owner=owner: (1, owner, owner))
+                with mock.patch("os.geteuid", return_value=own), mock.patch("mooncake_ts_vllm.protocol._PEER", stranger):
+                    if trusted:
+                        self.client()
+                    else:
+                        self.assertRaisesRegex(ServiceError, "user 4711's, not user 1000's", self.client)
 
     def test_answers_come_in_any_pieces(self) -> None:
         def answer(number: int, op: str) -> list[bytes]:

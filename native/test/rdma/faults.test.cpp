@@ -156,6 +156,47 @@ TEST(rdma_faults, a_batch_past_its_deadline_ends_and_touches_nothing_more) {
   CHECK(moves.same());
 }
 
+TEST(rdma_faults, a_batch_that_is_given_up_ends_no_other) {
+  Pair pair(2, 2, {{"stallMs", "60000"}});
+  Moves moves(pair);
+  REQUIRE(pair.await(2));
+  pair.a.verbs->set(0, [](NullDevice& device) { device.silent = true; });
+  std::promise<BatchResult> done;
+  // Less than a link's window, so that the next batch has some on the silent rail too.
+  const BatchSpec other = pair.spec(Op::write, {{moves.ours.id, moves.theirs.id, 0, 0, 2 << 20}});
+  REQUIRE(pair.a.engine.submit(other, [&](u64, BatchResult result) { done.set_value(std::move(result)); }).ok());
+  CHECK(moves.write(100).status.code == Code::timeout);
+  CHECK(done.get_future().get().status.ok());
+  CHECK(std::memcmp(moves.ours.data.data(), moves.theirs.data.data(), 2 << 20) == 0);
+}
+
+TEST(rdma_faults, an_engine_may_close_while_peers_ask_for_sums) {
+  for (int i = 0; i < 20; i++) {
+    Pair pair(2, 2);
+    Moves moves(pair);
+    REQUIRE(pair.await(2));
+    std::promise<BatchResult> done;
+    const BatchSpec spec = pair.spec(Op::write, {{moves.ours.id, moves.theirs.id, 0, 0, SIZE}});
+    REQUIRE(pair.a.engine.submit(spec, [&](u64, BatchResult result) { done.set_value(std::move(result)); }).ok());
+    pair.b.engine.close();
+    pair.a.engine.close();
+    static_cast<void>(done.get_future().get());
+    CHECK(pair.b.verbs->idle());
+  }
+}
+
+TEST(rdma_faults, sums_that_the_peer_does_not_send_break_the_rail) {
+  Pair pair(2, 2, {{"stallMs", "150"}});
+  Moves moves(pair);
+  REQUIRE(pair.await(2));
+  // What we ask and send arrives there, and what it answers stays.
+  pair.b.verbs->set(0, [](NullDevice& device) { device.silent = true; });
+  const BatchResult result = moves.write();
+  CHECK(result.status.ok());
+  CHECK(result.verifiedBytes == SIZE);
+  CHECK(moves.same());
+}
+
 TEST(rdma_faults, a_peer_that_was_started_again_is_not_taken_for_the_old_one) {
   Pair pair(1, 1);
   Moves moves(pair);

@@ -56,7 +56,8 @@ Status Path::failure() const {
   return state_ == State::up ? Status() : failure_;
 }
 
-Status Path::lost() const { return {failure_.code == Code::ok ? Code::peer : failure_.code, failure_.detail}; }
+/** What slices are told: another path may carry them, whatever it was that broke this one. */
+Status Path::lost() const { return {closing_ ? Code::closed : Code::peer, failure_.detail}; }
 
 void Path::close() {
   std::unique_lock lock(mutex_);
@@ -94,6 +95,7 @@ void Path::connect() {
     for (u32 i = static_cast<u32>(ops_.size()); i > 0; i--) freeOps_.push_back(i - 1);
     use_.assign(settings_.pairs, {});
     underWay_ = unanswered_ = 0;
+    answered_ = now;
   }
   shaking_ = true;
   const u32 attempt = ++attempt_;
@@ -230,6 +232,11 @@ void Path::tick(Clock::time_point now) {
                                    std::to_string(settings_.stall.count()) + " ms"},
                   settling);
         }
+        if (unanswered_ > 0 && now - answered_ >= settings_.stall && state_ == State::up) {
+          breakUp({Code::peer, settings_.localNic + " to " + settings_.remoteNic + ": no sum of what was moved for " +
+                                   std::to_string(settings_.stall.count()) + " ms"},
+                  settling);
+        }
         std::erase_if(cancelled_, [&](const auto& each) {
           return std::none_of(ops_.begin(), ops_.end(), [&](const Op& op) { return op.slice != nullptr && op.slice->batch->number() == each.first; });
         });
@@ -282,6 +289,7 @@ void Path::handle(std::span<const u8> bytes, Settling& settling) {
   op.code = message.header.code;
   op.remoteSum = message.sum;
   unanswered_--;
+  answered_ = device_->completions().now();
   finish(message.header.number, settling);
   while (!unasked_.empty() && unanswered_ < MessageChannel::SLOTS / 2) {
     const u32 next = unasked_.front();

@@ -33,7 +33,7 @@ struct PathSettings {
   bool own = false;
   u32 pairs = 2;
   QueuePairLimits limits;
-  /** Without any completion, while some are awaited, for so long: broken. */
+  /** Without any completion or answer, while some are awaited, for so long: broken. */
   std::chrono::milliseconds stall{2000};
 };
 
@@ -134,7 +134,7 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   Status failure_;
   /** It was tried, and there is no connection now. */
   std::atomic<bool> lost_{false};
-  bool closing_ = false;
+  std::atomic<bool> closing_{false};
   std::shared_ptr<Endpoint> endpoint_;
   std::vector<Op> ops_;
   std::vector<u32> freeOps_;
@@ -147,6 +147,8 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   u32 nextPair_ = 0;
   u32 underWay_ = 0;
   u32 unanswered_ = 0;
+  /** When the peer last answered, or the first of some questions was asked. */
+  Clock::time_point answered_{};
   std::deque<Slice*> waiting_;
   /** Ops whose data was moved, and which wait for their turn to ask for the peer's sum. */
   std::deque<u32> unasked_;

@@ -9,6 +9,8 @@ namespace {
 
 /** Connections of all peers; the oldest goes where there would be more, and comes again where it is used. */
 constexpr size_t MAX_CONNECTIONS = 1024;
+/** Of one request: peers ask for a slice at a time (at most 1 MiB), and whoever closes waits for it. */
+constexpr u64 MAX_SUM_BYTES = 64 << 20;
 
 std::string valueOf(const Shake& shake, const char* key) {
   const auto found = shake.find(key);
@@ -48,6 +50,7 @@ struct Served::Sum {
     // An endpoint goes on its device's thread.
     Device& device = self->endpoint->device();
     device.completions().post([endpoint = std::move(self->endpoint)] {});
+    self->served->sums_->end();
   }
 };
 
@@ -80,6 +83,13 @@ void Served::handle(std::span<const u8> bytes) {
     over_ = true;
     return;
   }
+  u64 total = 0;
+  for (const SumRecord& record : message.records) total += std::min(record.length, MAX_SUM_BYTES + 1);
+  if (total > MAX_SUM_BYTES) {
+    over_ = true;
+    return;
+  }
+  sums_->begin();
   auto* const sum = new Sum{shared_from_this(), endpoint_, message.header.number, {message.records.begin(), message.records.end()}};
   if (!context_.copies.submit({Sum::run, nullptr, sum})) Sum::run(nullptr, sum);
 }
@@ -116,7 +126,7 @@ Status Server::connect(const Shake& shake, Shake& answer) {
   sweep([&](const Connection& each) {
     return each.key == key || (own && each.peer == server && each.generation != generation && !each.generation.empty());
   });
-  auto served = std::make_shared<Served>(context_);
+  auto served = std::make_shared<Served>(context_, sums_);
   Status status;
   device->completions().run([&] { status = served->open(device, other.value, limits_, own, answer); });
   if (!status.ok()) return status;
@@ -150,6 +160,7 @@ void Server::close() {
     closed_ = true;
   }
   sweep([](const Connection&) { return true; });
+  sums_->wait();
 }
 
 }  // namespace mooncake::rdma

@@ -5,16 +5,38 @@
 #include "transport/rdma/endpoint.h"
 #include "transport/transport.h"
 
+#include <condition_variable>
 #include <list>
 
 namespace mooncake::rdma {
 
-class Server;
+/** Sums that copy threads make for peers: they hold endpoints, which go on their device's thread while there is one. */
+class Sums {
+ public:
+  void begin() {
+    const std::lock_guard lock(mutex_);
+    underWay_++;
+  }
+  void end() {
+    const std::lock_guard lock(mutex_);
+    if (--underWay_ == 0) none_.notify_all();
+  }
+  /** Until there is none under way; each is bounded. */
+  void wait() {
+    std::unique_lock lock(mutex_);
+    none_.wait(lock, [this] { return underWay_ == 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable none_;
+  u32 underWay_ = 0;
+};
 
 /** A connection that a peer has made. */
 class Served final : public Poster, public std::enable_shared_from_this<Served> {
  public:
-  explicit Served(TransportContext& context) : context_(context) {}
+  Served(TransportContext& context, std::shared_ptr<Sums> sums) : context_(context), sums_(std::move(sums)) {}
 
   /** On the device's thread, as all that follows. */
   Status open(std::shared_ptr<Device> device, const Counterpart& other, const QueuePairLimits& limits, bool messages, Shake& answer);
@@ -29,6 +51,7 @@ class Served final : public Poster, public std::enable_shared_from_this<Served> 
   void handle(std::span<const u8> bytes);
 
   TransportContext& context_;
+  const std::shared_ptr<Sums> sums_;
   std::shared_ptr<Endpoint> endpoint_;
   std::atomic<bool> over_{false};
 };
@@ -42,7 +65,7 @@ class Server {
   /** Answers a peer that wants to connect; a refusal is an answer with "reply_msg". From any thread; takes some milliseconds. */
   Shake accept(const Shake& shake);
 
-  /** Ends all connections. Idempotent. */
+  /** Ends all connections; returns when nothing of them is left but calls of the devices' threads. Idempotent. */
   void close();
 
   size_t connections() const {
@@ -66,6 +89,7 @@ class Server {
   const std::string name_;
   const std::vector<std::shared_ptr<Device>> devices_;
   const QueuePairLimits limits_;
+  const std::shared_ptr<Sums> sums_ = std::make_shared<Sums>();
   mutable std::mutex mutex_;
   /** Oldest first. */
   std::list<Connection> served_;

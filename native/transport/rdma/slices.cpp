@@ -274,7 +274,7 @@ void Path::ask(u32 index) {
   std::array<SumRecord, MessageChannel::MAX_RECORDS> records;
   u16 count = 0;
   slice.forEach([&](const Piece& piece) { records[count++] = {piece.remote, 0, piece.remoteOffset, piece.length}; });
-  unanswered_++;
+  if (unanswered_++ == 0) answered_ = device_->completions().now();
   // There is a slot for each question that may be unanswered; where the device takes none, the connection breaks by itself.
   endpoint_->messages()->send({MessageType::request, Code::ok, count, index},
                               {reinterpret_cast<const u8*>(records.data()), count * sizeof(SumRecord)});

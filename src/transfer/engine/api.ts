@@ -193,7 +193,7 @@ export interface TransferEngineApi {
    * the way. What its owner writes must be complete (its stream synchronized) before it is copied, and the owner must outlive
    * the registration.
    * @throws ERR_NOT_SUPPORTED without accelerator, driver or GPU; ERR_INVALID_ARGUMENT for memory or a handle that is not
-   * the GPU's; ERR_CAPACITY where its memory is full
+   * the GPU's; ERR_OUT_OF_MEMORY where its memory is full
    */
   registerDevice(memory: DeviceMemory): Promise<{ id: number; length: number }>;
   /** Memory of our own on a GPU; not zeroed. */

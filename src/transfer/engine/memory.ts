@@ -57,6 +57,7 @@ function checkForeign({ address, length }: ForeignMemory): ForeignMemory {
 
 /** Throws ERR_INVALID_ARGUMENT. */
 export function checkDevice(memory: DeviceMemory): DeviceMemory {
+  if (memory === undefined) throw errors.invalidArgument('memory', memory, 'an object');
   options('memory', memory);
   string('memory.device', memory.device);
   integer('memory.length', memory.length, 1, Number.MAX_SAFE_INTEGER);
@@ -70,6 +71,8 @@ export function checkDevice(memory: DeviceMemory): DeviceMemory {
     );
     integer('memory.offset', offset, 0, Number.MAX_SAFE_INTEGER);
   } else {
+    const { address } = memory;
+    if (typeof address !== 'bigint') throw errors.invalidArgument('memory.address', address, 'a bigint');
     checkForeign(memory);
   }
   return memory;
