@@ -37,7 +37,7 @@ async function install(base, folder) {
 }
 
 /** {env} for the lane's tests of hashes, or {skip, enable}. */
-async function hashes() {
+export async function hashes() {
   const named = process.env.MOONCAKE_VLLM_PYTHON;
   if (named) return { env: { MOONCAKE_VLLM_PYTHON: named } };
   const folder = join(root, 'build', 'vllm');
