@@ -3,11 +3,16 @@
 #include "transport/cuda/copier.h"
 
 #include <condition_variable>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <thread>
+#include <vector>
 
 namespace mooncake::cuda {
 

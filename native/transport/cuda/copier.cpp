@@ -3,6 +3,8 @@
 #include <sched.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
+
 namespace mooncake::cuda {
 
 namespace {

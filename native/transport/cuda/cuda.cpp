@@ -4,6 +4,8 @@
 
 
 #include <bit>
+#include <map>
+#include <mutex>
 
 namespace mooncake {
 

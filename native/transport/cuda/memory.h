@@ -6,6 +6,9 @@
 #include "transport/cuda/gpu.h"
 
 #include <map>
+#include <memory>
+#include <mutex>
+#include <string>
 
 namespace mooncake::cuda {
 

@@ -5,6 +5,7 @@
 #include "memory/segment.h"
 #include "transport/cuda/gpu.h"
 
+#include <mutex>
 #include <unordered_map>
 
 namespace mooncake::cuda {
