@@ -1,5 +1,5 @@
 /**
- * A process for tests to kill: `node node-child.js NODE [OTHER]` attaches to a store node, stores `from-child`, starts to put
+ * A process for tests to kill: `node node-child.js NODE [OTHER OWN]` attaches to a store node, stores `from-child`, starts to put
  * `mid-put`, and `mid-far` on the segment OTHER, and never ends them. Prints a line when it is ready: what its links carried of that, by transport.
  */
 import { Keys, MooncakeStore, OBJECTS } from 'mooncake-ts';
@@ -12,7 +12,9 @@ const before = carried(store);
 await store.put('from-child', new Uint8Array(2 ** 20).fill(5));
 const memory = new Uint8Array(2 ** 20).fill(1);
 const segment = store.transfer.register(memory);
-const batch = await store.openPut(Keys.from(['mid-put']), memory.length, { stride: memory.length });
+// In the node's own memory, where the cluster has other.
+const own = process.argv[4] ? { preferredSegments: [process.argv[4]] } : {};
+const batch = await store.openPut(Keys.from(['mid-put']), memory.length, { stride: memory.length, ...own });
 await batch.write(descriptors([{ source: [segment, 0], destination: [OBJECTS, 0], length: memory.length - 1 }]));
 if (process.argv[3]) {
   const preferredSegments = [process.argv[3]];

@@ -203,7 +203,8 @@ many(
     const { command, attach } = await nodeProcess(`--master_server_address=${there}`);
     const other = await MooncakeStore.connect({ master: there, segments: SEGMENT });
     try {
-      const { child } = await attachChild(attach, other.transfer.address);
+      const own = JSON.parse(command.lines[0]).name;
+      const { child } = await attachChild(attach, other.transfer.address, own);
       const { incomplete } = patient.service.stats();
       await kill(child);
       await until(() => patient.service.stats().incomplete < incomplete);
