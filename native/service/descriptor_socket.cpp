@@ -1,11 +1,11 @@
 #include "service/descriptor_socket.h"
 
+#include "transport/shm/unix_socket.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -29,16 +29,6 @@ constexpr u32 REFUSED = 1;
 constexpr size_t MAX_TEXT = 512;
 /** Descriptors accepted of one packet: more than one is refused, but must be closed. */
 constexpr size_t MAX_DESCRIPTORS = 8;
-
-Expected<sockaddr_un> addressOf(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return Status(Code::invalidArgument, "socket path of " + std::to_string(path.size()) + " bytes: 1 to 107 are possible");
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return address;
-}
 
 Status checkMemory(int fd, u64 length) {
   const int seals = ::fcntl(fd, F_GET_SEALS);
@@ -64,15 +54,7 @@ ssize_t receivePacket(int socket, void* data, size_t size, std::vector<Fd>& desc
     length = ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   } while (length < 0 && errno == EINTR);
   if (length < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
-  for (cmsghdr* item = CMSG_FIRSTHDR(&header); item != nullptr; item = CMSG_NXTHDR(&header, item)) {
-    if (item->cmsg_level != SOL_SOCKET || item->cmsg_type != SCM_RIGHTS) continue;
-    const size_t count = (item->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count; i++) {
-      int received = -1;
-      std::memcpy(&received, CMSG_DATA(item) + i * sizeof(int), sizeof received);
-      descriptors.emplace_back(received);
-    }
-  }
+  descriptors = shm::receivedDescriptors(header);
   cut = (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
   // An empty packet looks like the end of the connection, and nobody of ours sends one.
   return length == 0 ? -1 : length;
@@ -88,7 +70,7 @@ Expected<Peer> peerOf(int socket) {
 }
 
 Expected<std::unique_ptr<DescriptorSocket>> DescriptorSocket::listen(const std::string& path, const Limits& limits) {
-  const Expected<sockaddr_un> address = addressOf(path);
+  const Expected<sockaddr_un> address = shm::unixAddress(path);
   if (!address.ok()) return address.status;
   Fd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!listener) return systemError("socket", errno);
@@ -221,7 +203,7 @@ void DescriptorSocket::expire() {
 }
 
 Status handOver(const std::string& path, const Ticket& ticket, u64 length, int fd, std::chrono::milliseconds timeout) {
-  const Expected<sockaddr_un> address = addressOf(path);
+  const Expected<sockaddr_un> address = shm::unixAddress(path);
   if (!address.ok()) return address.status;
   Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!socket) return systemError("socket", errno);

@@ -135,7 +135,6 @@ void enqueue(StreamTag* stream, std::function<void()> task) {
 }
 
 Result init(unsigned) { return SUCCESS; }
-Result driverVersion(int* version) { return *version = 12000, SUCCESS; }
 Result deviceCount(int* count) {
   PLANTED("cuDeviceGetCount");
   return *count = static_cast<int>(state->contexts.size()), SUCCESS;
@@ -146,7 +145,6 @@ Result deviceUuid(Uuid* uuid, int device) {
   for (int i = 0; i < 16; i++) uuid->bytes[i] = static_cast<u8>(i);
   return uuid->bytes[15] = static_cast<u8>(device), SUCCESS;
 }
-Result deviceAttribute(int* value, int, int) { return *value = 100, SUCCESS; }
 Result deviceMemory(size_t* bytes, int) { return *bytes = u64{8} << 30, SUCCESS; }
 Result contextRetain(Context* context, int device) {
   PLANTED("cuDevicePrimaryCtxRetain");
@@ -314,7 +312,7 @@ Result errorName(Result, const char** name) { return *name = "CUDA_ERROR_PLANTED
 Result errorText(Result, const char** text) { return *text = "planted", SUCCESS; }
 
 const Driver DRIVER = {
-    init, driverVersion, deviceCount, deviceGet, deviceName, deviceUuid, deviceAttribute, deviceMemory, contextRetain,
+    init, deviceCount, deviceGet, deviceName, deviceUuid, deviceMemory, contextRetain,
     contextRelease, contextPush, contextPop, canAccessPeer, enablePeerAccess, streamPriorities, moduleLoad, moduleUnload,
     moduleFunction, allocate, release, addressRange, hostAllocate, hostFree, hostRegister, hostUnregister, ipcExport, ipcOpen,
     ipcClose, streamCreate, streamDestroy, streamSynchronize, eventCreate, eventDestroy, eventRecord, eventQuery,

@@ -30,7 +30,6 @@ inline constexpr unsigned EVENT_BLOCKING_SYNC = 1;
 inline constexpr unsigned STREAM_NON_BLOCKING = 1;
 inline constexpr unsigned IPC_LAZY_PEER_ACCESS = 1;
 inline constexpr unsigned HOST_PORTABLE = 1;
-inline constexpr int ATTRIBUTE_MULTIPROCESSORS = 16;
 
 struct Uuid {
   u8 bytes[16];
@@ -44,12 +43,10 @@ struct IpcHandle {
 // clang-format off
 #define MOONCAKE_CUDA_CALLS(CALL)                                                                              \
   CALL(init, "cuInit", (unsigned flags))                                                                       \
-  CALL(driverVersion, "cuDriverGetVersion", (int* version))                                                    \
   CALL(deviceCount, "cuDeviceGetCount", (int* count))                                                          \
   CALL(deviceGet, "cuDeviceGet", (int* device, Ordinal ordinal))                                               \
   CALL(deviceName, "cuDeviceGetName", (char* name, int length, int device))                                    \
   CALL(deviceUuid, "cuDeviceGetUuid_v2", (Uuid* uuid, int device))                                             \
-  CALL(deviceAttribute, "cuDeviceGetAttribute", (int* value, int attribute, int device))                       \
   CALL(deviceMemory, "cuDeviceTotalMem_v2", (size_t* bytes, int device))                                       \
   CALL(contextRetain, "cuDevicePrimaryCtxRetain", (Context* context, int device))                              \
   CALL(contextRelease, "cuDevicePrimaryCtxRelease_v2", (int device))                                           \

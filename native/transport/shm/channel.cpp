@@ -1,7 +1,6 @@
 #include "transport/shm/channel.h"
 
-#include <sys/socket.h>
-#include <sys/un.h>
+#include "transport/shm/unix_socket.h"
 
 #include <cerrno>
 #include <cstring>
@@ -92,16 +91,7 @@ Channel::Got Channel::receive(Message& message, Fd& descriptor, Status& why) {
   if (length < 0) return Got::closed;
 
   // Also of a packet without bytes, which looks like the end of the connection: they are ours to close.
-  std::vector<Fd> descriptors;
-  for (cmsghdr* item = CMSG_FIRSTHDR(&header); item != nullptr; item = CMSG_NXTHDR(&header, item)) {
-    if (item->cmsg_level != SOL_SOCKET || item->cmsg_type != SCM_RIGHTS) continue;
-    const size_t count = (item->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count; i++) {
-      int received = -1;
-      std::memcpy(&received, CMSG_DATA(item) + i * sizeof(int), sizeof received);
-      descriptors.emplace_back(received);
-    }
-  }
+  std::vector<Fd> descriptors = receivedDescriptors(header);
   if (length == 0) return Got::closed;
   why = (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0
             ? Status(Code::protocol, "shared memory: a message that is too large, or a descriptor that got lost")
@@ -122,15 +112,11 @@ void Channel::close() {
 }
 
 Expected<Fd> connectTo(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return Status(Code::invalidArgument, "socket path of " + std::to_string(path.size()) + " bytes: 1 to 107 are possible");
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
+  const Expected<sockaddr_un> address = unixAddress(path);
+  if (!address.ok()) return address.status;
   Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!socket) return systemError("socket", errno);
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.value), sizeof address.value) != 0) {
     const Code code = errno == EAGAIN ? Code::queueFull : errno == ECONNREFUSED ? Code::closed : Code::peer;
     return systemError("connect " + path, errno, code);
   }
