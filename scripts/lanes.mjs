@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
+import { watchStalls } from './stalls.mjs';
 import { root, step } from './steps.mjs';
 
 const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
@@ -157,6 +158,7 @@ async function compileTests(folder, lane) {
 function runFile(file, cwd, env) {
   return new Promise((resolve) => {
     const started = Date.now();
+    const stalls = watchStalls();
     const child = spawn(process.execPath, ['--enable-source-maps', file], {
       cwd,
       env: { ...process.env, NO_COLOR: '1', ...env },
@@ -180,12 +182,32 @@ function runFile(file, cwd, env) {
         output,
         reason: finished ? '' : `ended with ${signal ?? code} before its summary`,
         ms: Date.now() - started,
+        stalledMs: stalls.stop(),
       });
     });
   });
 }
 
-/** Runs a lane whole; its counts. */
+/** What a reader of the log wants to see of a file: its counts, what it skipped or noted, and all of it where it failed. */
+function report(label, result) {
+  process.stderr.write(
+    `  ${label}: ${result.passed} passed, ${result.failed} failed, ${result.skipped} skipped, ${(result.ms / 1000).toFixed(1)} s\n`,
+  );
+  for (const line of result.output.split('\n'))
+    if (/^\s*(SKIP|NOTE) /.test(line)) process.stderr.write(`  ${line.trim()}\n`);
+  if (result.failed > 0)
+    process.stderr.write(`${result.output}${result.reason ? `  ${label} ${result.reason}\n` : ''}`);
+}
+
+/** The failed tests of a file with the first line of each message: a long log's end is often all that is kept of it. */
+function failuresOf(label, result) {
+  const failures = [...result.output.matchAll(/^\s*FAIL\s+(.*)\n\s*(.*)$/gm)].map(
+    ([, name, message]) => `${label}: ${name}: ${message}`,
+  );
+  return failures.length > 0 ? failures : [`${label}: ${result.reason || 'failed'}`];
+}
+
+/** Runs a lane whole; its counts and the names of the tests that failed. */
 export async function runLane(name) {
   const lane = LANES[name];
   process.stderr.write(`lane ${name}\n`);
@@ -194,32 +216,35 @@ export async function runLane(name) {
       () => true,
       () => false,
     );
-    return { passed: passed ? 1 : 0, failed: passed ? 0 : 1, skipped: 0 };
+    return { passed: passed ? 1 : 0, failed: passed ? 0 : 1, skipped: 0, failures: passed ? [] : [`lane ${name}`] };
   }
   const module = lane.run ?? lane.setup;
   const prepared = module ? await (await import(join(root, module))).default() : undefined;
   if (prepared?.skip) {
     process.stderr.write(`  SKIP lane ${name}: ${prepared.skip}; to enable: ${prepared.enable}\n`);
-    return { passed: 0, failed: 0, skipped: 1 };
+    return { passed: 0, failed: 0, skipped: 1, failures: [] };
   }
-  if (lane.run) return prepared;
+  if (lane.run)
+    return { failures: prepared.failed > 0 ? [`lane ${name}: ${prepared.failed} failed`] : [], ...prepared };
   const env = prepared?.env ?? {};
   const folder = await installLane(name, lane);
   const files = await compileTests(folder, lane);
-  const total = { passed: 0, failed: 0, skipped: 0 };
+  const total = { passed: 0, failed: 0, skipped: 0, failures: [] };
   const queue = [...files];
   const worker = async () => {
     for (let file = queue.shift(); file; file = queue.shift()) {
-      const result = await runFile(file, dirname(file), env);
-      for (const key of Object.keys(total)) total[key] += result[key];
       const label = relative(folder, file).replace(/\.js$/, '.ts');
-      process.stderr.write(
-        `  ${label}: ${result.passed} passed, ${result.failed} failed, ${result.skipped} skipped, ${(result.ms / 1000).toFixed(1)} s\n`,
-      );
-      for (const line of result.output.split('\n'))
-        if (/^\s*(SKIP|NOTE) /.test(line)) process.stderr.write(`  ${line.trim()}\n`);
-      if (result.failed > 0)
-        process.stderr.write(`${result.output}${result.reason ? `  ${label} ${result.reason}\n` : ''}`);
+      let result = await runFile(file, dirname(file), env);
+      if (result.failed > 0 && result.stalledMs > 0) {
+        report(label, result);
+        process.stderr.write(
+          `  NOTE ${label} runs once more: the machine stood still for ${(result.stalledMs / 1000).toFixed(1)} s while it ran\n`,
+        );
+        result = await runFile(file, dirname(file), env);
+      }
+      for (const key of ['passed', 'failed', 'skipped']) total[key] += result[key];
+      report(label, result);
+      if (result.failed > 0) total.failures.push(...failuresOf(label, result));
     }
   };
   await Promise.all(Array.from({ length: lane.parallel ?? 2 }, worker));

@@ -14,10 +14,13 @@ await run(async () => {
   }
   const names = named.length > 0 ? named : Object.keys(LANES).filter((name) => LANES[name].ci);
   const total = { passed: 0, failed: 0, skipped: 0 };
+  const failures = [];
   for (const name of names) {
     const result = await runLane(name);
     for (const key of Object.keys(total)) total[key] += result[key];
+    failures.push(...result.failures);
   }
+  for (const failure of failures) process.stderr.write(`FAILED ${failure}\n`);
   if (process.env.CI === 'true' && total.skipped > 0) {
     process.stderr.write(`CI runs every test of its lanes: ${total.skipped} skipped count as failed\n`);
     total.failed += total.skipped;

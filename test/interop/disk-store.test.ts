@@ -66,7 +66,11 @@ async function readByOurs(master: Master, owner: MooncakeStore) {
       const read = async () => [await owner.get(`object-${n}`), await other.get(`object-${n}`)];
       let values = await read();
       // On a machine that stands still for a while a peer is taken for lost, until it is heard again: a miss that passes.
-      for (const end = Date.now() + PATIENCE_MS; values.includes(undefined) && Date.now() < end; values = await read()) {
+      for (
+        const end = Date.now() + PATIENCE_MS;
+        values.includes(undefined) && Date.now() < end;
+        values = await read()
+      ) {
         if (values.every((value) => value === undefined)) break;
         await new Promise((resolve) => setTimeout(resolve, 200));
       }
