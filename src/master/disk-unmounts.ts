@@ -1,28 +1,23 @@
 /**
  * Disks that go. From the moment on which one is unmounted its client may lend another, and an object is rid of its copy there
- * before any call works on it. The others are found by a pass over all objects, in slices, between which everybody else is
- * served; as with segments (unmount.ts), one pass serves all disks that were unmounted before it began.
+ * before any call works on it. The others are found by a pass over all objects, in slices; as with segments (unmount.ts), one
+ * pass serves all disks that were unmounted before it began.
  */
 import type { Books } from './books.js';
 import type { Disk } from './disks.js';
+import { type SlicedWork, Slices, STEP } from './slices.js';
 
-/** Objects of one step: half a millisecond. */
-const STEP = 512;
-/** Steps before `begin` returns, beyond one a shard: small tables are done then. */
-const FIRST_STEPS = 3;
-/** Milliseconds of work after which the event loop gets a turn. */
-const SLICE_MS = 5;
-
-export class DiskUnmounts {
+export class DiskUnmounts implements SlicedWork {
   readonly #books: Books;
+  readonly #slices: Slices;
   readonly #leaving = new Set<Disk>();
   /** Those that the pass under way is for, and where it is. */
   #pass: Disk[] = [];
   #cursor = 0;
-  #isRunning = false;
 
   constructor(books: Books) {
     this.#books = books;
+    this.#slices = new Slices(books, this);
   }
 
   get any(): boolean {
@@ -32,12 +27,7 @@ export class DiskUnmounts {
   begin(disk: Disk): void {
     this.#books.disks.withdraw(disk);
     this.#leaving.add(disk);
-    if (this.#isRunning) return;
-    const steps = FIRST_STEPS + this.#books.options.shards;
-    for (let step = 0; this.any && step < steps; step++) this.#step();
-    if (!this.any) return;
-    this.#isRunning = true;
-    setImmediate(() => this.#slice());
+    this.#slices.start();
   }
 
   /** The object without its copy on a disk that is gone: its id, or 0 where nothing is left of it. */
@@ -49,15 +39,8 @@ export class DiskUnmounts {
     return table.has(id) ? id : 0;
   }
 
-  #slice(): void {
-    this.#books.begin();
-    const started = performance.now();
-    while (this.any && performance.now() - started < SLICE_MS) this.#step();
-    this.#isRunning = this.any;
-    if (this.any) setImmediate(() => this.#slice());
-  }
-
-  #step(): void {
+  /** A part of the pass. */
+  step(): void {
     const { table, offload, now } = this.#books;
     if (this.#pass.length === 0) {
       this.#pass = [...this.#leaving];

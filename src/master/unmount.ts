@@ -1,20 +1,14 @@
 /**
  * Segments that go. From the moment on which one is unmounted nobody sees it: nothing is placed there, and an object is rid
- * of its copies there before any call works on it. The others are found by a pass over all objects, in slices, between
- * which everybody else is served; one pass serves all segments that were unmounted before it began. In the end it is noted
- * what may still be in use of the memory, should it come back (departed.ts).
+ * of its copies there before any call works on it. The others are found by a pass over all objects, in slices; one pass
+ * serves all segments that were unmounted before it began. In the end it is noted what may still be in use of the memory,
+ * should it come back (departed.ts).
  */
 import type { SegmentInfo, Uuid } from './api.js';
 import type { Books } from './books.js';
 import { ClaimList, mayShareBytes } from './departed.js';
 import type { Segment } from './segments.js';
-
-/** Objects, or pieces of space kept back, of one step: half a millisecond. */
-const STEP = 512;
-/** Steps before `begin` returns, beyond one a shard: small tables are done then. */
-const FIRST_STEPS = 2;
-/** Milliseconds of work after which the event loop gets a turn. */
-const SLICE_MS = 5;
+import { type SlicedWork, Slices, STEP } from './slices.js';
 
 interface Unmounting {
   readonly segment: Segment;
@@ -23,20 +17,21 @@ interface Unmounting {
   readonly note: boolean;
 }
 
-export class Unmounts {
+export class Unmounts implements SlicedWork {
   readonly #books: Books;
+  readonly #slices: Slices;
   /** By the segment's number. */
   readonly #unmounting = new Map<number, Unmounting>();
   /** Those that the pass under way is for, and where it is. */
   #pass: readonly Unmounting[] = [];
   #cursor = 0;
   #phase: 'objects' | 'kept' = 'objects';
-  #isRunning = false;
   #ended: Promise<void> = Promise.resolve();
   #end = () => {};
 
   constructor(books: Books) {
     this.#books = books;
+    this.#slices = new Slices(books, this);
   }
 
   get any(): boolean {
@@ -59,12 +54,7 @@ export class Unmounts {
     this.#books.journal?.unmounted(segment);
     this.#books.segments.withdraw(segment);
     this.#unmounting.set(segment.number, { segment, claims: new ClaimList(segment.info.length), note });
-    if (this.#isRunning) return;
-    const steps = FIRST_STEPS + this.#books.options.shards;
-    for (let step = 0; this.any && step < steps; step++) this.#step();
-    if (!this.any) return;
-    this.#isRunning = true;
-    setImmediate(() => this.#slice());
+    this.#slices.start();
   }
 
   /** The object without its copies in segments that are gone: its id, or 0 where nothing is left of it. */
@@ -92,15 +82,8 @@ export class Unmounts {
     return true;
   };
 
-  #slice(): void {
-    this.#books.begin();
-    const started = performance.now();
-    while (this.any && performance.now() - started < SLICE_MS) this.#step();
-    this.#isRunning = this.any;
-    if (this.any) setImmediate(() => this.#slice());
-  }
-
-  #step(): void {
+  /** A part of the pass. */
+  step(): void {
     const { table, keptBack } = this.#books;
     if (this.#pass.length === 0) {
       this.#pass = [...this.#unmounting.values()];

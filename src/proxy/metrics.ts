@@ -1,6 +1,6 @@
 /** What the proxy counts, as Prometheus text (docs/metrics.md). */
-import type { ProcessFigures } from '../master/server/metrics-process.js';
-import { labelled, MetricsText } from '../master/server/metrics-text.js';
+import type { ProcessFigures } from '../metrics/process.js';
+import { labelled, MetricsText } from '../metrics/text.js';
 import type { Instance } from './instance.js';
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300];
@@ -67,7 +67,7 @@ export class ProxyMetrics {
     );
     metric('mooncake_proxy_index_blocks', 'gauge', 'Blocks that the prefix index knows', index);
     const each = (value: (one: Instance) => number) =>
-      Object.fromEntries(instances.map((one) => [`role="${one.role}",engine="${one.name}"`, value(one)]));
+      instances.map((one) => [{ role: one.role, engine: one.name }, value(one)] as const);
     metric(
       'mooncake_proxy_instance_up',
       'gauge',
@@ -99,7 +99,7 @@ export class ProxyMetrics {
       each(({ failures }) => failures),
     );
     const histogram = (name: string, help: string, { counts, sum }: Histogram) =>
-      text.histograms(name, help, SECONDS, [{ labels: 'path="completions"', counts, sum }]);
+      text.histograms(name, help, SECONDS, [{ labels: { path: 'completions' }, counts, sum }]);
     histogram('mooncake_proxy_prefill_seconds', 'Time at the prefill engine', this.prefillSeconds);
     histogram('mooncake_proxy_first_byte_seconds', 'Arrival to the first byte for the client', this.firstByteSeconds);
     histogram('mooncake_proxy_request_seconds', 'Arrival to the end', this.requestSeconds);

@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { integer, string } from '../core/check.js';
 import { errors, MooncakeError } from '../core/errors.js';
-import { ProcessFigures } from '../master/server/metrics-process.js';
+import { ProcessFigures } from '../metrics/process.js';
 import { changeInstances, status } from './admin.js';
 import { json, Refusal, refuse } from './answers.js';
 import { Completions, type Parts } from './completions.js';

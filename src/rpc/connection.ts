@@ -6,7 +6,10 @@
  *   bytes ─► FrameReader ─► waiting ─► started (at most `maxCalls`) ─► answers (unread: at most `maxUnreadBytes` and one)
  */
 import type { Socket } from 'node:net';
-import { type Frame, FrameReader } from './frames.js';
+import { ANSWER_BYTES, type Frame, FrameReader, writeAnswerHeader } from './frames.js';
+import type { Outbox } from './outbox.js';
+import { packInto, sizeOf } from './struct-pack.js';
+import type { Type } from './types.js';
 
 export interface ConnectionLimits {
   maxRequestBytes: number;
@@ -16,8 +19,6 @@ export interface ConnectionLimits {
   maxCalls: number;
 }
 
-/** Up to so many bytes, answers are put into one piece: cheaper than a list of them, for us and for the kernel. */
-const JOIN_BYTES = 64 * 1024;
 /** Silence after which the kernel asks whether the peer still is there. */
 const KEEP_ALIVE_MS = 60_000;
 
@@ -26,18 +27,24 @@ export class Connection {
   readonly remote: string;
   readonly #socket: Socket;
   readonly #limits: ConnectionLimits;
+  readonly #outbox: Outbox;
   readonly #start: (frame: Frame, connection: Connection) => void;
   #waiting: Frame[] = [];
   #calls = 0;
-  /** Answers that were there at once and leave in one write; undefined while no requests are being started. */
-  #answers: Uint8Array[] | undefined;
-  #answerBytes = 0;
+  /** Answers that are there at once leave together. */
+  #isStarting = false;
 
   /** `start` begins a request; each ends by one `answer`. */
-  constructor(socket: Socket, limits: ConnectionLimits, start: (frame: Frame, connection: Connection) => void) {
+  constructor(
+    socket: Socket,
+    limits: ConnectionLimits,
+    outbox: Outbox,
+    start: (frame: Frame, connection: Connection) => void,
+  ) {
     this.remote = `${socket.remoteAddress}:${socket.remotePort}`;
     this.#socket = socket;
     this.#limits = limits;
+    this.#outbox = outbox;
     this.#start = start;
     const reader = new FrameReader('request', limits.maxRequestBytes, (frame) => this.#waiting.push(frame));
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
@@ -59,17 +66,26 @@ export class Connection {
     });
   }
 
-  /** Ends a request. */
-  answer(bytes: Uint8Array): void {
+  /** Ends a request. Where the value cannot be written it throws, and the request still waits for its answer. */
+  answer<T>(sequence: number, error: number, type: Type<T>, value: T): void {
+    if (!this.#socket.destroyed) this.#write(sequence, error, type, value);
     this.#calls--;
-    if (this.#socket.destroyed) return;
-    if (this.#answers) {
-      this.#answers.push(bytes);
-      this.#answerBytes += bytes.length;
-      return;
-    }
-    this.#socket.write(bytes);
+    if (this.#isStarting) return;
+    this.#outbox.flush(this.#socket);
     if (this.#waiting.length > 0) queueMicrotask(() => this.#go());
+  }
+
+  #write<T>(sequence: number, error: number, type: Type<T>, value: T): void {
+    const size = sizeOf(type, value);
+    const whole = ANSWER_BYTES + size.bytes;
+    const writer = this.#outbox.take(whole);
+    try {
+      writeAnswerHeader(writer, sequence, error, size.bytes);
+      packInto(writer, type, value, size);
+    } catch (reason) {
+      this.#outbox.drop(whole);
+      throw reason;
+    }
   }
 
   destroy(): void {
@@ -78,22 +94,7 @@ export class Connection {
 
   get #isFull(): boolean {
     const { maxCalls, maxUnreadBytes } = this.#limits;
-    return this.#calls >= maxCalls || this.#socket.writableLength + this.#answerBytes > maxUnreadBytes;
-  }
-
-  /** Sends what was answered while requests were started. */
-  #flush(answers: readonly Uint8Array[]): void {
-    const size = this.#answerBytes;
-    this.#answers = undefined;
-    this.#answerBytes = 0;
-    if (answers.length === 0 || this.#socket.destroyed) return;
-    if (answers.length === 1 || size <= JOIN_BYTES) {
-      this.#socket.write(answers.length === 1 ? answers[0] : Buffer.concat(answers, size));
-      return;
-    }
-    this.#socket.cork();
-    for (const answer of answers) this.#socket.write(answer);
-    this.#socket.uncork();
+    return this.#calls >= maxCalls || this.#socket.writableLength + (this.#isStarting ? this.#outbox.bytes : 0) > maxUnreadBytes;
   }
 
   /** Starts what may be started; reads on only where nothing waits. */
@@ -102,12 +103,13 @@ export class Connection {
     if (this.#waiting.length > 0 && !this.#isFull) {
       const waiting = this.#waiting;
       let started = 0;
-      this.#answers = [];
+      this.#isStarting = true;
       while (started < waiting.length && !this.#isFull) {
         this.#calls++;
         this.#start(waiting[started++], this);
       }
-      this.#flush(this.#answers);
+      this.#isStarting = false;
+      this.#outbox.flush(socket);
       this.#waiting = started === waiting.length ? [] : waiting.slice(started);
     }
     if (this.#waiting.length > 0) {

@@ -9,6 +9,7 @@
  * Source: coro_rpc's protocol header and the stock binaries.
  */
 import { errors } from '../core/errors.js';
+import type { Writer } from './types.js';
 
 export const MAGIC = 0x15;
 export const REQUEST_BYTES = 20;
@@ -49,12 +50,12 @@ export function requestHeader(sequence: number, id: number, bodyBytes: number): 
   return out;
 }
 
-/** Writes the header of an answer into the first 16 bytes, which may hold anything. */
-export function writeAnswerHeader(out: Buffer, sequence: number, error: number, bodyBytes: number): void {
-  out.writeUInt32LE(MAGIC | (error << 16), 0);
-  out.writeUInt32LE(sequence, 4);
-  out.writeUInt32LE(bodyBytes, 8);
-  out.writeUInt32LE(0, 12);
+/** Writes the header of an answer, 16 bytes. */
+export function writeAnswerHeader(writer: Writer, sequence: number, error: number, bodyBytes: number): void {
+  writer.u32(MAGIC | (error << 16));
+  writer.u32(sequence);
+  writer.u32(bodyBytes);
+  writer.u32(0);
 }
 
 /** The little-endian u32 that begins there. A DataView for a header or two would cost more than they. */

@@ -8,9 +8,10 @@
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { errors } from '../core/errors.js';
 import { Connection } from './connection.js';
-import { ANSWER_BYTES, type Frame, RPC_ERROR, writeAnswerHeader } from './frames.js';
+import { type Frame, RPC_ERROR } from './frames.js';
 import type { Method } from './method.js';
-import { pack, readHeader, readPayload } from './struct-pack.js';
+import { Outbox } from './outbox.js';
+import { readHeader, readPayload } from './struct-pack.js';
 import { text } from './types.js';
 
 /** A request that was refused: what came, and what would have been understood. */
@@ -80,6 +81,7 @@ export class RpcServer {
   /** By function id; under each, by the type code of the arguments (-1: none). */
   readonly #methods = new Map<number, Map<number, Served>>();
   readonly #connections = new Set<Connection>();
+  readonly #outbox = new Outbox();
   readonly #told = new Set<string>();
   readonly #options: RpcServerOptions;
   #server?: Server;
@@ -118,7 +120,7 @@ export class RpcServer {
   #serve(socket: Socket): void {
     const { maxRequestBytes = 64 * 2 ** 20, maxUnreadBytes = 8 * 2 ** 20, maxCallsPerConnection = 64 } = this.#options;
     const limits = { maxRequestBytes, maxUnreadBytes, maxCalls: maxCallsPerConnection };
-    const connection = new Connection(socket, limits, (frame, from) => this.#request(from, frame));
+    const connection = new Connection(socket, limits, this.#outbox, (frame, from) => this.#request(from, frame));
     this.stats.connections++;
     this.#connections.add(connection);
     socket.on('close', () => this.#connections.delete(connection));
@@ -206,7 +208,7 @@ export class RpcServer {
   }
 
   #fail(connection: Connection, sequence: number, error: number, why: string): void {
-    this.#send(connection, sequence, error, pack(text, why, ANSWER_BYTES));
+    connection.answer(sequence, error, text, why);
   }
 
   #answer(
@@ -217,20 +219,12 @@ export class RpcServer {
     value: unknown,
     begun: number,
   ): void {
-    let message: Buffer;
     try {
-      message = pack(served.method.result, value, ANSWER_BYTES);
+      connection.answer(sequence, RPC_ERROR.ok, served.method.result, value);
     } catch (error) {
       this.#throw(connection, sequence, served, args, error, begun);
       return;
     }
-    this.#send(connection, sequence, RPC_ERROR.ok, message);
     this.#options.onCall?.(served.method.name, args, value, performance.now() - begun);
-  }
-
-  /** `message`: room for a header, and the body. */
-  #send(connection: Connection, sequence: number, error: number, message: Buffer): void {
-    writeAnswerHeader(message, sequence, error, message.length - ANSWER_BYTES);
-    connection.answer(message);
   }
 }

@@ -38,21 +38,37 @@ function widthFor(largest: number): 0 | 1 | 2 {
   return largest < 65536 ? 1 : 2;
 }
 
-/**
- * Bytes of a message, after so many that are left for a header; `value` must be what the schema says (checked by the
- * compiler alone).
- */
-export function pack<T>(type: Type<T>, value: T, headroom = 0): Buffer {
-  const measure: Measure = { bytes: 0, lengths: 0, largest: 0 };
-  type.measure(value, measure);
-  const width = widthFor(measure.largest);
-  const size = headroom + 4 + (width ? 1 : 0) + measure.bytes + (measure.lengths << width);
-  const out = Buffer.allocUnsafe(size);
+/** What a message takes. */
+export interface Size {
+  readonly bytes: number;
+  /** Of lengths in it: 0, 1, 2 for 1, 2, 4 bytes. */
+  readonly width: 0 | 1 | 2;
+}
+
+const measured: Measure = { bytes: 0, lengths: 0, largest: 0 };
+
+/** `value` must be what the schema says (checked by the compiler alone). */
+export function sizeOf<T>(type: Type<T>, value: T): Size {
+  measured.bytes = measured.lengths = measured.largest = 0;
+  type.measure(value, measured);
+  const width = widthFor(measured.largest);
+  return { bytes: 4 + (width ? 1 : 0) + measured.bytes + (measured.lengths << width), width };
+}
+
+/** Writes the message whose size was asked for, where the writer stands. */
+export function packInto<T>(writer: Writer, type: Type<T>, value: T, { width }: Size): void {
   const head = typeCode(type);
-  out.writeUInt32LE(width ? (head | 1) >>> 0 : head, headroom);
-  if (width) out[headroom + 4] = width << WIDTH_SHIFT;
-  const writer = new Writer(out, headroom + (width ? 5 : 4), width);
+  writer.u32(width ? (head | 1) >>> 0 : head);
+  if (width) writer.bytes[writer.at++] = width << WIDTH_SHIFT;
+  writer.width = width;
   type.write(value, writer);
+}
+
+/** Bytes of a message. */
+export function pack<T>(type: Type<T>, value: T): Buffer {
+  const size = sizeOf(type, value);
+  const out = Buffer.allocUnsafe(size.bytes);
+  packInto(new Writer(out, 0, size.width), type, value, size);
   return out;
 }
 

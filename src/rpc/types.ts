@@ -55,9 +55,18 @@ export class Writer extends Message {
   constructor(
     bytes: Uint8Array,
     public at: number,
-    readonly width: number,
+    public width: number,
   ) {
     super(bytes);
+  }
+
+  u32(value: number): void {
+    const { bytes, at } = this;
+    bytes[at] = value;
+    bytes[at + 1] = value >>> 8;
+    bytes[at + 2] = value >>> 16;
+    bytes[at + 3] = value >>> 24;
+    this.at = at + 4;
   }
 
   length(count: number): void {
@@ -208,19 +217,19 @@ const RECENT = 64;
 const MAX_RECENT = 64;
 const recent: { bytes: Uint8Array; text: string }[] = [];
 
-function decode(view: Uint8Array): string {
-  const { length } = view;
+function decode(from: Uint8Array, start: number, length: number): string {
   if (length === 0) return '';
-  if (length > MAX_RECENT) return strict.decode(view);
-  const place = (31 * length + view[length - 1]) % RECENT;
+  if (length > MAX_RECENT) return strict.decode(from.subarray(start, start + length));
+  const place = (31 * length + from[start + length - 1]) % RECENT;
   const known = recent[place];
   if (known?.bytes.length === length) {
     let same = 0;
-    while (same < length && known.bytes[same] === view[same]) same++;
+    while (same < length && known.bytes[same] === from[start + same]) same++;
     if (same === length) return known.text;
   }
-  const decoded = strict.decode(view);
-  recent[place] = { bytes: new Uint8Array(view), text: decoded };
+  const bytes = from.slice(start, start + length);
+  const decoded = strict.decode(bytes);
+  recent[place] = { bytes, text: decoded };
   return decoded;
 }
 
@@ -241,11 +250,12 @@ export const text: Type<string> = {
     writer.at += size;
   },
   read(reader) {
-    const view = bytes.read(reader);
+    const length = reader.length(1);
+    const at = reader.take(length);
     try {
-      return decode(view);
+      return decode(reader.bytes, at, length);
     } catch {
-      throw errors.protocol('a name that is not UTF-8', view);
+      throw errors.protocol('a name that is not UTF-8', reader.bytes.subarray(at, at + length));
     }
   },
 };

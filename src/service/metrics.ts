@@ -2,18 +2,13 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { errors } from '../core/errors.js';
+import { MetricsText } from '../metrics/text.js';
 import { formatName } from '../transfer/metadata/name.js';
 import type { ServiceStatus } from './status.js';
 
-type Labelled = readonly (readonly [labels: Readonly<Record<string, string>>, value: number])[];
-
 export function metrics(status: ServiceStatus): string {
-  const out: string[] = [];
-  const metric = (name: string, type: 'gauge' | 'counter', help: string, value: number | Labelled) => {
-    out.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`);
-    if (typeof value === 'number') out.push(`${name} ${value}`);
-    else for (const [labels, one] of value) out.push(`${name}{${labelsOf(labels)}} ${one}`);
-  };
+  const text = new MetricsText();
+  const metric = text.metric.bind(text);
   const { counters, engines } = status;
   metric('mooncake_service_connections', 'gauge', 'Connections of engines', status.connections);
   metric(
@@ -57,14 +52,7 @@ export function metrics(status: ServiceStatus): string {
     "Counters of connectors' halves (docs/connectors.md), anew with each run",
     halves,
   );
-  return `${out.join('\n')}\n`;
-}
-
-function labelsOf(labels: Readonly<Record<string, string>>): string {
-  const quoted = (value: string) => value.replace(/[\\"]/g, '\\$&').replaceAll('\n', '\\n');
-  return Object.entries(labels)
-    .map(([name, value]) => `${name}="${quoted(value)}"`)
-    .join(',');
+  return text.toString();
 }
 
 export interface MetricsServer {

@@ -2,8 +2,8 @@
  * What the calls of each method came to: how many, how many failed, how long they took; of batches also their items. Counted from
  * the answers, so nothing in the service knows of it. Stock has names for about half of the methods, which are its own here too.
  */
+import { labelled, type MetricsText } from '../../metrics/text.js';
 import type { Packed } from '../../rpc/batches.js';
-import type { MetricsText } from './metrics-text.js';
 
 /** Seconds, up to which a call took; above the last: +Inf. */
 const BOUNDS = [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10];
@@ -126,11 +126,11 @@ export class CallFigures {
     }
     this.#writeReads(text);
     const ofAll = (field: 'requests' | 'failures') =>
-      Object.fromEntries([...this.#methods].map(([method, calls]) => [`method="${method}"`, calls[field]]));
+      labelled('method', Object.fromEntries([...this.#methods].map(([method, calls]) => [method, calls[field]])));
     text.metric('mooncake_rpc_calls_total', 'counter', 'Calls, by method', ofAll('requests'));
     text.metric('mooncake_rpc_call_failures_total', 'counter', 'Calls that failed, by method', ofAll('failures'));
     const series = [...this.#methods].map(([method, { buckets, seconds }]) => ({
-      labels: `method="${method}"`,
+      labels: { method },
       counts: buckets,
       sum: seconds,
     }));

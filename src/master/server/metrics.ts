@@ -1,10 +1,10 @@
 /** The master's figures as Prometheus text: stock names where the meaning is the same, ours where stock has none. */
+import type { ProcessFigures } from '../../metrics/process.js';
+import { type Labelled, labelled, MetricsText } from '../../metrics/text.js';
 import type { RpcServerStats } from '../../rpc/server.js';
 import type { DiskStats, MetadataStats, SegmentFigures } from '../api.js';
 import type { PersistenceFigures } from '../persist/persistence.js';
 import type { CallFigures } from './metrics-calls.js';
-import type { ProcessFigures } from './metrics-process.js';
-import { labelled, MetricsText } from './metrics-text.js';
 
 export interface MasterFigures {
   stats: MetadataStats & { disks: DiskStats };
@@ -49,9 +49,8 @@ export function metrics(figures: MasterFigures): string {
   }
   metric('master_put_start_discard_cnt', 'counter', 'Puts that did not end in time', stats.discardedPuts);
   metric('mooncake_segments', 'gauge', 'Segments mounted', segments.length);
-  const bySegment = (field: 'usedBytes' | 'capacityBytes') => labelled('segment', sums(segments, field));
-  metric('segment_allocated_bytes', 'gauge', 'Bytes that objects take, by segment', bySegment('usedBytes'));
-  metric('segment_total_capacity_bytes', 'gauge', 'Bytes of each segment', bySegment('capacityBytes'));
+  metric('segment_allocated_bytes', 'gauge', 'Bytes that objects take, by segment', bySegment(segments, 'usedBytes'));
+  metric('segment_total_capacity_bytes', 'gauge', 'Bytes of each segment', bySegment(segments, 'capacityBytes'));
   metric('mooncake_incomplete_objects', 'gauge', 'Puts under way', stats.incomplete);
   metric('mooncake_kept_back_bytes', 'gauge', 'Bytes that late readers or writers may touch', stats.keptBackBytes);
   metric('mooncake_metadata_bytes', 'gauge', 'Memory of the tables', stats.metadataBytes);
@@ -79,11 +78,8 @@ export function metrics(figures: MasterFigures): string {
 const freed = (stats: MetadataStats) => stats.evictions - stats.fruitlessEvictions;
 
 /** Segments of one name are one, as for the stock master. */
-function sums(segments: readonly SegmentFigures[], field: 'usedBytes' | 'capacityBytes'): Record<string, number> {
-  const bytes: Record<string, number> = {};
-  for (const segment of segments) {
-    const name = segment.name.replace(/[\\"\n]/g, (mark) => (mark === '\n' ? '\\n' : `\\${mark}`));
-    bytes[name] = (bytes[name] ?? 0) + segment[field];
-  }
-  return bytes;
+function bySegment(segments: readonly SegmentFigures[], field: 'usedBytes' | 'capacityBytes'): Labelled {
+  const bytes = new Map<string, number>();
+  for (const { name, [field]: size } of segments) bytes.set(name, (bytes.get(name) ?? 0) + size);
+  return [...bytes].map(([segment, size]) => [{ segment }, size]);
 }

@@ -1,4 +1,5 @@
 /** A node's figures, for Prometheus and as JSON. */
+import { type Labelled, labelled, MetricsText } from '../../metrics/text.js';
 import type { LinkStatistics } from '../../transfer/engine/api.js';
 import type { StoreMissReason } from '../api.js';
 import type { PeerFigures } from '../joined/peers.js';
@@ -30,15 +31,9 @@ export interface NodeStatus {
   readonly peers: readonly PeerFigures[];
 }
 
-type Labelled = readonly (readonly [labels: Readonly<Record<string, string>>, value: number])[];
-
 export function metrics({ isConnected, segments, objects, links, peers }: NodeStatus): string {
-  const out: string[] = [];
-  const metric = (name: string, type: 'gauge' | 'counter', help: string, value: number | Labelled) => {
-    out.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`);
-    if (typeof value === 'number') out.push(`${name} ${value}`);
-    else for (const [labels, one] of value) out.push(`${name}{${labelsOf(labels)}} ${one}`);
-  };
+  const text = new MetricsText();
+  const metric = text.metric.bind(text);
   const bytes = segments.reduce((total, segment) => total + segment.bytes, 0);
   metric('mooncake_node_master_connected', 'gauge', 'Whether the master can be reached', isConnected ? 1 : 0);
   metric('mooncake_node_segments', 'gauge', 'Segments lent', segments.length);
@@ -56,8 +51,7 @@ export function metrics({ isConnected, segments, objects, links, peers }: NodeSt
     'Objects read that have no checksum',
     objects.unverifiedHits,
   );
-  const misses = Object.entries(objects.misses).map(([reason, count]) => [{ reason }, count] as const);
-  metric('mooncake_node_misses_total', 'counter', 'Objects not read, by reason', misses);
+  metric('mooncake_node_misses_total', 'counter', 'Objects not read, by reason', labelled('reason', objects.misses));
   const byLink = (value: (link: LinkStatistics) => number): Labelled =>
     links.map((link) => [{ peer: link.peer, transport: link.transport, link: link.name }, value(link)]);
   metric(
@@ -80,12 +74,5 @@ export function metrics({ isConnected, segments, objects, links, peers }: NodeSt
   );
   const failures = peers.map(({ peer, failures }) => [{ peer }, failures] as const);
   metric('mooncake_node_peer_failures_total', 'counter', 'Failures of a peer', failures);
-  return `${out.join('\n')}\n`;
-}
-
-function labelsOf(labels: Readonly<Record<string, string>>): string {
-  const quoted = (value: string) => value.replace(/[\\"]/g, '\\$&').replaceAll('\n', '\\n');
-  return Object.entries(labels)
-    .map(([name, value]) => `${name}="${quoted(value)}"`)
-    .join(',');
+  return text.toString();
 }

@@ -1,6 +1,6 @@
 /** The process as its event loop sees it: how long calls wait for their turn, and what collecting garbage costs. */
 import { monitorEventLoopDelay, PerformanceObserver, performance } from 'node:perf_hooks';
-import type { MetricsText } from './metrics-text.js';
+import { labelled, type MetricsText } from './text.js';
 
 /** Delays are measured by a timer of this period, which is taken off again. */
 const RESOLUTION_MS = 10;
@@ -8,12 +8,13 @@ const RESOLUTION_MS = 10;
 const WINDOW_MS = 10_000;
 
 const QUANTILES = { '0.5': 50, '0.99': 99, '1': 100 };
+type Quantiles = Record<keyof typeof QUANTILES, number>;
 
 export class ProcessFigures {
   readonly #delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
   readonly #collections: PerformanceObserver;
   readonly #timer: NodeJS.Timeout;
-  #last: Record<string, number> = Object.fromEntries(Object.keys(QUANTILES).map((key) => [`quantile="${key}"`, 0]));
+  #last: Quantiles = { '0.5': 0, '0.99': 0, '1': 0 };
   #longest = 0;
   #collectionSeconds = 0;
   #collected = 0;
@@ -33,8 +34,7 @@ export class ProcessFigures {
   #turn(): void {
     const above = (nanoseconds: number) => Math.max(0, nanoseconds / 1e6 - RESOLUTION_MS) / 1000;
     const at = (percent: number) => above(percent === 100 ? this.#delay.max : this.#delay.percentile(percent));
-    const quantiles = Object.entries(QUANTILES).map(([key, percent]) => [`quantile="${key}"`, at(percent)]);
-    this.#last = Object.fromEntries(quantiles);
+    for (const [key, percent] of Object.entries(QUANTILES)) this.#last[key as keyof Quantiles] = at(percent);
     this.#longest = Math.max(this.#longest, at(100));
     this.#delay.reset();
   }
@@ -44,7 +44,7 @@ export class ProcessFigures {
     const { user, system } = process.cpuUsage();
     const memory = process.memoryUsage();
     const help = `Time that what is due waits, over the last ${WINDOW_MS / 1000} s that have ended`;
-    text.metric('mooncake_event_loop_delay_seconds', 'gauge', help, this.#last);
+    text.metric('mooncake_event_loop_delay_seconds', 'gauge', help, labelled('quantile', this.#last));
     text.metric('mooncake_event_loop_delay_longest_seconds', 'gauge', 'The longest of all windows', this.#longest);
     text.metric('mooncake_event_loop_busy_seconds_total', 'counter', 'Time not spent waiting', active / 1000);
     text.metric('mooncake_event_loop_utilization', 'gauge', 'Its share of all time', utilization);
