@@ -109,7 +109,7 @@ export interface NativeFeature {
 }
 
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
-export const INTERFACE = 4;
+export const INTERFACE = 5;
 
 /** The socket on which the node service is handed descriptors of engines' memory (native/service/descriptor_socket.h). */
 export interface DescriptorSocket {
@@ -123,7 +123,21 @@ export interface DescriptorSocket {
   close(): void;
 }
 
+/** A client's end of a control socket (native/service/control_socket.h). No call but `wait` waits. */
+export interface ControlSocket {
+  /** Bytes that were taken; 0 where there is no room now. Throws when the connection has ended. */
+  send(bytes: Uint8Array): number;
+  /** Bytes that had come; 0: none now; -1: the peer has ended its side. */
+  receive(into: Uint8Array): number;
+  /** Until there is something to receive, or room to send where that is asked for; false when the time is over. */
+  wait(toSend: boolean, timeoutMs: number): boolean;
+  /** A descriptor of the same socket, for the caller to close. */
+  duplicate(): number;
+  close(): void;
+}
+
 export interface Addon {
+  readonly ControlSocket: new (path: string) => ControlSocket;
   readonly DescriptorSocket: new (
     path: string,
     limits: { patienceMs?: number; tickets?: number; connections?: number },

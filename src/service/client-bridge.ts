@@ -1,11 +1,13 @@
 /**
  * A connection to a node service for callers that cannot wait in promises: an engine's scheduler asks and needs the answer in
- * the same turn. A thread holds the socket; a waiting caller sleeps on a word of shared memory. Calls in promises are there
- * too, and both may be mixed.
+ * the same turn. Calls in promises are there too, and both may be mixed. The accelerator's socket carries them; without it, a
+ * thread of our own does.
  */
-import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { type ErrorCode, errors, MooncakeError } from '../core/errors.js';
-import type { ClientThreadData, FromThread, ToThread } from './client-thread.js';
+import { loadAddon } from '../native/load.js';
+import type { Channel, FromService } from './client-channel.js';
+import { DirectChannel } from './client-direct.js';
+import { ThreadChannel } from './client-threaded.js';
 
 interface Waiting {
   resolve(result: unknown): void;
@@ -16,9 +18,7 @@ export class Bridge {
   /** Resolves when the connection has ended: the service touches nothing for it any more. */
   readonly closed: Promise<void>;
   readonly #socket: string;
-  readonly #thread: Worker;
-  readonly #port: MessagePort;
-  readonly #bell = new Int32Array(new SharedArrayBuffer(4));
+  readonly #channel: Channel;
   readonly #waiting = new Map<number, Waiting>();
   #last = 0;
   #ending = false;
@@ -26,19 +26,15 @@ export class Bridge {
   #lost: MooncakeError | undefined;
   #resolveClosed!: () => void;
 
+  /** Throws ERR_PEER where it is seen at once that no service listens. */
   constructor(socket: string) {
     this.#socket = socket;
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
-    const { port1, port2 } = new MessageChannel();
-    this.#port = port1;
-    const workerData: ClientThreadData = { socket, port: port2, bell: this.#bell.buffer as SharedArrayBuffer };
-    this.#thread = new Worker(new URL('./client-thread.js', import.meta.url), { workerData, transferList: [port2] });
-    this.#thread.unref();
-    this.#thread.on('error', (cause) => this.#lose(errors.peer(socket, `its client thread failed: ${cause.message}`)));
-    port1.on('message', (message: FromThread) => this.#take(message));
-    port1.unref();
+    const take = (message: FromService) => this.#take(message);
+    const { addon } = loadAddon();
+    this.#channel = addon ? new DirectChannel(addon, socket, take) : new ThreadChannel(socket, take);
   }
 
   /** Why there is no connection any more. */
@@ -66,18 +62,12 @@ export class Bridge {
     });
     const end = performance.now() + timeoutMs;
     while (answer === undefined) {
-      const rung = Atomics.load(this.#bell, 0);
-      const received = receiveMessageOnPort(this.#port);
-      if (received !== undefined) {
-        this.#take(received.message);
-        continue;
-      }
       const left = end - performance.now();
       if (left <= 0) {
         this.#forget(id);
         throw errors.timeout(`${op} of the service at ${this.#socket}`, timeoutMs);
       }
-      Atomics.wait(this.#bell, 0, rung, left);
+      this.#channel.wait(left);
     }
     if ('error' in answer) throw answer.error;
     return answer.result;
@@ -86,21 +76,21 @@ export class Bridge {
   /** A call that wants no answer. */
   send(op: string, args: object): void {
     if (this.#lost !== undefined) throw this.#lost;
-    this.#port.postMessage([0, op, args] satisfies ToThread);
+    this.#channel.post([0, op, args]);
   }
 
   /** Ends our side; `closed` resolves when the service has ended its own. Idempotent. */
   end(): void {
     if (this.#lost !== undefined) return;
     this.#ending = true;
-    this.#port.ref();
-    this.#port.postMessage(null satisfies ToThread);
+    this.#channel.ref();
+    this.#channel.end();
   }
 
   /** Ends the connection at once. */
   async destroy(): Promise<void> {
     this.#lose(errors.closed(`the connection to the service at ${this.#socket}`));
-    await this.#thread.terminate();
+    await this.#channel.destroy();
   }
 
   #post(op: string, args: object, waiting: Waiting): number {
@@ -109,13 +99,13 @@ export class Bridge {
       return 0;
     }
     const id = ++this.#last;
+    this.#channel.post([id, op, args]);
     this.#waiting.set(id, waiting);
-    this.#port.ref();
-    this.#port.postMessage([id, op, args] satisfies ToThread);
+    this.#channel.ref();
     return id;
   }
 
-  #take([id, error, result]: FromThread): void {
+  #take([id, error, result]: FromService): void {
     const failed = error && new MooncakeError(error.code as ErrorCode, error.message);
     // An answer to no call says why the connection is about to end.
     if (id === 0) this.#why = failed ?? undefined;
@@ -129,13 +119,13 @@ export class Bridge {
 
   #forget(id: number): void {
     this.#waiting.delete(id);
-    if (this.#waiting.size === 0 && !this.#ending) this.#port.unref();
+    if (this.#waiting.size === 0 && !this.#ending) this.#channel.unref();
   }
 
   #lose(error: MooncakeError): void {
     this.#lost ??= error;
     this.#resolveClosed();
-    this.#port.unref();
+    this.#channel.unref();
     for (const [id, { reject }] of [...this.#waiting]) {
       this.#forget(id);
       reject(this.#lost);

@@ -1,9 +1,10 @@
 /**
- * The thread that holds a client's connection (client-bridge.ts): it passes calls on and answers back, and rings a bell in
+ * The thread that holds a client's connection (client-threaded.ts): it passes calls on and answers back, and rings a bell in
  * shared memory for a caller that waits without returning to its event loop.
  */
 import { connect } from 'node:net';
 import { type MessagePort, workerData } from 'node:worker_threads';
+import type { FromService, ToService } from './client-channel.js';
 import { decodeFrame, encodeFrame, FrameReader } from './frames.js';
 
 /** What the thread is started with. */
@@ -14,12 +15,6 @@ export interface ClientThreadData {
   readonly bell: SharedArrayBuffer;
 }
 
-/** `[id, op, args]` to the thread, `null` to end our side of the connection. */
-export type ToThread = readonly [id: number, op: string, args: object] | null;
-
-/** An answer; id -1: the connection has ended, and nothing comes any more. */
-export type FromThread = readonly [id: number, error: { code: string; message: string } | null, result: unknown];
-
 const { socket: path, port, bell } = workerData as ClientThreadData;
 const ring = new Int32Array(bell);
 const frames = new FrameReader();
@@ -27,7 +22,7 @@ const socket = connect({ path, allowHalfOpen: true });
 let why = { code: 'ERR_PEER', message: `the service at ${path} has ended the connection` };
 let ended = false;
 
-function tell(message: FromThread): void {
+function tell(message: FromService): void {
   port.postMessage(message);
   Atomics.add(ring, 0, 1);
   Atomics.notify(ring, 0);
@@ -42,7 +37,7 @@ function end(): void {
 
 socket.on('data', (chunk) => {
   try {
-    for (const frame of frames.push(chunk)) tell(decodeFrame(frame) as FromThread);
+    for (const frame of frames.push(chunk)) tell(decodeFrame(frame) as FromService);
   } catch (error) {
     why = { code: 'ERR_PROTOCOL', message: `the service at ${path}: ${(error as Error).message}` };
     socket.destroy();
@@ -55,7 +50,8 @@ socket.on('end', () => socket.end());
 socket.on('close', end);
 
 let corked = false;
-port.on('message', (message: ToThread) => {
+// `null` ends our side of the connection.
+port.on('message', (message: ToService | null) => {
   if (message === null) {
     socket.end();
     return;
