@@ -59,12 +59,14 @@ class Engine:
         return True
 
     def metrics(self):
-        """Counters and gauges by name; those of one name and several labels are added up."""
+        """Counters and gauges by name, histograms as their count and sum; those of several labels are added up."""
         values = {}
         for metric in self.llm.get_metrics():
-            value = getattr(metric, "value", None)
-            if isinstance(value, int | float):
-                values[metric.name] = values.get(metric.name, 0) + value
+            for part in ("value", "count", "sum"):
+                value = getattr(metric, part, None)
+                if isinstance(value, int | float):
+                    name = metric.name if part == "value" else f"{metric.name}_{part}"
+                    values[name] = values.get(name, 0) + value
         return values
 
     def stop(self):
