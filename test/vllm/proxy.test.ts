@@ -8,7 +8,7 @@ import { withVllm } from './support/available.js';
 import { baseline, sameTokens } from './support/baseline.js';
 import { Cluster } from './support/cluster.js';
 import { PROMPTS, randomPrompt } from './support/prompts.js';
-import { MODEL, Server } from './support/server.js';
+import { Server } from './support/server.js';
 import { stream } from './support/streams.js';
 
 const engineTest = withVllm(test);
