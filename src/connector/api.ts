@@ -157,6 +157,15 @@ export interface SchedulerConnector {
   shutdown(): Promise<void>;
 }
 
+/** Blocks of a group that a rank has put into a store, or has found there when it was to. */
+export interface SavedBlocks {
+  readonly group: number;
+  /** Ranks that save a part of each such block: it is there when as many have said so. */
+  readonly ranks: number;
+  /** Their hashes, one after another. */
+  readonly hashes: Uint8Array;
+}
+
 export interface WorkerConnector {
   registerKvCaches(caches: KvCaches): void;
 
@@ -177,6 +186,12 @@ export interface WorkerConnector {
   saveKvLayer(layer: number): void;
   /** Resolves when the step's blocks may be changed again. */
   waitForSave(): Promise<void>;
+
+  /** Blocks that were saved since the last call. Only of connectors that save, where they were asked to keep count. */
+  takeSaved?(): SavedBlocks[];
+
+  /** Resolves when nothing is being saved that the steps so far were to save. Only of connectors that save. */
+  savesEnded?(): Promise<void>;
 
   /** Requests whose sending or receiving has ended on this rank since the last call; `finished` ended since then. */
   getFinished(finished: readonly string[]): { sending: string[]; receiving: string[] };

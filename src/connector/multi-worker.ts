@@ -2,7 +2,7 @@
  * The worker half of MultiConnector: every call goes to every connector's. Only one of them loads a request, so what is
  * received merges as it is; a request is sent when all connectors that keep its blocks have said so.
  */
-import type { ConnectorMetadata, ConnectorStats, KvCaches, WorkerConnector } from './api.js';
+import type { ConnectorMetadata, ConnectorStats, KvCaches, SavedBlocks, WorkerConnector } from './api.js';
 import { forAll, mergeStats, type Part, settleAll } from './multi-parts.js';
 import type { MultiMetadata } from './multi-scheduler.js';
 
@@ -54,6 +54,14 @@ export class MultiWorker implements WorkerConnector {
 
   waitForSave(): Promise<void> {
     return settleAll(this.#parts, (half) => half.waitForSave());
+  }
+
+  takeSaved(): SavedBlocks[] {
+    return this.#parts.flatMap(({ half }) => half.takeSaved?.() ?? []);
+  }
+
+  savesEnded(): Promise<void> {
+    return settleAll(this.#parts, async (half) => half.savesEnded?.());
   }
 
   getFinished(finished: readonly string[]): { sending: string[]; receiving: string[] } {

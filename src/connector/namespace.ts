@@ -49,6 +49,12 @@ export class Namespace {
     return encoder.encode(this.integrity === 'stock' ? this.#stock(objects, group) : this.#strict(objects, group));
   }
 
+  /** A regular expression that finds the blocks of this model, and no companion object. */
+  get pattern(): string {
+    const root = this.root.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&');
+    return `^${root}@${this.integrity === 'stock' ? 'tp_rank' : 'strict'}:`;
+  }
+
   /** Key of the companion object of a pipeline stage (stages hold different layers). */
   companionKey({ layout }: ObjectLayout): string {
     const { rank, size } = layout.pipelineParallel;

@@ -62,6 +62,8 @@ export class SaveBatch {
   readonly left: Promise<void>;
   /** Resolves, never rejects, when the objects are visible or were given up. */
   readonly done: Promise<void>;
+  /** Blocks, by index, that are in the store when `done` has resolved. */
+  stored: readonly number[] = [];
   readonly #context: StoreWorkerContext;
   readonly #target: Target;
   readonly #layers: readonly number[];
@@ -136,6 +138,8 @@ export class SaveBatch {
       await batch.abort();
       throw error;
     }
+    const isStored = (status: number) => status === STATUS.ok || status === STATUS.exists;
+    this.stored = [...blockIds.keys()].filter((at) => isStored(statuses[at]));
     for (const status of statuses) {
       if (status === STATUS.ok) stats.savedBlocks++;
       else if (status === STATUS.exists) stats.presentBlocks++;

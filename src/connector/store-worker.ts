@@ -5,7 +5,7 @@
  */
 import { errors } from '../core/errors.js';
 import type { KvLayout } from '../core/layout.js';
-import type { KvCaches, WorkerConnector } from './api.js';
+import type { KvCaches, SavedBlocks, WorkerConnector } from './api.js';
 import type { Namespace } from './namespace.js';
 import { Aside } from './store-aside.js';
 import { LoadTask } from './store-load.js';
@@ -13,7 +13,7 @@ import { type NamespaceClaim, NO_WORK, type StoreHandshake, type StoreStep } fro
 import { type ObjectLayout, objectLayout } from './store-objects.js';
 import { batchesOf, ForwardPass, SaveBatch } from './store-save.js';
 import { type Source, sourcesOf, type Target, targetsOf } from './store-sources.js';
-import { Limiter, type StoreWorkerContext } from './store-worker-context.js';
+import { Limiter, pickHashes, type StoreWorkerContext } from './store-worker-context.js';
 
 export interface StoreWorkerOptions {
   readonly rank: number;
@@ -22,6 +22,8 @@ export interface StoreWorkerOptions {
   readonly maxLoads: number;
   readonly maxSaves: number;
   readonly asideBytes: number;
+  /** Keep the hashes of what was saved, for `takeSaved`. */
+  readonly reportSaved: boolean;
   /** What this rank claims of the namespace. */
   readonly claim: (objects: ObjectLayout) => NamespaceClaim;
   /** Takes note of the claim and has it checked; `context.attached` gives the verdict. */
@@ -53,6 +55,7 @@ export class StoreWorker implements WorkerConnector {
   readonly #releasing = new Set<string>();
   #received: string[] = [];
   #failed: number[] = [];
+  readonly #saved: SavedBlocks[] = [];
 
   constructor(context: StoreWorkerContext, options: StoreWorkerOptions) {
     this.#context = context;
@@ -150,7 +153,10 @@ export class StoreWorker implements WorkerConnector {
         const batch = new SaveBatch(this.#context, target, layers, blocks, this.#pass, this.#saveLimit);
         const save = { batch, group };
         this.#saves.add(save);
-        batch.done.then(() => this.#saves.delete(save));
+        batch.done.then(() => {
+          this.#saves.delete(save);
+          if (this.#options.reportSaved) this.#report(save);
+        });
       }
     }
   }
@@ -170,6 +176,20 @@ export class StoreWorker implements WorkerConnector {
     const { groups } = this.#registered();
     const recycled = [...this.#saves].filter(({ group }) => RECYCLED.has(groups[group].kind));
     await left(recycled.map(({ batch }) => batch));
+  }
+
+  takeSaved(): SavedBlocks[] {
+    return this.#saved.splice(0);
+  }
+
+  #report({ batch: { blocks, stored }, group }: { batch: SaveBatch; group: number }): void {
+    if (stored.length === 0) return;
+    const ranks = this.#registered().tensorParallel.size / this.#targets[group].copies;
+    this.#saved.push({ group, ranks, hashes: pickHashes(blocks.hashes, blocks.width, stored) });
+  }
+
+  async savesEnded(): Promise<void> {
+    await Promise.all([...this.#saves].map(({ batch }) => batch.done));
   }
 
   getFinished(): { sending: string[]; receiving: string[] } {

@@ -50,6 +50,8 @@ export interface StoreConnectorOptions {
   /** Bytes of a batch, and of the segment for parts of larger objects (allocated when first needed). Default 64 MiB each. */
   batchBytes?: number;
   asideBytes?: number;
+  /** Keep the hashes of what was saved until the engine asks for them (`takeSaved`), for its KV events. Default false. */
+  reportSaved?: boolean;
 }
 
 const HOUR = 3_600_000;
@@ -96,6 +98,7 @@ export class MooncakeStoreConnector implements KvConnector {
       onError: given.onError ?? (() => {}),
       batchBytes: count('batchBytes', given.batchBytes, 64 * MIB),
       asideBytes: count('asideBytes', given.asideBytes, 64 * MIB),
+      reportSaved: boolean('reportSaved', given.reportSaved ?? false),
     };
   }
 
@@ -111,7 +114,8 @@ export class MooncakeStoreConnector implements KvConnector {
   }
 
   createWorker(engine: EngineInfo, rank: number): WorkerConnector {
-    const { put, loadTimeoutMs, saveTimeoutMs, batchBytes, asideBytes, maxLoads, maxSaves, onError } = this.#options;
+    const { put, loadTimeoutMs, saveTimeoutMs, batchBytes, asideBytes, maxLoads, maxSaves, reportSaved, onError } =
+      this.#options;
     const store = this.#store(integer('rank', rank, 0, (engine.tensorParallelSize ?? 1) - 1));
     let claimed: NamespaceClaim | undefined;
     const context: StoreWorkerContext = {
@@ -142,6 +146,7 @@ export class MooncakeStoreConnector implements KvConnector {
       maxLoads,
       maxSaves,
       asideBytes,
+      reportSaved,
       claim: (objects: ObjectLayout) => this.#claim(engine, objects),
       attach: (claim: NamespaceClaim) => {
         claimed = claim;
@@ -157,6 +162,15 @@ export class MooncakeStoreConnector implements KvConnector {
    */
   async attached(): Promise<void> {
     await Promise.all([...this.#checks.values()].flatMap((checks) => [...checks.values()]));
+  }
+
+  /**
+   * Removes the blocks of everybody who shares the engine's keys up to the model: for weights that have changed under their
+   * name. What is being loaded meanwhile fails, and is computed. How many objects.
+   */
+  async forget(engine: EngineInfo): Promise<number> {
+    const pattern = this.#namespace(engine, this.#integrity ?? 'strict').pattern;
+    return this.#store(null).removeByRegex(pattern, { tenant: this.#tenant, force: true });
   }
 
   /**

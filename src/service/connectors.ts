@@ -32,6 +32,7 @@ const STORE_OPTIONS = [
   'maxSaves',
   'batchBytes',
   'asideBytes',
+  'reportSaved',
 ] as const satisfies readonly (keyof StoreConnectorOptions)[];
 const MOONCAKE_OPTIONS = [
   'mode',

@@ -65,6 +65,17 @@ export class Engine {
     return [...(this.scheduler ? [this.scheduler] : []), ...this.workers.values()];
   }
 
+  /**
+   * Removes what engines of this model have saved, when nothing of this engine's is being saved any more; how many objects.
+   * Throws ERR_NOT_SUPPORTED without a store.
+   */
+  async reset(): Promise<number> {
+    if (this.stores.length === 0) throw errors.notSupported('reset', 'the engine shares no prefixes');
+    await Promise.all([...this.workers.values()].map((worker) => worker.savesEnded()));
+    const removed = await Promise.all(this.stores.map((store) => store.forget(this.spec.engine)));
+    return removed.reduce((sum, count) => sum + count, 0);
+  }
+
   /** Tells the scheduler half's engine, or where there is none those of the workers. */
   report(error: unknown): void {
     for (const session of this.scheduler ? [this.scheduler] : this.workers.values()) session.report(error);

@@ -37,6 +37,7 @@ export function operations(greeting: Greeting, status: () => unknown): ReadonlyM
     ['scheduler.output', (caller, args) => caller.scheduler(args).output(args)],
     ['scheduler.finished', (caller, args) => caller.scheduler(args).finished(args)],
     ['scheduler.stats', (caller, args) => caller.scheduler(args).stats()],
+    ['scheduler.reset', (caller, args) => reset(caller, args)],
     ['scheduler.handshake', (caller, args) => caller.scheduler(args).handshake(args)],
 
     ['worker.attach', attachWorker],
@@ -72,6 +73,11 @@ async function attachWorker(caller: Caller, args: Fields) {
   const [engine, session] = await caller.engines.attachWorker(spec, rank, caller.pid, () => !caller.ended);
   caller.open(engine, session);
   return { session: session.id, generation: engine.generation };
+}
+
+async function reset(caller: Caller, args: Fields) {
+  caller.scheduler(args);
+  return { removed: await caller.opened(args).engine.reset() };
 }
 
 function register(caller: Caller, args: Fields) {

@@ -1,5 +1,5 @@
 /** A worker half with the memory of its rank, as calls of the control socket reach it. */
-import type { ConnectorStats, WorkerConnector } from '../connector/api.js';
+import type { ConnectorStats, SavedBlocks, WorkerConnector } from '../connector/api.js';
 import { integer } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import { MAX_LAYERS } from '../core/layout-group.js';
@@ -14,6 +14,8 @@ export interface FinishedAnswer {
   readonly receiving: readonly string[];
   /** Blocks whose load failed. */
   readonly invalid: readonly number[];
+  /** Of connectors that were asked to keep count. */
+  readonly saved: readonly SavedBlocks[];
   readonly stats: ConnectorStats;
   readonly errors: readonly Failure[];
 }
@@ -125,7 +127,8 @@ export class WorkerSession extends Session {
     const invalid = this.#half.getBlockIdsWithLoadErrors();
     this.#clear();
     for (const id of sending) this.#sending.delete(id);
-    return { sending, receiving, invalid, stats: this.#half.stats(), errors: this.takeFailures() };
+    const saved = this.#half.takeSaved?.() ?? [];
+    return { sending, receiving, invalid, saved, stats: this.#half.stats(), errors: this.takeFailures() };
   }
 
   /** Resolves when what was to be saved of ended requests has left, or has been given up as it took too long. */
@@ -133,6 +136,11 @@ export class WorkerSession extends Session {
     await this.#starting;
     if (this.#registered !== undefined && this.#sending.size > 0)
       await this.#half.handlePreemptions([...this.#sending]);
+  }
+
+  async savesEnded(): Promise<void> {
+    await this.#starting;
+    await this.#half.savesEnded?.();
   }
 
   stats(): ConnectorStats {

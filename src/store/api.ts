@@ -78,6 +78,8 @@ export interface ObjectStore {
   batchIsExist(keys: Keys, options?: CallLimits & { tenant?: string }): Promise<Int32Array>;
   /** Removes objects; statuses per key. */
   batchRemove(keys: Keys, options?: CallLimits & { tenant?: string; force?: boolean }): Promise<Int32Array>;
+  /** Removes objects whose keys the pattern is found in (RE2's syntax); how many. */
+  removeByRegex(pattern: string, options?: { tenant?: string; force?: boolean }): Promise<number>;
   /** Counts a miss that the caller found (a namespace that does not fit, …). */
   countMiss(reason: StoreMissReason, keys: number): void;
 }

@@ -14,6 +14,7 @@ export function slowStore(store: ObjectStore, delayMs: () => number): ObjectStor
     countMiss: (reason, keys) => store.countMiss(reason, keys),
     batchIsExist: after((...args) => store.batchIsExist(...args)),
     batchRemove: after((...args) => store.batchRemove(...args)),
+    removeByRegex: after((...args) => store.removeByRegex(...args)),
     openPut: after(async (...args): Promise<PutBatch> => {
       const batch = await store.openPut(...args);
       return {

@@ -20,13 +20,10 @@ engineTest('one prefill and one decode; a prefill that is killed is not waited f
   const servers: Server[] = [];
   try {
     const flags = ['--bootstrap-port', `${await freePort()}`];
-    const starting = await Promise.allSettled([
-      Server.start({ name: 'prefill', ...(await service.args('multi', '--role', 'prefill', ...flags)) }),
-      Server.start({ name: 'decode', ...(await service.args('multi', '--role', 'decode', ...flags)) }),
+    const [prefill, decode] = await Server.startAll(servers, [
+      { name: 'prefill', ...(await service.args('multi', '--role', 'prefill', ...flags)) },
+      { name: 'decode', ...(await service.args('multi', '--role', 'decode', ...flags)) },
     ]);
-    for (const one of starting) if (one.status === 'fulfilled') servers.push(one.value);
-    for (const one of starting) if (one.status === 'rejected') throw one.reason;
-    const [prefill, decode] = servers;
 
     const prefilled = async (prompt: number[]) => {
       const kv_transfer_params = {

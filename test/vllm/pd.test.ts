@@ -20,13 +20,10 @@ engineTest('one prefill, one decode and a shared store', async () => {
   const bootstrap = `http://127.0.0.1:${bootstrapPort}`;
   const servers: Server[] = [];
   try {
-    const starting = await Promise.allSettled([
-      Server.start({ name: 'prefill', ...(await cluster.args('multi', '--role', 'prefill', ...flags)) }),
-      Server.start({ name: 'decode', ...(await cluster.args('multi', '--role', 'decode', ...flags)) }),
+    const [prefill, decode] = await Server.startAll(servers, [
+      { name: 'prefill', ...(await cluster.args('multi', '--role', 'prefill', ...flags)) },
+      { name: 'decode', ...(await cluster.args('multi', '--role', 'decode', ...flags)) },
     ]);
-    for (const one of starting) if (one.status === 'fulfilled') servers.push(one.value);
-    for (const one of starting) if (one.status === 'rejected') throw one.reason;
-    const [prefill, decode] = servers;
     const registered = (await (await fetch(`${bootstrap}/query`)).json()) as Record<string, { engine_id: string }>;
     const engine = registered['0'].engine_id;
 

@@ -8,25 +8,10 @@ import { withVllm } from './support/available.js';
 import { baseline, sameTokens } from './support/baseline.js';
 import { Cluster } from './support/cluster.js';
 import { PROMPTS, randomPrompt } from './support/prompts.js';
-import { MODEL, Server } from './support/server.js';
+import { Server } from './support/server.js';
+import { stream } from './support/streams.js';
 
 const engineTest = withVllm(test);
-
-/** A greedy completion as a stream; the token ids of its events. */
-async function stream(url: string, prompt: number[], more: object = {}, signal?: AbortSignal): Promise<number[]> {
-  const fixed = { model: MODEL, prompt, temperature: 0, ignore_eos: true, return_token_ids: true, max_tokens: 40 };
-  const response = await fetch(`${url}/v1/completions`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ ...fixed, stream: true, ...more }),
-    signal,
-  });
-  const text = await response.text();
-  assert.is(response.status, 200, text);
-  const events = text.trimEnd().split('\n\n');
-  assert.is(events.pop(), 'data: [DONE]');
-  return events.flatMap((event) => JSON.parse(event.slice('data: '.length)).choices[0]?.token_ids ?? []);
-}
 
 engineTest('stock connectors behind the proxy', async () => {
   const expected = await baseline();
@@ -36,13 +21,10 @@ engineTest('stock connectors behind the proxy', async () => {
   const servers: Server[] = [];
   let proxy: XpydProxy | undefined;
   try {
-    const starting = await Promise.allSettled([
-      Server.start({ name: 'prefill', ...(await cluster.args('prefill', ...flags)) }),
-      Server.start({ name: 'decode', ...(await cluster.args('decode', ...flags)) }),
+    const [prefill, decode] = await Server.startAll(servers, [
+      { name: 'prefill', ...(await cluster.args('prefill', ...flags)) },
+      { name: 'decode', ...(await cluster.args('decode', ...flags)) },
     ]);
-    for (const one of starting) if (one.status === 'fulfilled') servers.push(one.value);
-    for (const one of starting) if (one.status === 'rejected') throw one.reason;
-    const [prefill, decode] = servers;
     const listen = async (order: 'prefill-first' | 'concurrent') =>
       (proxy = await XpydProxy.listen({
         port: 0,
@@ -69,7 +51,9 @@ engineTest('stock connectors behind the proxy', async () => {
     for (let i = 0; i < 20; i++) {
       const controller = new AbortController();
       setTimeout(() => controller.abort(), i * 25);
-      await stream(url, randomPrompt(1500, 100 + i), { max_tokens: 200 }, controller.signal).catch(() => {});
+      await stream(url, randomPrompt(1500, 100 + i), { more: { max_tokens: 200 }, signal: controller.signal }).catch(
+        () => {},
+      );
     }
     const unknown = await fetch(`${url}/v1/completions`, {
       method: 'POST',

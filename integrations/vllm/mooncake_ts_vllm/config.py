@@ -89,6 +89,10 @@ class Settings:
     connector: dict[str, Any]
     # Whether a prefill's blocks must reach a decode: some connector hands them over.
     hands_over: bool
+    # Whether it shares prefixes through a store: some connector does.
+    shares: bool
+    # Whether blocks that were saved are announced as KV events.
+    events: bool
     # Whether requests may be loaded while others run.
     load_async: bool
 
@@ -123,6 +127,8 @@ def read(config: VllmConfig, cache: KVCacheConfig, kind: str) -> Settings:
         engine=engine,
         connector=connector,
         hands_over=any(part["kind"] == "mooncake" for part in parts) and transfer.is_kv_producer,
+        shares=any(part["kind"] == "store" for part in parts),
+        events=any(part.get("reportSaved", False) for part in parts),
         load_async=load_async,
     )
 
@@ -142,6 +148,8 @@ def _connector(kind: str, extra: dict[str, Any], config: VllmConfig) -> dict[str
         options.setdefault("abortTimeoutMs", 1000 * int(os.environ.get("VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT", "480")))
         if config.kv_transfer_config is not None and config.kv_transfer_config.is_kv_producer:
             options["bootstrapPort"] = _bootstrap_port(extra, config)
+    elif config.kv_events_config is not None and config.kv_events_config.enable_kv_cache_events:
+        options["reportSaved"] = True
     return {"kind": kind, **options}
 
 

@@ -18,6 +18,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorMetadata,
     KVConnectorRole,
     KVConnectorTransferResults,
+    KVConnectorWorkerMetadata,
     SupportsHMA,
 )
 from vllm.platforms import current_platform
@@ -146,11 +147,10 @@ class _Connector(KVConnectorBase_V1, SupportsHMA):
             self._scheduling.handshake(rank.data for rank in ranks)
 
     def reset_cache(self) -> bool | None:
-        """False: the store is other engines' too, and is emptied at its master."""
-        if self.kind == "mooncake":
+        """The store forgets what was saved of this model, by any engine: its weights have changed under their name."""
+        if self._scheduler is None or not self._settings.shares:
             return None
-        logger.warning("mooncake-ts: an engine does not empty the store that it shares: remove its objects at the master")
-        return False
+        return self._scheduling.reset()
 
     # Worker side.
 
@@ -225,7 +225,10 @@ class _Connector(KVConnectorBase_V1, SupportsHMA):
         return self._worker.stats() if self._worker is not None else self._scheduling.stats()
 
     def take_events(self) -> Iterable[Any]:
-        return ()
+        return self._scheduling.take_events()
+
+    def build_connector_worker_meta(self) -> KVConnectorWorkerMetadata | None:
+        return self._working.take_saved()
 
     @classmethod
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> TransferStats:

@@ -1,6 +1,6 @@
 """What the connectors tell vLLM's log line and /metrics of themselves.
 
-`loads` holds one row per load and rank: bytes, seconds, 1 if it failed. `shares` holds, per request that loaded, the part
+`loads` holds one row per load and rank (loads within a step together): bytes, seconds, 1 if it failed. `shares` holds, per request that loaded, the part
 of its time to first token that the load took. `counters` are the service's, as in docs/connectors.md, since the last time.
 """
 

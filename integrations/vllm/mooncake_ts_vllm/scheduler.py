@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .config import Settings
+from .events import SavedBlocks, StoreEvents
 from .link import Link, Slow
 from .metadata import StepMetadata
 from .metrics import SchedulerMetrics, TransferStats
@@ -29,6 +30,8 @@ logger = logging.getLogger("vllm.mooncake_ts_vllm")
 # A call of the scheduler takes some 100 us; one that takes this long comes from a service that is stuck.
 CALL_TIMEOUT = 2.0
 ATTACH_TIMEOUT = 10.0
+# Saves under way are waited for, which have 30 s themselves.
+RESET_TIMEOUT = 60.0
 
 
 @dataclass
@@ -64,6 +67,8 @@ class SchedulerHalf:
         self._tell = False
         self._slow = Slow()
         self._metrics = SchedulerMetrics()
+        hash_size = settings.engine["hash"]["blockSize"]
+        self._events = StoreEvents(groups, block_sizes, hash_size) if settings.events else None
         self._link = Link(settings.socket, "mooncake_ts_vllm/scheduler", self._attach)
         self._link.open()
 
@@ -147,6 +152,9 @@ class SchedulerHalf:
 
     def update_output(self, output: KVConnectorOutput) -> None:
         """Tells the service what the workers finished, and takes out of `output` what vLLM must not hear."""
+        saved = output.kv_connector_worker_meta
+        if self._events is not None and isinstance(saved, SavedBlocks):
+            self._events.saved(saved, [entry.request for entry in self._requests.values()])
         sending, receiving = sorted(output.finished_sending or ()), sorted(output.finished_recving or ())
         invalid = set(output.invalid_block_ids)
         for request in output.failed_recving:
@@ -195,12 +203,25 @@ class SchedulerHalf:
         if delay:
             entry.awaited.add("sending")
         if not entry.awaited:
-            self._requests.pop(request.request_id, None)
+            self._forget(entry)
         return bool(entry.awaited), params
+
+    def take_events(self) -> list[Any]:
+        """KV events of blocks that were saved since the last call."""
+        return self._events.take() if self._events is not None else []
 
     def pending(self) -> bool:
         """There is work that needs steps although no request runs."""
         return self._pending and self._link.up
+
+    def reset(self) -> bool:
+        """What engines of this model have saved is removed from the store; whether it was."""
+        answer = self._call("scheduler.reset", RESET_TIMEOUT)
+        if answer is None:
+            logger.error("mooncake-ts: the store was not reset: what was saved with other weights may still be found")
+            return False
+        logger.info("mooncake-ts: %d objects of this model removed from the store", answer["removed"])
+        return True
 
     def handshake(self, metadata: Iterable[bytes]) -> None:
         """Handshakes of ranks that are attached to services on other hosts."""
@@ -299,8 +320,13 @@ class SchedulerHalf:
         entry.awaited.discard(what)
         if entry.awaited:
             return False
-        del self._requests[entry.request.request_id]
+        self._forget(entry)
         return True
+
+    def _forget(self, entry: _Request) -> None:
+        self._requests.pop(entry.request.request_id, None)
+        if self._events is not None:
+            self._events.ended(entry.request)
 
     def _transferred(self, blocks: tuple[list[int], ...]) -> list[list[int]]:
         return [list(blocks[group]) for group in self._groups]
@@ -312,11 +338,11 @@ class SchedulerHalf:
             for size, ids in zip(self._block_sizes, self._transferred(blocks))
         ]
 
-    def _call(self, op: str, **args: Any) -> Any:
+    def _call(self, op: str, timeout: float = CALL_TIMEOUT, **args: Any) -> Any:
         """The result; None where there is no service, or it refuses."""
         started = time.perf_counter()
         try:
-            return self._link.call(op, CALL_TIMEOUT, **args)
+            return self._link.call(op, timeout, **args)
         except ConnectionLost:
             return None
         except ServiceError as error:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from .config import Settings
+from .events import SavedBlocks
 from .layout import Cache
 from .link import Link, Slow
 from .memory import SharedMemory, describe
@@ -46,11 +47,14 @@ class WorkerHalf:
         # Whether this step has layers to wait for, and to announce.
         self._layer_loads = False
         self._layer_saves = False
+        # When the step began, and how long it took until the last layer was there.
+        self._began = self._loaded = 0.0
         # By request: blocks of the load under way, by group, and when it began.
         self._pending: dict[str, tuple[list[list[int]], float]] = {}
         # Loads under way that have failed in part.
         self._failing: set[str] = set()
         parts = settings.connector.get("connectors", [settings.connector])
+        self._hash_width = 16 if settings.engine["hash"]["algorithm"].startswith("xxhash") else 32
         self._load_timeout = max(LOAD_TIMEOUT, *(2e-3 * part.get("loadTimeoutMs", 0) for part in parts))
         self._finished: set[str] = set()
         # To be reported: releases, loads that ended, those of them that failed, blocks to compute.
@@ -58,6 +62,7 @@ class WorkerHalf:
         self._ended: set[str] = set()
         self._failed: set[str] = set()
         self._invalid: set[int] = set()
+        self._saved: SavedBlocks | None = None
         self._asked = 0.0
         self._lost = False
         self._slow = Slow()
@@ -98,7 +103,7 @@ class WorkerHalf:
         self._settle()
         if self._lost and self._link.adopt():
             self._lost = False
-        now = time.perf_counter()
+        self._began = now = time.perf_counter()
         self._pending.update((request, (blocks, now)) for request, blocks in step.loads.items())
         self._sending.update(step.release)
         self._layer_loads = self._layer_saves = False
@@ -121,6 +126,7 @@ class WorkerHalf:
         layer = self._layer(name)
         if self._layer_loads and layer is not None:
             done, _ = self._call("worker.layerLoad", LAYER_TIMEOUT, layer=layer)
+            self._loaded = time.perf_counter() - self._began
             if not done:
                 self._give_up_step()
 
@@ -150,6 +156,9 @@ class WorkerHalf:
         if any(began < overdue for _, began in self._pending.values()):
             self._link.drop("a load does not end")
         self._settle()
+        if self._step is not None and self._step.sync_blocks:
+            size = sum(self._cache.block_bytes) * len(self._step.sync_blocks) if self._cache is not None else 0
+            self._metrics.load_ended(size, self._loaded, not self._invalid.isdisjoint(self._step.sync_blocks))
         self._layer_loads = self._layer_saves = False
         self._step = None
         sending, ended, failed = self._sending, self._ended, self._failed
@@ -160,6 +169,11 @@ class WorkerHalf:
         """Blocks whose load failed, of caches of one group: in others a number names a block of each."""
         invalid, self._invalid = self._invalid, set()
         return invalid if self._groups == 1 else set()
+
+    def take_saved(self) -> SavedBlocks | None:
+        """Blocks that were saved since the last call, for KV events."""
+        saved, self._saved = self._saved, None
+        return saved
 
     def stats(self) -> TransferStats | None:
         return self._metrics.take()
@@ -193,6 +207,9 @@ class WorkerHalf:
             if request in self._pending:
                 self._end(request)
         self._sending.update(result["sending"])
+        for blocks in result["saved"]:
+            self._saved = self._saved or SavedBlocks()
+            self._saved.add(**blocks, width=self._hash_width)
         self._metrics.counters(result["stats"])
         for error in result["errors"]:
             self._slow.warning("mooncake-ts: the service reports %s: %s", error.get("code"), error.get("message"))

@@ -249,7 +249,7 @@ class FakeService:
         state["received"], state["invalid"] = [], []
         sending = finished if self.delay_free else []
         stats = {"loadedBlocks": 0, "savedBlocks": len(self.store)}
-        return {"sending": sending, "receiving": received, "invalid": invalid, "stats": stats, "errors": []}
+        return {"sending": sending, "receiving": received, "invalid": invalid, "saved": [], "stats": stats, "errors": []}
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def settings(path: str, engine: str = "engine") -> Settings:
         "hash": {"algorithm": "sha256", "blockSize": BLOCK, "seed": "0"},
         "tensorParallelSize": 1,
     }
-    return Settings(path, described, {"kind": "store"}, hands_over=False, load_async=True)
+    return Settings(path, described, {"kind": "store"}, hands_over=False, shares=True, events=False, load_async=True)
 
 
 def full_group(prefix: str = "layers", layers: int = LAYERS, **spec: Any) -> KVCacheGroupSpec:

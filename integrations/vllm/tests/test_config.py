@@ -13,7 +13,7 @@ from mooncake_ts_vllm import config
 from .support import BLOCK, cache_config, full_group
 
 
-def vllm_config(role: str = "kv_both", extra: dict[str, Any] | None = None, **more: Any) -> Any:
+def vllm_config(role: str = "kv_both", extra: dict[str, Any] | None = None, events: bool = False, **more: Any) -> Any:
     parallel = {
         "tensor_parallel_size": 2,
         "pipeline_parallel_size": 1,
@@ -35,6 +35,7 @@ def vllm_config(role: str = "kv_both", extra: dict[str, Any] | None = None, **mo
         parallel_config=SimpleNamespace(**parallel),
         model_config=SimpleNamespace(**model),
         cache_config=SimpleNamespace(**cache),
+        kv_events_config=SimpleNamespace(enable_kv_cache_events=True) if events else None,
     )
 
 

@@ -2,7 +2,7 @@
 
     python engine.py OPTIONS_JSON
 
-Options are keyword arguments of vllm.LLM, kv_transfer_config as an object. Answers are JSON lines on descriptor 3, one for
+Options are keyword arguments of vllm.LLM, kv_transfer_config as an object; kv_events: its KV events are listened to. Answers are JSON lines on descriptor 3, one for
 each command, as vLLM and the libraries below it print to standard output: {"result": …} or {"error": …}.
 """
 
@@ -13,6 +13,8 @@ import time
 import traceback
 
 import lifeline
+import msgspec
+import zmq
 
 # The engine's core in this process, so that its end is ours; workers of a tensor-parallel engine are processes anyway.
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -21,8 +23,15 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 class Engine:
     def __init__(self, options):
         from vllm import LLM
-        from vllm.config import KVTransferConfig
+        from vllm.config import KVEventsConfig, KVTransferConfig
 
+        if options.pop("kv_events", False):
+            self.subscriber = zmq.Context.instance().socket(zmq.SUB)
+            self.subscriber.subscribe(b"")
+            # The publisher is in this process, and uses the same context.
+            endpoint = "inproc://kv-events"
+            self.subscriber.connect(endpoint)
+            options["kv_events_config"] = KVEventsConfig(enable_kv_cache_events=True, publisher="zmq", endpoint=endpoint)
         transfer = options.pop("kv_transfer_config", None)
         if transfer:
             options["kv_transfer_config"] = KVTransferConfig(**transfer)
@@ -59,13 +68,33 @@ class Engine:
         return True
 
     def metrics(self):
-        """Counters and gauges by name; those of one name and several labels are added up."""
+        """Counters and gauges by name, histograms as their count and sum; those of several labels are added up."""
         values = {}
         for metric in self.llm.get_metrics():
-            value = getattr(metric, "value", None)
-            if isinstance(value, int | float):
-                values[metric.name] = values.get(metric.name, 0) + value
+            for part in ("value", "count", "sum"):
+                value = getattr(metric, part, None)
+                if isinstance(value, int | float):
+                    name = metric.name if part == "value" else f"{metric.name}_{part}"
+                    values[name] = values.get(name, 0) + value
         return values
+
+    def events(self):
+        """What was published since the last call; waits until half a second brings nothing. Hashes as text."""
+        found = []
+        while self.subscriber.poll(500):
+            _, _, payload = self.subscriber.recv_multipart()
+            for event in msgspec.msgpack.decode(payload)[1]:
+                parent = event.get("parent_block_hash")
+                found.append(
+                    {
+                        "type": event["type"],
+                        "medium": event.get("medium"),
+                        "hashes": [str(one) for one in event.get("block_hashes", ())],
+                        "parent": None if parent is None else str(parent),
+                        "tokens": event.get("token_ids", []),
+                    }
+                )
+        return found
 
     def stop(self):
         """Ends as a user's engine does, the connector's goodbye included."""

@@ -19,7 +19,7 @@ export interface KvTransferConfig {
   readonly engine_id?: string;
 }
 
-/** Keyword arguments of vllm.LLM. */
+/** Keyword arguments of vllm.LLM; `kv_events: true` has its KV events published and kept for `events`. */
 export type LlmOptions = Readonly<Record<string, unknown>>;
 
 export interface EngineOptions extends VllmOptions {
@@ -43,6 +43,16 @@ export interface Completion {
   readonly finish: string;
   /** Milliseconds to the first token, as the engine counts them; null without statistics. */
   readonly ttft: number | null;
+}
+
+/** An event of vLLM's stream (vllm/distributed/kv_events.py). */
+export interface KvEvent {
+  readonly type: 'BlockStored' | 'BlockRemoved' | 'AllBlocksCleared';
+  /** `GPU`: the engine's own cache, on a CPU too; `cpu`: the store. */
+  readonly medium: string | null;
+  readonly hashes: readonly string[];
+  readonly parent: string | null;
+  readonly tokens: readonly number[];
 }
 
 /** What the tests' engines have in common. On a CPU the block size is a multiple of 32. */
@@ -118,6 +128,11 @@ export class Engine {
   /** Tokens that came from outside the engine since it started. */
   async externalTokens(): Promise<number> {
     return (await this.metrics())['vllm:external_prefix_cache_hits'] ?? 0;
+  }
+
+  /** KV events that it has published since the last call, where its option `kv_events` is set. */
+  events(): Promise<KvEvent[]> {
+    return this.#call('events');
   }
 
   /** Ends it as a user does, its connector's goodbye included. */

@@ -68,6 +68,15 @@ export class Server {
     return server;
   }
 
+  /** Starts several at the same time. Those that came up are put into `servers`, whatever became of the others. */
+  static async startAll(servers: Server[], options: readonly ServerOptions[]): Promise<Server[]> {
+    const starting = await Promise.allSettled(options.map((one) => Server.start(one)));
+    const started = starting.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+    servers.push(...started);
+    for (const one of starting) if (one.status === 'rejected') throw one.reason;
+    return started;
+  }
+
   get url(): string {
     return `http://127.0.0.1:${this.port}`;
   }
@@ -79,10 +88,10 @@ export class Server {
     );
   }
 
-  async post<T>(path: string, body: unknown): Promise<T> {
+  async post<T>(path: string, body: unknown, headers: Record<string, string> = {}): Promise<T> {
     const response = await fetch(`${this.url}${path}`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json' },
+      headers: { 'content-type': 'application/json', ...headers },
       body: JSON.stringify(body),
       signal: AbortSignal.timeout(REQUEST_MS),
     }).catch((cause) => {
@@ -93,10 +102,11 @@ export class Server {
     return (await response.json()) as T;
   }
 
-  /** A greedy completion of 40 tokens with their ids; `more` goes into the request. */
-  complete(prompt: readonly number[], more: Record<string, unknown> = {}): Promise<CompletionReply> {
+  /** A greedy completion of 40 tokens with their ids; `more` goes into the request, `rank` is the data-parallel one. */
+  complete(prompt: readonly number[], more: Record<string, unknown> = {}, rank?: number): Promise<CompletionReply> {
     const fixed = { model: MODEL, prompt, temperature: 0, ignore_eos: true, return_token_ids: true, max_tokens: 40 };
-    return this.post('/v1/completions', { ...fixed, ...more });
+    const headers: Record<string, string> = rank === undefined ? {} : { 'x-data-parallel-rank': `${rank}` };
+    return this.post('/v1/completions', { ...fixed, ...more }, headers);
   }
 
   /** Its Prometheus counters and gauges by name; those of one name and several labels are added up. */
