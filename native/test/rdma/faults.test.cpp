@@ -233,7 +233,8 @@ TEST(rdma_faults, answers_that_no_peer_gives_are_refused) {
   for (const auto& [key, value] : wrong) {
     Pair pair(1, 1);
     std::atomic<u32> answers{0};
-    // From the second handshake on, so that the change is in place before.
+    REQUIRE(pair.await(1));
+    // From the second handshake on: nobody calls it yet.
     pair.alter = [&, name = key, text = value](Settings& said) {
       said[name] = text;
       answers++;
