@@ -71,6 +71,8 @@ struct Slice {
   bool file = false;
   /** Sides of ours are memory of these GPUs: a bit for each. */
   u64 devices = 0;
+  /** NUMA node of our side (of a copy: its destination); -1: not known. */
+  int node = -1;
   /** For queues and tables of the link that has it; the engine does not look at them. */
   Slice* next = nullptr;
   u64 tag = 0;
@@ -126,6 +128,7 @@ class Batch {
   void cut(const SliceLimits& limits);
   bool touchesFile(const Record& record) const;
   u64 devicesOf(const Record& record) const;
+  int nodeOf(const Record& record) const;
 
   const u64 number_;
   const Op op_;
@@ -136,9 +139,10 @@ class Batch {
   std::vector<SegmentRef> held_;
   std::vector<Slice> slices_;
   u64 bytes_ = 0;
-  /** Some record names a file segment, a GPU's. */
+  /** Some record names a file segment, a GPU's, one of which the NUMA node is known. */
   bool files_ = false;
   bool devices_ = false;
+  bool nodes_ = false;
 };
 
 namespace detail {

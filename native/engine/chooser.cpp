@@ -13,10 +13,17 @@ constexpr auto SAMPLE_TIME = std::chrono::milliseconds(5);
 constexpr double FORGOTTEN = 0.02;
 constexpr double LEAST_WEIGHT = 0.3;
 /** Seconds without a settled slice in which no link is taken to be hung: threads are held up for as long. */
-constexpr double PATIENCE = 0.02;
+constexpr auto PATIENCE = std::chrono::milliseconds(20);
+/** Of its bandwidth, what a device is taken to have for memory of another NUMA node: an assumption, about what processors of two
+    sockets have between them for such traffic. */
+constexpr double FAR = 0.75;
 
 /** Memory of GPUs and other memory have links of their own. */
 bool fits(const Rail& rail, const Slice& slice) { return rail.can.devices == (slice.devices != 0); }
+
+bool isFar(const Rail& rail, const Slice& slice) {
+  return slice.node >= 0 && rail.can.numaNode >= 0 && slice.node != rail.can.numaNode;
+}
 
 bool canDo(const Capabilities& can, Op op) {
   switch (op) {
@@ -44,10 +51,11 @@ void Meter::settled(u64 bytes, bool moved, Clock::time_point now) {
   if (moved_ >= SAMPLE_BYTES && (inFlight_ == 0 || now - since_ >= SAMPLE_TIME)) sample(now);
 }
 
-double Meter::end(u64 bytes, Clock::time_point now) const {
-  const double due = static_cast<double>(inFlight_) / bandwidth_;
-  const double silent = inFlight_ == 0 ? 0 : std::chrono::duration<double>(now - heard_).count();
-  return due + static_cast<double>(bytes) / bandwidth_ + std::max(0.0, silent - std::max(PATIENCE, 2 * due));
+double Meter::hung(Clock::time_point now) const {
+  if (inFlight_ == 0 || now - heard_ <= PATIENCE) return 0;
+  const double due = static_cast<double>(inFlight_) * secondsPerByte_;
+  const double explained = std::max(std::chrono::duration<double>(PATIENCE).count(), 2 * due);
+  return std::max(0.0, std::chrono::duration<double>(now - heard_).count() - explained);
 }
 
 void Meter::sample(Clock::time_point now) {
@@ -55,6 +63,7 @@ void Meter::sample(Clock::time_point now) {
   if (seconds > 0) {
     const double weight = measured_ ? std::clamp(seconds / FORGOTTEN, LEAST_WEIGHT, 1.0) : 1.0;
     bandwidth_ += weight * (static_cast<double>(moved_) / seconds - bandwidth_);
+    secondsPerByte_ = 1 / bandwidth_;
     measured_ = true;
   }
   moved_ = 0;
@@ -68,22 +77,22 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::
     // A link that is up and does not carry such a slice says nothing of those that do.
     for (const Rail& rail : rails) {
       verify = verify || (rail.can.verify && canDo(rail.can, op) && fits(rail, slice) &&
-                          (rail.link->state() != LinkState::up || rail.link->reaches(slice)));
+                          (rail.state != LinkState::up || rail.link->reaches(slice)));
     }
   }
   Rail* best = nullptr;
   double bestEnd = 0;
-  // Of the full links of the best rank, when the first will have moved all that waits.
+  // Of the full links of the best rank: what they have and are to have, and bytes per second of those that are not hung.
   bool full = false;
-  double fullEnd = 0;
+  u64 fullBytes = waiting;
+  double fullBandwidth = 0;
   bool connecting = false;
   int rank = 0;
   for (Rail& rail : rails) {
     if (!canDo(rail.can, op) || !fits(rail, slice) || (verify && !rail.can.verify)) continue;
     if ((slice.failedOn >> (rail.link->number % 64) & 1) != 0) continue;
-    const LinkState state = rail.link->state();
-    if (state == LinkState::down) continue;
-    if (state == LinkState::connecting) {
+    if (rail.state == LinkState::down) continue;
+    if (rail.state == LinkState::connecting) {
       connecting = true;
       continue;
     }
@@ -91,18 +100,27 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::
     if ((best != nullptr || full) && rail.can.rank < rank) {
       best = nullptr;
       full = false;
+      fullBytes = waiting;
+      fullBandwidth = 0;
     }
     rank = rail.can.rank;
-    const auto end = [&](u64 bytes) { return rail.meter.end(bytes, now); };
+    const double hung = rail.meter.hung(now);
+    const bool far = isFar(rail, slice);
     if (!rail.hasRoom(slice.bytes)) {
-      fullEnd = full ? std::min(fullEnd, end(waiting)) : end(waiting);
       full = true;
-    } else if (best == nullptr || end(slice.bytes) < bestEnd) {
-      best = &rail;
-      bestEnd = end(slice.bytes);
+      if (hung > 0) continue;
+      fullBytes += rail.meter.inFlight();
+      fullBandwidth += rail.meter.bandwidth() * (far ? FAR : 1);
+      continue;
     }
+    const double seconds = static_cast<double>(rail.meter.inFlight() + slice.bytes) * rail.meter.secondsPerByte();
+    const double end = (far ? seconds / FAR : seconds) + hung;
+    if (best != nullptr && end >= bestEnd) continue;
+    best = &rail;
+    bestEnd = end;
   }
-  if (best != nullptr && !(full && fullEnd < bestEnd)) return {Verdict::post, best};
+  const bool spared = static_cast<double>(fullBytes) < bestEnd * fullBandwidth;
+  if (best != nullptr && !spared) return {Verdict::post, best};
   return {best != nullptr || full || connecting ? Verdict::wait : Verdict::unreachable, nullptr, best != nullptr};
 }
 

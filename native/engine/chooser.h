@@ -1,8 +1,9 @@
 // Which link gets a slice. Among the links that can carry it, those of the best rank count; of these it goes to the one
-// that is predicted to have moved it first: (bytes under way + slice) / measured bandwidth. A link whose window is full
-// is passed over, unless it would have moved everything that waits before a slower link with room had moved this slice:
-// then the slice waits, so that a slow link does not hold up the end of a batch. A link that has settled nothing for longer
-// than what it has takes may be hung: its predictions are later by as much.
+// that is predicted to have moved it first: (bytes under way + slice) / measured bandwidth, which counts for less where the
+// bytes lie on another NUMA node than the device. A link whose window is full is passed over, unless all of these together
+// would have moved everything that waits before the best link with room had moved this slice: then the slice waits, so that
+// a slow link does not hold up the end of a batch. A link that has settled nothing for longer than what it has takes may be
+// hung: its predictions are later by as much, and it is not counted on where it is full.
 #pragma once
 
 #include "transport/transport.h"
@@ -14,21 +15,24 @@ namespace mooncake {
     the first replaces the link's own guess. Not thread-safe. */
 class Meter {
  public:
-  explicit Meter(double prior) : bandwidth_(prior) {}
+  explicit Meter(double prior) : bandwidth_(prior), secondsPerByte_(1 / prior) {}
 
   void posted(u64 bytes, Clock::time_point now);
   void settled(u64 bytes, bool moved, Clock::time_point now);
 
   u64 inFlight() const { return inFlight_; }
-  /** Seconds until what is under way and `bytes` more are moved. */
-  double end(u64 bytes, Clock::time_point now) const;
+  /** Seconds for which it has been silent beyond what is under way explains; 0: it is not hung. */
+  double hung(Clock::time_point now) const;
   /** Bytes per second. */
   double bandwidth() const { return bandwidth_; }
+  double secondsPerByte() const { return secondsPerByte_; }
 
  private:
   void sample(Clock::time_point now);
 
   double bandwidth_;
+  /** What choosing needs for each slice and link: a division is paid for once a sample. */
+  double secondsPerByte_;
   bool measured_ = false;
   u64 inFlight_ = 0;
   /** Of the sample being taken. */
@@ -38,8 +42,8 @@ class Meter {
   Clock::time_point heard_{};
 };
 
-/** A link with what the engine knows of it. */
-struct Rail {
+/** A link with what the engine knows of it; on cache lines of its own. */
+struct alignas(64) Rail {
   Rail(std::string kind, std::unique_ptr<Link> opened)
       : transport(std::move(kind)), link(std::move(opened)), can(link->capabilities()), meter(can.bandwidth) {}
 
@@ -49,6 +53,8 @@ struct Rail {
   std::unique_ptr<Link> link;
   Capabilities can;
   Meter meter;
+  /** As it was last asked: once for all slices of a look at the queue. */
+  LinkState state = LinkState::up;
 };
 
 enum class Verdict : u8 {

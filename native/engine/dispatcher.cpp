@@ -91,7 +91,7 @@ void Dispatcher::unplace(Job& job) {
 
 bool Dispatcher::anyRoom() const {
   for (const Rail& rail : rails_) {
-    if (rail.hasRoom(1) && rail.link->state() != LinkState::connecting) return true;
+    if (rail.hasRoom(1) && rail.state != LinkState::connecting) return true;
   }
   return false;
 }
@@ -118,15 +118,26 @@ void Dispatcher::pump(size_t looks) {
       const std::lock_guard lock(mutex_);
       more = pick(looks, postings, ended);
     }
-    for (size_t i = 0; i < postings.count; i++) postings.at[i].link->post(*postings.at[i].slice);
+    post(postings);
     report(ended);
   } while (frame.again || postings.full());
   frames = frame.outer;
   if (more) visit_(Clock::now() + LOOK_AGAIN);
 }
 
+void Dispatcher::post(const Postings& postings) {
+  std::array<Slice*, std::tuple_size_v<decltype(Postings::at)>> run;
+  for (size_t i = 0; i < postings.count;) {
+    Link* const link = postings.at[i].link;
+    size_t count = 0;
+    for (; i < postings.count && postings.at[i].link == link; i++) run[count++] = postings.at[i].slice;
+    link->postAll({run.data(), count});
+  }
+}
+
 bool Dispatcher::pick(size_t looks, Postings& postings, Ended& ended) {
   bool more = false;
+  for (Rail& rail : rails_) rail.state = rail.link->state();
   for (auto& waiting : waiting_) {
     if (!waiting.empty()) more = pickFrom(waiting, looks, postings, ended) || more;
   }
@@ -172,42 +183,70 @@ bool Dispatcher::pickFrom(std::list<Job*>& waiting, size_t looks, Postings& post
 }
 
 void Dispatcher::settled(Slice& slice, Status status, bool verified) {
+  Settled one{&slice, std::move(status), verified};
+  settledAll({&one, 1});
+}
+
+void Dispatcher::settledAll(std::span<Settled> all) {
   // Whoever closes the peer does not wait for this thread.
   const std::shared_ptr<Dispatcher> self = shared_from_this();
   Ended ended;
   bool more = false;
   {
     const std::lock_guard lock(mutex_);
-    Job& job = static_cast<Job&>(*slice.batch);
-    for (Rail& rail : rails_) {
-      if (rail.link.get() != slice.link) continue;
-      rail.meter.settled(slice.bytes, status.ok(), Clock::now());
-      LinkStats& stats = rail.link->stats;
-      stats.inFlightBytes.store(rail.meter.inFlight(), std::memory_order_relaxed);
-      stats.bandwidth.store(rail.meter.bandwidth(), std::memory_order_relaxed);
-      if (status.ok()) {
-        stats.slices.fetch_add(1, std::memory_order_relaxed);
-        stats.bytes.fetch_add(slice.bytes, std::memory_order_relaxed);
-      } else {
-        stats.failures.fetch_add(1, std::memory_order_relaxed);
-      }
-      if (!status.ok()) slice.failedOn |= u64{1} << (rail.link->number % 64);
-    }
-    slice.link = nullptr;
-    job.posted--;
-    if (status.ok()) {
-      job.settled++;
-      job.moved += slice.bytes;
-      if (verified) job.verified += slice.bytes;
-    } else if (!job.ended) {
-      fail(job, slice, std::move(status));
-    }
-    if (!job.ended && job.settled == job.slices().size()) end(job, {});
-    collect(job, ended);
+    const Clock::time_point now = Clock::now();
+    while (!all.empty()) all = take(all, now, ended);
     more = std::any_of(std::begin(waiting_), std::end(waiting_), [](const auto& list) { return !list.empty(); });
   }
   report(ended);
   if (more) pump();
+}
+
+std::span<Settled> Dispatcher::take(std::span<Settled> all, Clock::time_point now, Ended& ended) {
+  Link* const link = all.front().slice->link;
+  Rail& rail = *std::find_if(rails_.begin(), rails_.end(), [link](const Rail& each) { return each.link.get() == link; });
+  u64 slices = 0;
+  u64 bytes = 0;
+  u64 failures = 0;
+  size_t count = 0;
+  for (; count < all.size() && all[count].slice->link == link; count++) {
+    Settled& one = all[count];
+    const bool moved = one.status.ok();
+    const u64 size = one.slice->bytes;
+    rail.meter.settled(size, moved, now);
+    slices += moved ? 1 : 0;
+    bytes += moved ? size : 0;
+    failures += moved ? 0 : 1;
+    settle(one, ended);
+  }
+  // Nobody else writes them: the lock is held.
+  const auto add = [](std::atomic<u64>& to, u64 what) {
+    to.store(to.load(std::memory_order_relaxed) + what, std::memory_order_relaxed);
+  };
+  LinkStats& stats = link->stats;
+  stats.inFlightBytes.store(rail.meter.inFlight(), std::memory_order_relaxed);
+  stats.bandwidth.store(rail.meter.bandwidth(), std::memory_order_relaxed);
+  add(stats.slices, slices);
+  add(stats.bytes, bytes);
+  add(stats.failures, failures);
+  return all.subspan(count);
+}
+
+void Dispatcher::settle(Settled& one, Ended& ended) {
+  Slice& slice = *one.slice;
+  Job& job = static_cast<Job&>(*slice.batch);
+  if (!one.status.ok()) slice.failedOn |= u64{1} << (slice.link->number % 64);
+  slice.link = nullptr;
+  job.posted--;
+  if (one.status.ok()) {
+    job.settled++;
+    job.moved += slice.bytes;
+    if (one.verified) job.verified += slice.bytes;
+  } else if (!job.ended) {
+    fail(job, slice, std::move(one.status));
+  }
+  if (!job.ended && job.settled == job.slices().size()) end(job, {});
+  collect(job, ended);
 }
 
 void Dispatcher::fail(Job& job, Slice& slice, Status status) {

@@ -88,6 +88,7 @@ class Dispatcher final : public LinkEvents, public std::enable_shared_from_this<
   void close(const Status& why);
 
   void settled(Slice& slice, Status status, bool verified) override;
+  void settledAll(std::span<Settled> all) override;
 
  private:
   struct Posting {
@@ -96,7 +97,7 @@ class Dispatcher final : public LinkEvents, public std::enable_shared_from_this<
   };
   /** What is posted between two looks at the queue. */
   struct Postings {
-    std::array<Posting, 16> at;
+    std::array<Posting, 32> at;
     size_t count = 0;
     bool full() const { return count == at.size(); }
   };
@@ -110,6 +111,9 @@ class Dispatcher final : public LinkEvents, public std::enable_shared_from_this<
   bool anyRoom() const;
   void place(Job& job);
   void unplace(Job& job);
+  /** Takes the slices of `all` that its first one's link had; the rest. */
+  std::span<Settled> take(std::span<Settled> all, Clock::time_point now, Ended& ended);
+  void settle(Settled& one, Ended& ended);
   void fail(Job& job, Slice& slice, Status status);
   Status unreachable(const Job& job) const;
   void end(Job& job, Status why);
@@ -120,6 +124,7 @@ class Dispatcher final : public LinkEvents, public std::enable_shared_from_this<
 
   // Without it:
   void pump(size_t looks);
+  static void post(const Postings& postings);
   void report(Ended& ended);
   void letGo(const Asked& asked, Ended& ended);
 

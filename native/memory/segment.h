@@ -39,7 +39,7 @@ struct Segment {
   int fd = -1;
   /** Bytes from the start of `fd` to the segment's first. */
   u64 fdOffset = 0;
-  /** NUMA node the pages are on, -1 unknown. */
+  /** NUMA node the pages are on, -1 unknown: then the table asks the kernel. */
   int numaNode = -1;
   /** device: which GPU (the driver's ordinal), and where it has the memory. */
   int device = -1;

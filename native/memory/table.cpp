@@ -1,6 +1,7 @@
 // A segment's entry lives as long as the table or somebody's SegmentRef shares it, and releases the memory when it goes:
 // the count of holds is the count of owners. Addresses are found in a list ordered by base, which knows for each place the
 // segment that reaches furthest among those before it: where any of them contains a range, that one does.
+#include "memory/numa.h"
 #include "memory/segment.h"
 
 #include <unistd.h>
@@ -114,6 +115,7 @@ Expected<u32> MemoryTable::add(Segment segment, Released release) {
   }
   const bool addressed = segment.backing != Backing::file && segment.backing != Backing::device;
   if (base == 0 && addressed) return Status(Code::invalidArgument, "address is 0");
+  if (addressed && segment.numaNode < 0) segment.numaNode = numaNodeOf(segment.base, segment.length);
   const std::lock_guard lock(impl_->mutex);
   if (impl_->nextId == 0) return Status(Code::outOfMemory, "all segment numbers were used");
   segment.id = impl_->nextId++;

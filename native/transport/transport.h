@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,8 @@ struct Capabilities {
   u64 windowBytes = 8 << 20;
   /** Before the first measurement, bytes per second; lower-ranked transports are used when the better have failed. */
   double bandwidth = 1e9;
+  /** Of the device that moves the bytes; -1: of none, or not known. */
+  int numaNode = -1;
   int rank = 0;  // local 0, shm 1, rdma 2, tcp 3; file and cuda 0 (each the only one for its segments)
 };
 
@@ -55,6 +58,14 @@ struct LinkStats {
   std::atomic<double> bandwidth{0};
 };
 
+/** A slice that a link is done with. */
+struct Settled {
+  Slice* slice = nullptr;
+  Status status;
+  /** Its checksum was compared. */
+  bool verified = false;
+};
+
 /** Where a link reports. From any thread, also within `post`. */
 class LinkEvents {
  public:
@@ -63,6 +74,11 @@ class LinkEvents {
       be called without a lock of the link: the engine may post to it before this returns. The slice is not to be
       looked at afterwards. */
   virtual void settled(Slice& slice, Status status, bool verified) = 0;
+
+  /** Several at once: less work than one after the other. */
+  virtual void settledAll(std::span<Settled> all) {
+    for (Settled& one : all) settled(*one.slice, std::move(one.status), one.verified);
+  }
 };
 
 /** A link may connect again; `down` is for good. */
@@ -93,6 +109,11 @@ class Link {
   /** Takes a slice; may be called from any thread, must not block, may settle before it returns. A link that is down or
       closed settles it at once. */
   virtual void post(Slice& slice) = 0;
+
+  /** Several at once, for links to which that is less work. */
+  virtual void postAll(std::span<Slice* const> slices) {
+    for (Slice* const slice : slices) post(*slice);
+  }
 
   /** The batch is given up: its slices settle with `aborted` as soon as they can no longer touch our memory, at the latest
       within some 100 ms (close the connection if need be). Does not wait for it. */

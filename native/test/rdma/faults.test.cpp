@@ -43,6 +43,23 @@ TEST(rdma_faults, a_rail_that_fails_in_mid_batch_is_replaced_by_the_others) {
   }
 }
 
+TEST(rdma_faults, a_device_that_takes_a_part_of_what_it_is_given_has_that_part_alone) {
+  // A whole number of slices, and the midst of one: of 16 requests each.
+  for (const int taken : {0, 48, 53}) {
+    Pair pair(2, 2);
+    Moves moves(pair);
+    REQUIRE(pair.await(2));
+    std::vector<Record> records;
+    constexpr u64 PIECE = 16 << 10;
+    for (u64 at = 0; at < SIZE; at += PIECE) records.push_back({moves.ours.id, moves.theirs.id, at, at, PIECE});
+    pair.a.verbs->set(0, [&](NullDevice& device) { device.refusesAfter = taken; });
+    const BatchResult result = pair.move(Op::write, records);
+    CHECK(result.status.ok() && result.bytes == SIZE);
+    CHECK(moves.same());
+    CHECK(pair.await(2));
+  }
+}
+
 TEST(rdma_faults, a_rail_that_goes_silent_is_taken_out) {
   Pair pair(2, 2, {{"stallMs", "150"}});
   Moves moves(pair);
@@ -216,7 +233,8 @@ TEST(rdma_faults, answers_that_no_peer_gives_are_refused) {
   for (const auto& [key, value] : wrong) {
     Pair pair(1, 1);
     std::atomic<u32> answers{0};
-    // From the second handshake on, so that the change is in place before.
+    REQUIRE(pair.await(1));
+    // From the second handshake on: nobody calls it yet.
     pair.alter = [&, name = key, text = value](Settings& said) {
       said[name] = text;
       answers++;

@@ -54,6 +54,11 @@ struct NullRequest {
 struct NullCq : ibv_cq {
   std::deque<ibv_wc> completions;
   bool armed = false;
+  /** Of hollow devices: numbers of requests that were completed, from `first` to `end` modulo the size; and a lock of some
+      nanoseconds in place of the fabric's. */
+  std::vector<u64> numbers = std::vector<u64>(1 << 14);
+  size_t first = 0;
+  size_t end = 0;
   std::atomic<bool> busy{false};
 };
 
@@ -85,6 +90,8 @@ struct NullDevice {
   /** Where > 0: so many bytes more, then `failure`. */
   std::int64_t failAfter = -1;
   ibv_wc_status failure = IBV_WC_RETRY_EXC_ERR;
+  /** Where >= 0: takes so many requests more, and refuses one. */
+  int refusesAfter = -1;
   bool refusesMemory = false;
   bool refusesPairs = false;
   /** Flips a bit of what it writes or reads. */

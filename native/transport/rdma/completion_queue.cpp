@@ -15,7 +15,7 @@ namespace {
 using Steady = std::chrono::steady_clock;
 
 constexpr int TICK_MS = 20;
-constexpr int POLLED = 32;
+constexpr int POLLED = 64;
 /** Looks in a row before calls and ticks have their turn. */
 constexpr int MAX_LOOKS = 16;
 
@@ -148,14 +148,15 @@ bool CompletionQueue::poll() {
   const int count = context_->ops.poll_cq(cq_, POLLED, completions.data());
   if (count <= 0) return false;
   now_.store(Steady::now(), std::memory_order_relaxed);
-  for (int i = 0; i < count; i++) {
-    const ibv_wc& completion = completions[static_cast<size_t>(i)];
-    const u32 number = static_cast<u32>(completion.wr_id >> 32);
+  for (std::span<const ibv_wc> left{completions.data(), static_cast<size_t>(count)}; !left.empty();) {
+    const u32 number = static_cast<u32>(left.front().wr_id >> 32);
+    size_t run = 1;
+    while (run < left.size() && static_cast<u32>(left[run].wr_id >> 32) == number) run++;
     const u32 place = number & 0xffff;
-    if (place >= seats_.size() || seats_[place].taken != number >> 16) continue;
-    if (Poster* const poster = seats_[place].poster.get()) {
-      poster->completed(static_cast<u32>(completion.wr_id), completion);
+    if (place < seats_.size() && seats_[place].taken == number >> 16) {
+      if (Poster* const poster = seats_[place].poster.get()) poster->completed(left.first(run));
     }
+    left = left.subspan(run);
   }
   return true;
 }

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -21,8 +22,8 @@ namespace mooncake::rdma {
 class Poster {
  public:
   virtual ~Poster() = default;
-  /** `work`: the low 32 bits of the request's number. */
-  virtual void completed(u32 work, const ibv_wc& completion) = 0;
+  /** In order, those of one look at the queue together; the low 32 bits of their numbers are the poster's own. */
+  virtual void completed(std::span<const ibv_wc> completions) = 0;
 };
 
 /** Who has deadlines; called on the thread when some milliseconds have passed, and when the device had an event. */

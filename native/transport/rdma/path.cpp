@@ -94,6 +94,7 @@ void Path::connect() {
     freeOps_.clear();
     for (u32 i = static_cast<u32>(ops_.size()); i > 0; i--) freeOps_.push_back(i - 1);
     use_.assign(settings_.pairs, {});
+    chains_.assign(settings_.pairs, Chain(depth));
     underWay_ = unanswered_ = 0;
     answered_ = now;
   }
@@ -154,7 +155,7 @@ void Path::retry(Status why) {
     failure_ = std::move(why);
     takeDown(settling);
   }
-  settle(settling);
+  settling.tell(events_);
 }
 
 void Path::takeDown(Settling& settling) {
@@ -244,7 +245,7 @@ void Path::tick(Clock::time_point now) {
           if (now - each.second >= CANCEL_LIMIT) breakUp({Code::aborted, "a batch was cancelled"}, settling);
         }
         // Another path has left room in the completion queue.
-        if (state_ == State::up) startWaiting(settling);
+        startWaiting(settling);
         break;
       }
       case State::connecting:
@@ -267,7 +268,7 @@ void Path::tick(Clock::time_point now) {
       case State::closed: break;
     }
   }
-  settle(settling);
+  settling.tell(events_);
   if (again) connect();
 }
 

@@ -1,5 +1,5 @@
 // The active role: a path from a NIC of ours to one of a peer, which moves slices as one-sided reads and writes. One work request
-// for each piece, linked into one call of the device, the last of a slice signalled. Where a batch is verified, and the peer is an
+// for each piece, those of many slices linked into one call of the device, the last of a slice signalled. Where a batch is verified, and the peer is an
 // engine of ours, both sides sum what was moved and the sums are compared.
 //
 //   connecting ── handshake, probe ──► up ── error, silence, no link ──► draining ── all is flushed ──► out
@@ -10,9 +10,10 @@
 // destroyed. All of the states changes on the device's thread; slices are posted from any.
 #pragma once
 
+#include "transport/rdma/chain.h"
 #include "transport/rdma/endpoint.h"
 #include "transport/rdma/region.h"
-#include "transport/transport.h"
+#include "transport/rdma/settling.h"
 
 #include <deque>
 
@@ -45,13 +46,13 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   void start();
   LinkState state() const;
   Status failure() const;
-  void post(Slice& slice);
+  void post(std::span<Slice* const> slices);
   void cancel(Batch& batch);
   /** Returns when all slices are settled and the queue pairs are gone. */
   void close();
 
   // On the device's thread.
-  void completed(u32 work, const ibv_wc& completion) override;
+  void completed(std::span<const ibv_wc> completions) override;
   void tick(Clock::time_point now) override;
 
  private:
@@ -71,36 +72,25 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
     u64 localSum = 0;
     u64 remoteSum = 0;
   };
-  /** What is reported once the lock is free. Mostly it is one slice. */
-  struct Settling {
-    struct Item {
-      Slice* slice = nullptr;
-      Status status;
-      bool verified = false;
-    };
-    Item first;
-    std::vector<Item> more;
-
-    void add(Slice* slice, Status status, bool verified = false) {
-      Item item{slice, std::move(status), verified};
-      if (first.slice == nullptr) first = std::move(item);
-      else more.push_back(std::move(item));
-    }
-  };
-  enum class Begun : u8 { posted, full, unregistered, refused };
+  enum class Begun : u8 { chained, full, unregistered, refused };
   struct Registration;
   struct Summation;
 
   // With the lock held:
+  /** False: there is no room for it now. */
+  bool start(Slice& slice, Settling& settling);
   Begun begin(Slice& slice, Status& refusal, u32& missing);
-  Begun postPieces(Slice& slice, Op& op, u32 index, Status& refusal, u32& missing);
+  Begun chainPieces(Slice& slice, Op& op, u32 index, Status& refusal, u32& missing);
+  /** Hands what was begun to the device: whoever begins slices ends with it. */
+  void send(Settling& settling);
+  void refuse(std::span<const ibv_send_wr> requests, u32 sent, const Status& why, Settling& settling);
   bool localKey(const Segment& segment, u32& key, u32& missing, Status& refusal);
   bool remoteKey(u32 segment, u64& address, u32& key, Status& refusal);
   void park(Slice& slice, u32 segment);
+  void completed(const ibv_wc& completion, Settling& settling);
   void moved(u32 index, Settling& settling);
   void ask(u32 index);
   void finish(u32 index, Settling& settling);
-  void release(u32 index);
   void startWaiting(Settling& settling);
   void abandonWaiting(const Status& why, Settling& settling, const Batch* batch);
   void breakUp(Status why, Settling& settling);
@@ -109,7 +99,6 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   void setUp();
 
   // Without it:
-  void settle(Settling& settling);
   void registered(u32 segment, const Status& status);
   void summed(u32 index, u64 sum);
 
@@ -144,6 +133,8 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
     Clock::time_point progress{};
   };
   std::vector<PairUse> use_;
+  /** For each queue pair; empty whenever the lock is free. */
+  std::vector<Chain> chains_;
   u32 nextPair_ = 0;
   u32 underWay_ = 0;
   u32 unanswered_ = 0;
@@ -194,7 +185,11 @@ class RdmaLink final : public Link {
   LinkState state() const override { return path_->state(); }
   Status failure() const override { return path_->failure(); }
   bool reaches(const Slice& slice) const override { return !slice.file; }
-  void post(Slice& slice) override { path_->post(slice); }
+  void post(Slice& slice) override {
+    Slice* const one = &slice;
+    path_->post({&one, 1});
+  }
+  void postAll(std::span<Slice* const> slices) override { path_->post(slices); }
   void cancel(Batch& batch) override { path_->cancel(batch); }
   void close() override { path_->close(); }
 

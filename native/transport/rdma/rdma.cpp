@@ -150,6 +150,7 @@ Capabilities RdmaTransport::capabilities(const Device& device, bool own) const {
   can.sliceBytes = variable("MC_SLICE_SIZE", SLICE_BYTES, MIN_SLICE_BYTES, MAX_SLICE_BYTES);
   can.sliceRecords = std::min(limits_.depth, MessageChannel::MAX_RECORDS);
   can.windowBytes = windowBytes_;
+  can.numaNode = device.numaNode();
   can.bandwidth = device.port().bandwidth > 0 ? device.port().bandwidth : USUAL_BANDWIDTH;
   return can;
 }

@@ -65,15 +65,17 @@ Status Served::open(std::shared_ptr<Device> device, const Counterpart& other, co
   return {};
 }
 
-void Served::completed(u32 number, const ibv_wc& completion) {
-  const Work work = Work::of(number);
-  if (work.kind != Work::Kind::message || !endpoint_) return;
-  if (completion.status != IBV_WC_SUCCESS) {
-    over_ = true;
-    return;
+void Served::completed(std::span<const ibv_wc> completions) {
+  for (const ibv_wc& completion : completions) {
+    const Work work = Work::of(static_cast<u32>(completion.wr_id));
+    if (work.kind != Work::Kind::message || !endpoint_) continue;
+    if (completion.status != IBV_WC_SUCCESS) {
+      over_ = true;
+      continue;
+    }
+    if (work.index < MessageChannel::SLOTS) handle(endpoint_->messages()->received(work.index, completion.byte_len));
+    endpoint_->messages()->release(work.index);
   }
-  if (work.index < MessageChannel::SLOTS) handle(endpoint_->messages()->received(work.index, completion.byte_len));
-  endpoint_->messages()->release(work.index);
 }
 
 void Served::handle(std::span<const u8> bytes) {

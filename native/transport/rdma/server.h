@@ -44,7 +44,7 @@ class Served final : public Poster, public std::enable_shared_from_this<Served> 
   /** The peer has said that it ends, or its requests have failed. */
   bool over() const { return over_; }
 
-  void completed(u32 work, const ibv_wc& completion) override;
+  void completed(std::span<const ibv_wc> completions) override;
 
  private:
   struct Sum;

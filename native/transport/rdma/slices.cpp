@@ -35,46 +35,41 @@ struct Path::Summation {
   }
 };
 
-void Path::settle(Settling& settling) {
-  if (settling.first.slice == nullptr) return;
-  events_.settled(*settling.first.slice, std::move(settling.first.status), settling.first.verified);
-  for (Settling::Item& item : settling.more) events_.settled(*item.slice, std::move(item.status), item.verified);
-}
-
-void Path::post(Slice& slice) {
+void Path::post(std::span<Slice* const> slices) {
   Settling settling;
   {
     const std::lock_guard lock(mutex_);
     if (state_ != State::up || closing_) {
-      settling.add(&slice, closing_ ? Status(Code::closed, "the link is closed") : lost());
+      const Status why = closing_ ? Status(Code::closed, "the link is closed") : lost();
+      for (Slice* const slice : slices) settling.add(slice, why);
     } else {
-      waiting_.push_back(&slice);
-      startWaiting(settling);
+      size_t begun = 0;
+      if (waiting_.empty()) {
+        while (begun < slices.size() && start(*slices[begun], settling)) begun++;
+      }
+      waiting_.insert(waiting_.end(), slices.begin() + static_cast<std::ptrdiff_t>(begun), slices.end());
+      send(settling);
     }
   }
-  settle(settling);
+  settling.tell(events_);
 }
 
 void Path::startWaiting(Settling& settling) {
-  while (!waiting_.empty() && state_ == State::up) {
-    Slice& slice = *waiting_.front();
-    Status refusal;
-    u32 missing = 0;
-    switch (begin(slice, refusal, missing)) {
-      case Begun::full: return;
-      case Begun::posted: waiting_.pop_front(); break;
-      case Begun::unregistered:
-        waiting_.pop_front();
-        park(slice, missing);
-        break;
-      case Begun::refused:
-        waiting_.pop_front();
-        settling.add(&slice, std::move(refusal));
-        break;
-    }
-    // The device does not take requests any more.
-    if (!failure_.ok() && state_ == State::up) breakUp(Status(failure_), settling);
+  if (state_ != State::up) return;
+  while (!waiting_.empty() && start(*waiting_.front(), settling)) waiting_.pop_front();
+  send(settling);
+}
+
+bool Path::start(Slice& slice, Settling& settling) {
+  Status refusal;
+  u32 missing = 0;
+  switch (begin(slice, refusal, missing)) {
+    case Begun::full: return false;
+    case Begun::chained: break;
+    case Begun::unregistered: park(slice, missing); break;
+    case Begun::refused: settling.add(&slice, std::move(refusal)); break;
   }
+  return true;
 }
 
 Path::Begun Path::begin(Slice& slice, Status& refusal, u32& missing) {
@@ -88,8 +83,8 @@ Path::Begun Path::begin(Slice& slice, Status& refusal, u32& missing) {
   const u32 index = freeOps_.back();
   Op& op = ops_[index];
   op.pair = static_cast<u16>(pair);
-  const Begun begun = postPieces(slice, op, index, refusal, missing);
-  if (begun != Begun::posted) {
+  const Begun begun = chainPieces(slice, op, index, refusal, missing);
+  if (begun != Begun::chained) {
     device_->completions().release(slice.count);
     return begun;
   }
@@ -106,17 +101,15 @@ Path::Begun Path::begin(Slice& slice, Status& refusal, u32& missing) {
   return begun;
 }
 
-Path::Begun Path::postPieces(Slice& slice, Op& op, u32 index, Status& refusal, u32& missing) {
-  constexpr u32 MOST = MessageChannel::MAX_RECORDS;
-  std::array<ibv_send_wr, MOST> requests;
-  std::array<ibv_sge, MOST> places;
+Path::Begun Path::chainPieces(Slice& slice, Op& op, u32 index, Status& refusal, u32& missing) {
+  Chain& chain = chains_[op.pair];
+  const u32 before = chain.size();
   const bool write = slice.batch->op() == mooncake::Op::write;
   const u32 inlineBytes = endpoint_->pair(op.pair).limits().inlineBytes;
   const u64 ordinary = endpoint_->number({Work::Kind::data, index});
-  u32 count = 0;
-  Begun outcome = Begun::posted;
+  Begun outcome = Begun::chained;
   slice.forEach([&](const Piece& piece) {
-    if (outcome != Begun::posted) return;
+    if (outcome != Begun::chained) return;
     u32 localKeyOf = 0;
     u64 remoteAddress = 0;
     u32 remoteKeyOf = 0;
@@ -128,31 +121,57 @@ Path::Begun Path::postPieces(Slice& slice, Op& op, u32 index, Status& refusal, u
       outcome = Begun::refused;
       return;
     }
-    ibv_sge& place = places[count];
-    place = {reinterpret_cast<u64>(piece.address), static_cast<u32>(piece.length), localKeyOf};
-    ibv_send_wr& request = requests[count];
+    ibv_send_wr& request = chain.add({reinterpret_cast<u64>(piece.address), static_cast<u32>(piece.length), localKeyOf});
     request.wr_id = ordinary;
-    request.next = &request + 1;
-    request.sg_list = &place;
-    request.num_sge = 1;
     request.opcode = write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
     request.send_flags = write && piece.length <= inlineBytes ? unsigned{IBV_SEND_INLINE} : 0;
     request.wr.rdma.remote_addr = remoteAddress + piece.remoteOffset;
     request.wr.rdma.rkey = remoteKeyOf;
-    count++;
   });
-  if (outcome != Begun::posted) return outcome;
-  ibv_send_wr& last = requests[count - 1];
-  last.next = nullptr;
+  if (outcome != Begun::chained) {
+    chain.cut(before);
+    return outcome;
+  }
+  ibv_send_wr& last = chain.last();
   last.wr_id = endpoint_->number({Work::Kind::last, index});
   last.send_flags |= IBV_SEND_SIGNALED;
-  ibv_send_wr* bad = nullptr;
-  const int error = endpoint_->pair(op.pair).post(requests.data(), &bad);
-  if (error == 0) return Begun::posted;
-  failure_ = systemError(device_->name() + ": ibv_post_send", error, Code::peer);
-  refusal = failure_;
-  // Those before the bad one are under way: the slice is settled when the queue pair is gone.
-  return bad == requests.data() ? Begun::refused : Begun::posted;
+  return outcome;
+}
+
+void Path::send(Settling& settling) {
+  Status failure;
+  for (u32 pair = 0; pair < chains_.size(); pair++) {
+    Chain& chain = chains_[pair];
+    ibv_send_wr* const first = chain.close();
+    if (first == nullptr) continue;
+    ibv_send_wr* bad = nullptr;
+    if (const int error = endpoint_->pair(pair).post(first, &bad); error != 0) {
+      failure = systemError(device_->name() + ": ibv_post_send", error, Code::peer);
+      refuse(chain.requests(), bad == nullptr ? chain.size() : static_cast<u32>(bad - first), failure, settling);
+    }
+    chain.cut(0);
+  }
+  if (!failure.ok()) breakUp(std::move(failure), settling);
+}
+
+/** What the device did not take, from request `sent` on. Of a slice of which it took a part, that part is under way: it is settled
+    when the queue pair is gone. */
+void Path::refuse(std::span<const ibv_send_wr> requests, u32 sent, const Status& why, Settling& settling) {
+  const auto indexAt = [&](size_t at) { return Work::of(static_cast<u32>(requests[at].wr_id)).index; };
+  size_t at = sent;
+  while (at > 0 && at < requests.size() && indexAt(at) == indexAt(at - 1)) at++;
+  while (at < requests.size()) {
+    const u32 index = indexAt(at);
+    Op& op = ops_[index];
+    at += op.requests;
+    use_[op.pair].requests -= op.requests;
+    device_->completions().release(op.requests);
+    op.moving = false;
+    settling.add(op.slice, why);
+    op.slice = nullptr;
+    freeOps_.push_back(index);
+    underWay_--;
+  }
 }
 
 bool Path::localKey(const Segment& segment, u32& key, u32& missing, Status& refusal) {
@@ -213,34 +232,32 @@ void Path::registered(u32 segment, const Status& status) {
     });
     startWaiting(settling);
   }
-  settle(settling);
+  settling.tell(events_);
 }
 
-void Path::completed(u32 number, const ibv_wc& completion) {
-  const Work work = Work::of(number);
+void Path::completed(std::span<const ibv_wc> completions) {
   Settling settling;
   {
     const std::lock_guard lock(mutex_);
     if (!endpoint_) return;
-    if (work.kind == Work::Kind::message) {
-      if (completion.status != IBV_WC_SUCCESS) {
-        breakUp({Code::peer, settings_.localNic + " to " + settings_.remoteNic + ": " + statusText(completion.status)}, settling);
-      } else {
-        if (work.index < MessageChannel::SLOTS) handle(endpoint_->messages()->received(work.index, completion.byte_len), settling);
-        endpoint_->messages()->release(work.index);
-      }
-    } else {
-      Op& op = ops_[work.index];
-      if (completion.status != IBV_WC_SUCCESS) {
-        if (op.result == IBV_WC_SUCCESS) op.result = completion.status;
-        breakUp({Code::peer, settings_.localNic + " to " + settings_.remoteNic + ": " + statusText(completion.status)}, settling);
-      }
-      if (work.kind == Work::Kind::last) moved(work.index, settling);
-    }
-    if (state_ == State::up) startWaiting(settling);
-    else if (state_ == State::draining && drained()) takeDown(settling);
+    for (const ibv_wc& completion : completions) completed(completion, settling);
+    startWaiting(settling);
+    if (state_ == State::draining && drained()) takeDown(settling);
   }
-  settle(settling);
+  settling.tell(events_);
+}
+
+void Path::completed(const ibv_wc& completion, Settling& settling) {
+  const Work work = Work::of(static_cast<u32>(completion.wr_id));
+  const bool good = completion.status == IBV_WC_SUCCESS;
+  if (!good) {
+    if (work.kind != Work::Kind::message && ops_[work.index].result == IBV_WC_SUCCESS) ops_[work.index].result = completion.status;
+    breakUp({Code::peer, settings_.localNic + " to " + settings_.remoteNic + ": " + statusText(completion.status)}, settling);
+  }
+  if (work.kind == Work::Kind::last) return moved(work.index, settling);
+  if (work.kind == Work::Kind::data || !good) return;
+  if (work.index < MessageChannel::SLOTS) handle(endpoint_->messages()->received(work.index, completion.byte_len), settling);
+  endpoint_->messages()->release(work.index);
 }
 
 void Path::moved(u32 index, Settling& settling) {
@@ -289,7 +306,7 @@ void Path::summed(u32 index, u64 sum) {
     op.localSum = sum;
     finish(index, settling);
   }
-  settle(settling);
+  settling.tell(events_);
 }
 
 void Path::finish(u32 index, Settling& settling) {
@@ -331,7 +348,7 @@ void Path::cancel(Batch& batch) {
     // What the NIC has cannot be taken back alone: it mostly ends by itself.
     if (underWay && !known) cancelled_.emplace_back(batch.number(), Clock::now());
   }
-  settle(settling);
+  settling.tell(events_);
 }
 
 }  // namespace mooncake::rdma
