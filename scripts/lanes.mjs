@@ -22,6 +22,7 @@ export const LANES = {
   lint: { ci: true, check: ['run', 'lint'] },
   unit: {
     ci: true,
+    setup: 'scripts/cuda-double.mjs',
     folders: [
       'test/cli',
       'test/connector',

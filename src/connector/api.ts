@@ -26,6 +26,7 @@ import type { ExtraKeys } from '../core/hash/into.js';
 import type { Tokens } from '../core/hash/tokens.js';
 import type { HashOptions } from '../core/hash.js';
 import type { KvLayout } from '../core/layout.js';
+import type { DeviceMemory } from '../transfer/engine/api.js';
 
 export type KvRole = 'producer' | 'consumer' | 'both';
 
@@ -44,8 +45,8 @@ export interface EngineInfo {
 
 /** A rank's KV cache. */
 export interface KvCaches {
-  /** The memories it lies in. */
-  readonly memories: readonly Uint8Array[];
+  /** The memories it lies in, of this process or of a GPU. */
+  readonly memories: readonly (Uint8Array | DeviceMemory)[];
   /** Makes the layout, given the segment number of each memory. */
   layout(segments: readonly number[]): KvLayout;
 }

@@ -43,7 +43,7 @@ export class StoreWorker implements WorkerConnector {
   readonly #saveLimit: Limiter;
   readonly #aside: Aside;
   #layout: KvLayout | undefined;
-  #segments: number[] = [];
+  readonly #segments: number[] = [];
   #sources: readonly Source[] = [];
   #targets: readonly Target[] = [];
   #step: StoreStep = NO_WORK;
@@ -69,7 +69,8 @@ export class StoreWorker implements WorkerConnector {
     if (this.#layout !== undefined) throw errors.invalidArgument('caches', caches, 'registered once');
     const { transfer } = this.#context.store;
     const { namespace, peerSizes, attach, claim } = this.#options;
-    this.#segments = caches.memories.map((memory) => transfer.register(memory, { access: 'read' }));
+    // One by one: `shutdown` lets go of those before one that is refused.
+    for (const memory of caches.memories) this.#segments.push(transfer.register(memory, { access: 'read' }));
     const layout = caches.layout(this.#segments);
     this.#sources = sourcesOf(layout, namespace, namespace.integrity === 'strict' ? peerSizes : []);
     this.#targets = targetsOf(layout, namespace);

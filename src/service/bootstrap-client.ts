@@ -5,8 +5,10 @@
 
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, MooncakeError } from '../core/errors.js';
+import type { DeviceMemory } from '../transfer/engine/api.js';
 import type {
   CallLimits,
+  Devices,
   MoveOptions,
   MoveReport,
   Peer,
@@ -37,7 +39,11 @@ export class BootstrapTransfer implements Transfer {
     return this.#transfer.generation;
   }
 
-  register(memory: Uint8Array, options?: RegisterOptions): number {
+  get devices(): Devices | undefined {
+    return this.#transfer.devices;
+  }
+
+  register(memory: Uint8Array | DeviceMemory, options?: RegisterOptions): number {
     return this.#transfer.register(memory, options);
   }
 

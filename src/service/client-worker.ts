@@ -6,6 +6,8 @@ import { randomBytes } from 'node:crypto';
 import type { ConnectorStats, KvCaches, WorkerConnector } from '../connector/api.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import { loadAddon } from '../native/load.js';
+import type { DeviceMemory } from '../transfer/engine/api.js';
+import { checkDevice } from '../transfer/engine/memory.js';
 import type { Call, Link } from './client-link.js';
 import type { ClientMetadata } from './client-scheduler.js';
 import { decodeHandshake } from './envelope.js';
@@ -48,6 +50,7 @@ export class ServiceWorker implements WorkerConnector {
   register(call: Call, session: number, descriptors: string | null): void {
     const { memories, layout } = this.#caches as KvCaches;
     const shared = memories.map((memory, index) => {
+      if (!(memory instanceof Uint8Array)) return deviceMemory(`memories[${index}]`, memory);
       const ticket = randomBytes(16);
       const offset = share(`memories[${index}]`, descriptors, ticket, memory);
       return { kind: 'memfd', ticket, offset, length: memory.length };
@@ -173,6 +176,14 @@ export class ServiceWorker implements WorkerConnector {
 }
 
 /** Where the memory begins in the descriptor that was handed over. */
+/** A GPU's memory goes by the handle of the process that has it. */
+function deviceMemory(argument: string, memory: DeviceMemory) {
+  if (!('handle' in memory))
+    throw errors.notSupported(`${argument}: an address of this process`, 'give its IPC handle');
+  const { device, handle, offset = 0, length } = checkDevice(memory, argument) as typeof memory;
+  return { kind: 'cuda-ipc', device, handle, offset, length };
+}
+
 function share(argument: string, descriptors: string | null, ticket: Uint8Array, memory: Uint8Array): number {
   const { addon } = loadAddon();
   if (addon === undefined || descriptors === null) {

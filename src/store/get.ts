@@ -7,8 +7,9 @@ import type { Descriptors } from '../core/descriptors.js';
 import { errors, MooncakeError } from '../core/errors.js';
 import type { Keys } from '../core/keys.js';
 import type { ObjectInfo } from '../master/api.js';
+import { DescriptorList } from '../transfer/descriptor-list.js';
 import type { CallLimits } from '../transfer/transfer.js';
-import type { BatchOptions, GetBatch, StoreMissReason } from './api.js';
+import { type BatchOptions, type GetBatch, OBJECTS, type StoreMissReason } from './api.js';
 import { checkTenant, Limits, pick, STEP_BYTES, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import { MISS_STATUS, missReason } from './counters.js';
@@ -117,7 +118,36 @@ export class ObjectGets implements GetBatch {
     return this.#underWay.track(this.#guard([object], () => this.#check(object, limits)));
   }
 
-  read(descriptors: Descriptors, options: CallLimits = {}): Promise<void> {
+  async read(descriptors: Descriptors, options: CallLimits = {}): Promise<void> {
+    const { devices } = this.#context.transfer;
+    if (!devices?.touches(descriptors, 'destination')) return this.#track(descriptors, options);
+    const limits = new Limits(options, this.#context);
+    const named = new Set<number>();
+    const found = this.#readable(descriptors, named);
+    // What did not come to its end in the GPU's memory is a miss, also where its bytes had arrived here.
+    const work = async () => {
+      await devices.stage(found, 'destination', limits.rest(), async (host, left) => {
+        await this.#track(host, left);
+        return undefined;
+      });
+    };
+    await this.#underWay.track(this.#guard(named, work));
+  }
+
+  /** The descriptors of objects that may be read: for the others nothing is to be written anywhere. */
+  #readable(descriptors: Descriptors, named: Set<number>): Descriptors {
+    const list = new DescriptorList();
+    for (const pieces = new Pieces(descriptors, 'source', this.#stride, this.#keys.length); pieces.next(); ) {
+      const { object, offset, segment, at, length } = pieces;
+      const found = this.#objects[object];
+      if (found === undefined || found.miss !== undefined) continue;
+      named.add(object);
+      list.push(OBJECTS, object * this.#stride + offset, segment, at, length);
+    }
+    return list.descriptors();
+  }
+
+  #track(descriptors: Descriptors, options: CallLimits): Promise<void> {
     const touched = new Set<number>();
     return this.#underWay.track(
       this.#guard(touched, () => this.#read(descriptors, new Limits(options, this.#context), touched)),

@@ -160,7 +160,18 @@ export class ObjectPuts implements PutBatch {
     return this.#underWay.track(this.#noted(values.keys(), work));
   }
 
-  write(descriptors: Descriptors, options: CallLimits = {}): Promise<void> {
+  async write(descriptors: Descriptors, options: CallLimits = {}): Promise<void> {
+    const { devices } = this.#context.transfer;
+    if (!devices?.touches(descriptors, 'source')) return this.#track(descriptors, options);
+    const limits = new Limits(options, this.#context);
+    const staged = devices.stage(descriptors, 'source', limits.rest(), async (host, left) => {
+      await this.#track(host, left);
+      return undefined;
+    });
+    await this.#underWay.track(staged);
+  }
+
+  #track(descriptors: Descriptors, options: CallLimits): Promise<void> {
     const touched = new Set<number>();
     return this.#underWay.track(this.#write(descriptors, options, touched));
   }

@@ -3,9 +3,10 @@
  * caller hands over would bind his buffer to this thread for good; a pass through a window costs the copy that the
  * checksum's pass over the bytes pays for anyway, and the next window is filled while this one is on its way.
  */
+
+import { Turns } from '../transfer/turns.js';
 import type { Limits } from './batch.js';
 import { ownMemory, type SegmentMemory } from './memory.js';
-import { Turns } from './turns.js';
 
 /** Bytes of a window. */
 export const WINDOW_BYTES = 2 ** 19;

@@ -18,6 +18,7 @@ import { AttachedCluster, type AttachOptions } from './attached.js';
 import { checkBatch, checkKeys, checkTenant, Limits } from './batch.js';
 import type { StoreContext } from './context.js';
 import { Counters, MISS_REASONS, type StoreCounters, type StoreStats } from './counters.js';
+import { allDevice, getRanges, isDeviceRange, putRanges } from './device-values.js';
 import { EmbeddedCluster } from './embedded.js';
 import type { ValueMemory } from './far-reads.js';
 import { ObjectGets } from './get.js';
@@ -47,6 +48,7 @@ import {
   checkValue,
   examine,
   getValues,
+  type PutResult,
   putValues,
   rangeMemory,
   type SegmentRange,
@@ -151,9 +153,9 @@ export class MooncakeStore implements ObjectStore {
     return this.#putOne(key, checkParts('parts', parts), options, false);
   }
 
-  /** Stores a range of registered memory. */
+  /** Stores a range of registered memory, of this process or of a GPU. */
   async putFrom(key: Key, range: SegmentRange, options: PutValueOptions = {}): Promise<boolean> {
-    return this.#putOne(key, [rangeMemory(this.transfer, 'range', range)], options, false);
+    return this.#putRange(key, range, options, false);
   }
 
   /** Stores a value in place of the one there is; until it is whole, readers get the old one. */
@@ -166,7 +168,7 @@ export class MooncakeStore implements ObjectStore {
   }
 
   async upsertFrom(key: Key, range: SegmentRange, options: PutValueOptions = {}): Promise<void> {
-    await this.#putOne(key, [rangeMemory(this.transfer, 'range', range)], options, true);
+    await this.#putRange(key, range, options, true);
   }
 
   /** Statuses per key: 0 stored, -705 there already (also for a key named twice), otherwise why not. */
@@ -187,8 +189,7 @@ export class MooncakeStore implements ObjectStore {
     ranges: readonly SegmentRange[],
     options: PutValueOptions = {},
   ): Promise<Int32Array> {
-    const bytes = (name: string, range: SegmentRange) => [rangeMemory(this.transfer, name, range)];
-    return this.#putMany(keys, 'ranges', ranges, bytes, options, false);
+    return this.#putRanges(keys, ranges, options, false);
   }
 
   async batchUpsert(keys: KeyList, values: readonly Bytes[], options: PutValueOptions = {}): Promise<Int32Array> {
@@ -208,8 +209,7 @@ export class MooncakeStore implements ObjectStore {
     ranges: readonly SegmentRange[],
     options: PutValueOptions = {},
   ): Promise<Int32Array> {
-    const bytes = (name: string, range: SegmentRange) => [rangeMemory(this.transfer, name, range)];
-    return this.#putMany(keys, 'ranges', ranges, bytes, options, true);
+    return this.#putRanges(keys, ranges, options, true);
   }
 
   /** The value, in memory of its own; undefined for a miss. */
@@ -242,7 +242,10 @@ export class MooncakeStore implements ObjectStore {
     options: GetValueOptions = {},
   ): Promise<Float64Array> {
     const packed = checkKeys(Keys.from(keys));
-    const targets = checkList('into', into, packed).map((target, i) =>
+    if (allDevice(this.transfer, 'into', checkList('into', into, packed))) {
+      return getRanges(this.#open(), packed, into as readonly SegmentRange[], options);
+    }
+    const targets = into.map((target, i) =>
       target instanceof Uint8Array
         ? checkValue(`into[${i}]`, target)
         : rangeMemory(this.transfer, `into[${i}]`, target),
@@ -433,10 +436,36 @@ export class MooncakeStore implements ObjectStore {
     const keys = Keys.from([key]);
     if (parts.every(({ bytes }) => bytes.length === 0))
       throw errors.invalidArgument('value', parts, 'at least one byte');
-    const { statuses, reasons } = await putValues(this.#open(), keys, [parts], options, upsert);
+    return this.#stored(keys, await putValues(this.#open(), keys, [parts], options, upsert));
+  }
+
+  #stored(keys: Keys, { statuses, reasons }: PutResult): boolean {
     if (statuses[0] === STATUS.exists) return false;
     if (statuses[0] !== STATUS.ok) throw statusError(statuses[0], keys.text(0), reasons[0]);
     return true;
+  }
+
+  async #putRange(key: Key, range: SegmentRange, options: PutValueOptions, upsert: boolean): Promise<boolean> {
+    const keys = Keys.from([key]);
+    if (!isDeviceRange(this.transfer, 'range', range)) {
+      return this.#putOne(key, [rangeMemory(this.transfer, 'range', range)], options, upsert);
+    }
+    integer('range.length', range.length, 1, Number.MAX_SAFE_INTEGER);
+    return this.#stored(keys, await putRanges(this.#open(), keys, [range], options, upsert));
+  }
+
+  async #putRanges(
+    keys: KeyList,
+    ranges: readonly SegmentRange[],
+    options: PutValueOptions,
+    upsert: boolean,
+  ): Promise<Int32Array> {
+    const packed = checkKeys(Keys.from(keys));
+    if (allDevice(this.transfer, 'ranges', checkList('ranges', ranges, packed))) {
+      return (await putRanges(this.#open(), packed, ranges, options, upsert)).statuses;
+    }
+    const bytes = (name: string, range: SegmentRange) => [rangeMemory(this.transfer, name, range)];
+    return this.#putMany(packed, 'ranges', ranges, bytes, options, upsert);
   }
 
   async #putMany<T>(

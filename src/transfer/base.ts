@@ -6,8 +6,11 @@ import { randomBytes } from 'node:crypto';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, type MooncakeError } from '../core/errors.js';
 import { copyRanges } from './copy.js';
+import { DeviceSegments } from './device/segments.js';
+import type { DeviceMemory } from './engine/api.js';
+import { isDeviceMemory } from './engine/memory.js';
 import { detached, type Move, type MoveDefaultOptions, MoveDefaults } from './move-options.js';
-import { Ranges } from './ranges.js';
+import { Ranges, type Side } from './ranges.js';
 import { SegmentTable } from './segments.js';
 import { Services } from './services.js';
 import type {
@@ -26,9 +29,20 @@ export class TransferCore extends MoveDefaults {
   readonly generation = randomBytes(8).toString('hex');
   readonly segments = new SegmentTable();
   readonly services = new Services();
+  /** Set by the transfer, which registers their windows. */
+  devices!: DeviceSegments;
 
   override move(descriptors: Descriptors, options: MoveOptions | undefined): Move {
     return detached(super.move(descriptors, options));
+  }
+
+  /** Moves by way of host memory what is of GPUs on our side, the rest as it is. */
+  staged(side: Side, move: Move, carry: (move: Move) => Promise<MoveReport>): Promise<MoveReport> {
+    const { descriptors, limits } = move;
+    if (!this.devices.touches(descriptors, side)) return carry(move);
+    return this.devices.stage(descriptors, side, limits, (host, left) =>
+      carry({ ...move, descriptors: host, limits: left }),
+    );
   }
 }
 
@@ -38,7 +52,12 @@ export abstract class TransferBase implements Transfer {
   readonly #copies = new Set<(error: MooncakeError) => void>();
   #closing?: Promise<void>;
 
-  constructor(protected readonly core: TransferCore) {}
+  constructor(protected readonly core: TransferCore) {
+    core.devices = new DeviceSegments({
+      register: (memory) => this.register(memory, { access: 'read' }),
+      unregister: (segment) => this.unregister(segment),
+    });
+  }
 
   get generation(): string {
     return this.core.generation;
@@ -52,12 +71,18 @@ export abstract class TransferBase implements Transfer {
     return errors.closed(`transfer ${this.address}`);
   }
 
-  register(memory: Uint8Array, options?: RegisterOptions): number {
+  get devices(): DeviceSegments {
+    return this.core.devices;
+  }
+
+  register(memory: Uint8Array | DeviceMemory, options?: RegisterOptions): number {
     this.checkOpen();
+    if (isDeviceMemory(memory)) return this.core.devices.register(memory);
     return this.core.segments.register(memory, options);
   }
 
   unregister(segment: number): Promise<void> {
+    if (this.core.devices.length(segment) !== undefined) return this.core.devices.unregister(segment);
     return this.core.segments.unregister(segment);
   }
 
@@ -68,6 +93,15 @@ export abstract class TransferBase implements Transfer {
   async copy(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.checkOpen();
     const move = this.core.move(descriptors, options);
+    const { devices } = this.core;
+    if (!devices.touches(descriptors, 'source') && !devices.touches(descriptors, 'destination'))
+      return this.#copy(move);
+    return devices.copyWithin(move.descriptors, move.limits, (host, limits) =>
+      this.#copy({ ...move, descriptors: host, limits }),
+    );
+  }
+
+  #copy(move: Move): Promise<MoveReport> {
     const source = new Ranges(move.descriptors, 'source', this.core.segments);
     const destination = new Ranges(move.descriptors, 'destination', this.core.segments);
     let end!: (error: MooncakeError) => void;
@@ -89,6 +123,7 @@ export abstract class TransferBase implements Transfer {
 
   async #close(): Promise<void> {
     for (const end of [...this.#copies]) end(this.closedError());
+    await this.core.devices.close();
     await this.disconnect();
   }
 

@@ -6,9 +6,10 @@
 import { string } from '../core/check.js';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, type MooncakeError } from '../core/errors.js';
-import type { EnginePeer, TransferBatch } from './engine/api.js';
+import { EngineDevices } from './device/engine-devices.js';
+import type { DeviceMemory, EnginePeer, TransferBatch } from './engine/api.js';
 import type { TransferEngine } from './engine/engine.js';
-import { checkMemory } from './engine/memory.js';
+import { checkMemory, isDeviceMemory } from './engine/memory.js';
 import type {
   CallLimits,
   MoveOptions,
@@ -25,12 +26,14 @@ const NO_REQUESTS = "Mooncake's wire has no requests between stores; TcpTransfer
 export class EngineTransfer implements Transfer {
   readonly address: string;
   readonly engine: TransferEngine;
+  readonly devices: EngineDevices;
   readonly #memories = new Map<number, Uint8Array>();
   readonly #peers = new Map<EnginePeer, EngineTransferPeer>();
 
   /** The engine is the transfer's from now on: `close` closes it. */
   constructor(engine: TransferEngine) {
     this.engine = engine;
+    this.devices = new EngineDevices(engine, (memory) => this.borrow(memory));
     this.address = engine.name;
   }
 
@@ -39,7 +42,8 @@ export class EngineTransfer implements Transfer {
   }
 
   /** `options` say how peers may use the memory: here they do not. Views of a WebAssembly.Memory are refused. */
-  register(memory: Uint8Array, _options?: RegisterOptions): number {
+  register(memory: Uint8Array | DeviceMemory, _options?: RegisterOptions): number {
+    if (isDeviceMemory(memory)) return this.devices.register(memory);
     return this.#register(checkMemory(memory) as Uint8Array, false);
   }
 
@@ -58,6 +62,7 @@ export class EngineTransfer implements Transfer {
   }
 
   async unregister(segment: number): Promise<void> {
+    if (this.devices.length(segment) !== undefined) return this.devices.unregister(segment);
     this.memory(segment);
     this.#memories.delete(segment);
     await this.engine.unregister(segment);

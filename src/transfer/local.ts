@@ -118,17 +118,19 @@ class LocalPeer implements Peer {
 
   async read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.#checkOpen();
-    const move = this.#core.move(descriptors, options);
-    const source = new Ranges(move.descriptors, 'source', this.#other.#core.segments);
-    return this.#move(move, source, new Ranges(move.descriptors, 'destination', this.#core.segments));
+    return this.#core.staged('destination', this.#core.move(descriptors, options), (move) => {
+      const source = new Ranges(move.descriptors, 'source', this.#other.#core.segments);
+      return this.#move(move, source, new Ranges(move.descriptors, 'destination', this.#core.segments));
+    });
   }
 
   async write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.#checkOpen();
-    const move = this.#core.move(descriptors, options);
-    const source = new Ranges(move.descriptors, 'source', this.#core.segments);
-    const theirs = this.#other.#core.segments;
-    return this.#move(move, source, new Ranges(move.descriptors, 'destination', theirs, { peerWrites: true }));
+    return this.#core.staged('source', this.#core.move(descriptors, options), (move) => {
+      const source = new Ranges(move.descriptors, 'source', this.#core.segments);
+      const theirs = this.#other.#core.segments;
+      return this.#move(move, source, new Ranges(move.descriptors, 'destination', theirs, { peerWrites: true }));
+    });
   }
 
   #move(move: Move, source: Ranges, destination: Ranges): Promise<MoveReport> {

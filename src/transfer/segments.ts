@@ -8,8 +8,8 @@ import { errors } from '../core/errors.js';
 import type { RegisterOptions } from './transfer.js';
 
 const ACCESS = ['read', 'read-write'] as const;
-// The store's space of objects (src/store/api.ts) starts here; no memory gets these numbers.
-const MAX_SEGMENTS = 0xffff_0000;
+// Above them lie those of GPUs (device/segments.ts) and the store's space of objects (src/store/api.ts).
+const MAX_SEGMENTS = 0xf000_0000;
 
 export interface Segment {
   readonly id: number;

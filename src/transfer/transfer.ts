@@ -10,6 +10,7 @@
  */
 import type { Descriptors } from '../core/descriptors.js';
 import type { MooncakeError } from '../core/errors.js';
+import type { DeviceMemory } from './engine/api.js';
 
 /** Which bytes the receiver checks against the sender's CRC-64: all, one batch in N, or none. */
 export type Verify = 'full' | 'off' | { readonly sampled: number };
@@ -97,6 +98,27 @@ export interface Peer {
   close(): Promise<void>;
 }
 
+/** Memory of GPUs among a transfer's segments: moves that touch it go through pinned host memory (docs/gpu.md). */
+export interface Devices {
+  /** Bytes of the segment; undefined where it is no GPU's. */
+  length(segment: number): number | undefined;
+  /** Whether a descriptor has memory of a GPU on that side. */
+  touches(descriptors: Descriptors, side: 'source' | 'destination'): boolean;
+  /**
+   * Moves what the descriptors say by `carry`, which gets descriptors that name host memory of the transfer in place of
+   * GPUs', several at a time. Throws what it throws, and what copies with GPUs do, when nothing is under way any more.
+   */
+  stage(
+    descriptors: Descriptors,
+    side: 'source' | 'destination',
+    limits: { signal?: AbortSignal; timeoutMs: number },
+    carry: (
+      descriptors: Descriptors,
+      limits: { signal?: AbortSignal; timeoutMs: number },
+    ) => Promise<MoveReport | undefined>,
+  ): Promise<MoveReport>;
+}
+
 export interface Transfer {
   /** Where peers reach this one: `local:NAME`, `tcp://127.0.0.1:4711`. */
   readonly address: string;
@@ -107,13 +129,19 @@ export interface Transfer {
    * ERR_INVALID_ARGUMENT for an empty array and for memory that is detached or over a resizable ArrayBuffer. That memory
    * will be detached cannot be seen (a WebAssembly.Memory that grows, a transfer to a worker): moves that touch it then
    * throw ERR_SEGMENT. Shared memory is allowed.
+   *
+   * Memory of a GPU (`DeviceMemory`) is for moves that this side begins, and for `copy`; peers do not see it. ERR_NOT_SUPPORTED
+   * where there is no accelerator, driver or GPU.
    */
-  register(memory: Uint8Array, options?: RegisterOptions): number;
+  register(memory: Uint8Array | DeviceMemory, options?: RegisterOptions): number;
+
+  /** Of GPUs; undefined where it takes none. */
+  readonly devices?: Devices;
 
   /** Takes a segment away: new moves that touch it fail at once, the promise resolves when those under way have ended. */
   unregister(segment: number): Promise<void>;
 
-  /** The registered memory, for whoever shares the process. Throws ERR_SEGMENT. */
+  /** The registered memory, for whoever shares the process. Throws ERR_SEGMENT, also for memory of a GPU. */
   memory(segment: number): Uint8Array;
 
   /** Opens a peer, or returns the open one. Throws ERR_PEER where nothing answers. Its own address is a peer like any other. */

@@ -148,7 +148,7 @@ class NaiveWorker implements WorkerConnector {
   }
 
   registerKvCaches(caches: KvCaches): void {
-    this.#memories = caches.memories;
+    this.#memories = caches.memories as readonly Uint8Array[];
     this.#layout = caches.layout(caches.memories.map((_, index) => index));
   }
 

@@ -176,7 +176,9 @@ uses('memory that cannot be had is refused by name', async (client) => {
     [{ kind: 'memfd', ticket, offset: 0, length: 4096 }, 'ERR_SEGMENT', /memories\[0\]: no descriptor waits/],
     [{ kind: 'memfd', ticket: new Uint8Array(3), length: 1 }, 'ERR_INVALID_ARGUMENT', /ticket.*16 bytes/],
     [{ kind: 'process', pid: process.pid, address: 4096, length: 4096 }, 'ERR_NOT_SUPPORTED', /process/],
-    [{ kind: 'cuda-ipc', length: 1 }, 'ERR_NOT_SUPPORTED', /cuda-ipc/],
+    [{ kind: 'cuda-vmm-fd', length: 1 }, 'ERR_NOT_SUPPORTED', /cuda-vmm-fd/],
+    [{ kind: 'cuda-ipc', length: 1 }, 'ERR_INVALID_ARGUMENT', /memories\[0\]\.device/],
+    [{ kind: 'cuda-ipc', device: 'cuda:0', length: 1, handle: ticket }, 'ERR_INVALID_ARGUMENT', /handle.*64 bytes/],
     [{ kind: 'punched cards', length: 1 }, 'ERR_INVALID_ARGUMENT', /memories\[0\]\.kind/],
   ];
   for (const [memory, code, text] of cases) {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace mooncake::cuda {
@@ -52,6 +53,8 @@ struct Block {
   int gpu = 0;
   bool foreign = false;
   u32 opened = 0;
+  /** Where its bytes are; null: at its address. */
+  u8* at = nullptr;
 };
 
 struct State {
@@ -71,7 +74,8 @@ struct State {
   u64 copied = 0;
   u64 opened = 0;
 };
-std::unique_ptr<State> state;
+/** Never freed by a destructor of the process: threads may wait in it. */
+State* state = nullptr;
 thread_local std::vector<ContextTag*> stack;
 
 /** The planted fault of a call, or what broke the context before. */
@@ -110,9 +114,13 @@ bool addressable(const ContextTag& context, Pointer at, u64 length) {
   return block->gpu == context.gpu || (context.peers >> block->gpu & 1) != 0;
 }
 
-void move(Pointer to, Pointer from, u64 length) {
-  std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), length);
+u8* bytesOf(Pointer at) {
+  Pointer base = 0;
+  const Block* const block = blockOf(at, &base);
+  return block != nullptr && block->at != nullptr ? block->at + (at - base) : reinterpret_cast<u8*>(at);
 }
+
+void move(Pointer to, Pointer from, u64 length) { std::memmove(bytesOf(to), bytesOf(from), length); }
 
 void serve(StreamTag* stream) {
   std::unique_lock lock(state->mutex);
@@ -183,7 +191,7 @@ Result allocate(Pointer* pointer, size_t bytes) {
   PLANTED("cuMemAlloc");
   if (current() == nullptr) return INVALID_CONTEXT;
   *pointer = reinterpret_cast<Pointer>(std::calloc(1, bytes));
-  return state->blocks[*pointer] = {bytes, current()->gpu, false, 0}, SUCCESS;
+  return state->blocks[*pointer] = {bytes, current()->gpu}, SUCCESS;
 }
 Result release(Pointer pointer) {
   const std::lock_guard lock(state->mutex);
@@ -322,14 +330,14 @@ const Driver DRIVER = {
 }  // namespace
 
 CudaDouble::CudaDouble(int gpus) {
-  state = std::make_unique<State>();
+  state = new State;
   state->contexts.resize(static_cast<size_t>(gpus));
   for (int i = 0; i < gpus; i++) state->contexts[static_cast<size_t>(i)].gpu = i;
 }
 
 CudaDouble::~CudaDouble() {
   for (const auto& [base, block] : state->blocks) std::free(reinterpret_cast<void*>(base));
-  state.reset();
+  delete std::exchange(state, nullptr);
 }
 
 const Driver* CudaDouble::driver() const { return &DRIVER; }
@@ -356,10 +364,22 @@ u8* CudaDouble::foreign(int gpu, u64 bytes, IpcHandle& handle) {
   const std::lock_guard lock(state->mutex);
   u8* const memory = static_cast<u8*>(std::calloc(1, bytes));
   const Pointer base = reinterpret_cast<Pointer>(memory);
-  state->blocks[base] = {bytes, gpu, true, 0};
+  state->blocks[base] = {bytes, gpu, true};
   handle = {};
   std::memcpy(handle.bytes, &base, sizeof base);
   return memory;
+}
+
+bool CudaDouble::adopt(Pointer base, u64 bytes, u8* at) {
+  const std::lock_guard lock(state->mutex);
+  if (current() == nullptr) return false;
+  state->blocks[base] = {bytes, current()->gpu, false, 0, at};
+  return true;
+}
+
+void CudaDouble::forget(Pointer base) {
+  const std::lock_guard lock(state->mutex);
+  state->blocks.erase(base);
 }
 
 size_t CudaDouble::leaks() const {

@@ -29,6 +29,11 @@ class CudaDouble {
   /** An allocation of "another process": only its handle is known here. Returns where its bytes are, and the handle. */
   u8* foreign(int gpu, u64 bytes, cuda::IpcHandle& handle);
 
+  /** Memory of the current context's GPU that is the caller's: copies find the bytes of `base` at `at`. Until `forget`. False: no
+      context is current. */
+  bool adopt(cuda::Pointer base, u64 bytes, u8* at);
+  void forget(cuda::Pointer base);
+
   /** Of this process: allocations, opened handles, pinned ranges, contexts, events and streams that are still there. */
   size_t leaks() const;
   /** Kernels launched, and bytes that the driver copied itself. */

@@ -2,11 +2,17 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
+
 namespace mooncake::cuda {
 
 namespace {
 
-constexpr char LIBRARY[] = "libcuda.so.1";
+/** Which library it is; another one than the machine's for tests (native/test/cuda/library.cpp). */
+const char* library() {
+  const char* const named = std::getenv("MOONCAKE_CUDA_LIBRARY");
+  return named != nullptr && *named != '\0' ? named : "libcuda.so.1";
+}
 
 struct Loaded {
   Driver driver;
@@ -16,20 +22,21 @@ struct Loaded {
 Loaded load() {
   Loaded loaded;
   // Never closed: the driver keeps threads of its own.
-  void* const library = ::dlopen(LIBRARY, RTLD_LAZY | RTLD_LOCAL);
-  if (library == nullptr) {
+  const char* const name = library();
+  void* const opened = ::dlopen(name, RTLD_LAZY | RTLD_LOCAL);
+  if (opened == nullptr) {
     const char* const why = ::dlerror();
-    loaded.status = {Code::notSupported, why != nullptr ? why : "no libcuda.so.1"};
+    loaded.status = {Code::notSupported, why != nullptr ? why : std::string("no ") + name};
     return loaded;
   }
   const char* missing = nullptr;
 #define MOONCAKE_CUDA_FIND(field, symbol, parameters)                                        \
-  loaded.driver.field = reinterpret_cast<Result(*) parameters>(::dlsym(library, symbol));    \
+  loaded.driver.field = reinterpret_cast<Result(*) parameters>(::dlsym(opened, symbol));     \
   if (loaded.driver.field == nullptr) missing = symbol;
   MOONCAKE_CUDA_CALLS(MOONCAKE_CUDA_FIND)
 #undef MOONCAKE_CUDA_FIND
   if (missing != nullptr) {
-    loaded.status = {Code::notSupported, std::string(LIBRARY) + " has no " + missing};
+    loaded.status = {Code::notSupported, std::string(name) + " has no " + missing};
     return loaded;
   }
   if (const Result result = loaded.driver.init(0); result != SUCCESS) {

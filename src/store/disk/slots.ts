@@ -4,7 +4,7 @@
  */
 import { allocateDescriptors, DESCRIPTOR_BYTES, Descriptors } from '../../core/descriptors.js';
 import type { TransferEngineApi } from '../../transfer/engine/api.js';
-import { Turns } from '../turns.js';
+import { Turns } from '../../transfer/turns.js';
 
 /** What a disk tier needs of a transfer engine. */
 export type FileEngine = Pick<TransferEngineApi, 'allocate' | 'openFile' | 'copy' | 'unregister'>;

@@ -39,6 +39,7 @@ import { generationOf, OpenPeer } from './peer.js';
 import type { DataPlane, Operation, PlaneListener } from './plane.js';
 import { PortablePlane } from './portable-plane.js';
 import { ACCESS, RegisteredSegments } from './registered.js';
+import { StagedMoves } from './staged-moves.js';
 
 /** How long a peer may take to answer a NIC that asks for a connection. */
 const CONNECT_MS = 5000;
@@ -69,6 +70,7 @@ export class TransferEngine implements TransferEngineApi {
   readonly #notifications: Notifications;
   readonly #segments = new RegisteredSegments();
   readonly #peers = new Map<string, OpenPeer>();
+  readonly #staged: StagedMoves;
   #closing?: Promise<void>;
 
   private constructor(
@@ -80,6 +82,7 @@ export class TransferEngine implements TransferEngineApi {
   ) {
     this.#settings = settings;
     this.#plane = plane;
+    this.#staged = new StagedMoves(plane);
     this.#notifications = answers.notifications;
     this.why = why;
     const place = { host: settings.advertise, port: listener.port };
@@ -189,20 +192,30 @@ export class TransferEngine implements TransferEngineApi {
   }
 
   async registerDevice(memory: DeviceMemory): Promise<{ id: number; length: number }> {
+    return this.registerDeviceUnannounced(memory);
+  }
+
+  /** The same at once, for transfers built on an engine. */
+  registerDeviceUnannounced(memory: DeviceMemory): { id: number; length: number } {
     this.#checkOpen();
     const checked = checkDevice(memory);
-    return this.#unannounced(this.#plane.registerDevice(checked), checked.length);
+    return this.#device(this.#plane.registerDevice(checked), checked.length);
   }
 
   async allocateDevice(device: string, length: number): Promise<{ id: number; length: number }> {
     this.#checkOpen();
     integer('length', length, 1, Number.MAX_SAFE_INTEGER);
-    return this.#unannounced(this.#plane.allocateDevice(string('device', device), length), length);
+    return this.#device(this.#plane.allocateDevice(string('device', device), length), length);
   }
 
   exportDevice(segment: number): { handle: Uint8Array; offset: number } {
     this.#checkOpen();
     return this.#plane.exportDevice(integer('segment', segment, 0, 0xffff_ffff));
+  }
+
+  #device(id: number, length: number): { id: number; length: number } {
+    this.#staged.add(id, length);
+    return this.#unannounced(id, length);
   }
 
   #unannounced(id: number, length: number): { id: number; length: number } {
@@ -213,6 +226,7 @@ export class TransferEngine implements TransferEngineApi {
   async unregister(segment: number, limits?: CallLimits): Promise<void> {
     const checked = this.#settings.defaults.limits(limits);
     const { memory } = this.#segments.remove(segment);
+    this.#staged.remove(segment);
     const released = this.#plane.unregister(segment);
     await new Promise<void>((resolve, reject) => {
       const stop = watch(`unregistering segment ${segment}`, checked, reject);
@@ -260,7 +274,7 @@ export class TransferEngine implements TransferEngineApi {
 
   #submit(operation: Operation, peer: number, descriptors: Descriptors, options?: MoveOptions): TransferBatch {
     this.#checkOpen();
-    return this.#plane.submit(operation, peer, this.#settings.defaults.move(descriptors, options));
+    return this.#staged.submit(operation, peer, this.#settings.defaults.move(descriptors, options));
   }
 
   /** Mooncake's stream does not say which run serves it: where a peer of ours knows an address no more, it is asked. */

@@ -55,21 +55,26 @@ function checkForeign({ address, length }: ForeignMemory): ForeignMemory {
   return { address, length };
 }
 
+/** Whether memory to be registered is meant to be a GPU's; `checkDevice` says whether it can be. */
+export function isDeviceMemory(memory: Uint8Array | DeviceMemory): memory is DeviceMemory {
+  return !(memory instanceof Uint8Array) && typeof (memory as DeviceMemory | null)?.device === 'string';
+}
+
 /** Throws ERR_INVALID_ARGUMENT. */
-export function checkDevice(memory: DeviceMemory): DeviceMemory {
-  if (memory === undefined) throw errors.invalidArgument('memory', memory, 'an object');
-  options('memory', memory);
-  string('memory.device', memory.device);
-  integer('memory.length', memory.length, 1, Number.MAX_SAFE_INTEGER);
+export function checkDevice(memory: DeviceMemory, argument = 'memory'): DeviceMemory {
+  if (memory === undefined) throw errors.invalidArgument(argument, memory, 'an object');
+  options(argument, memory);
+  string(`${argument}.device`, memory.device);
+  integer(`${argument}.length`, memory.length, 1, Number.MAX_SAFE_INTEGER);
   if ('handle' in memory) {
     const { handle, offset = 0 } = memory;
     typedArray(
-      'memory.handle',
+      `${argument}.handle`,
       handle,
       handle instanceof Uint8Array && handle.length === 64,
       'a Uint8Array of 64 bytes',
     );
-    integer('memory.offset', offset, 0, Number.MAX_SAFE_INTEGER);
+    integer(`${argument}.offset`, offset, 0, Number.MAX_SAFE_INTEGER);
   } else {
     const { address } = memory;
     if (typeof address !== 'bigint') throw errors.invalidArgument('memory.address', address, 'a bigint');

@@ -280,12 +280,14 @@ export class TcpPeer implements Peer {
 
   async read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.#checkOpen();
-    return this.#move('read', this.#settings.core.move(descriptors, options));
+    const { core } = this.#settings;
+    return core.staged('destination', core.move(descriptors, options), (move) => this.#move('read', move));
   }
 
   async write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.#checkOpen();
-    return this.#move('write', this.#settings.core.move(descriptors, options));
+    const { core } = this.#settings;
+    return core.staged('source', core.move(descriptors, options), (move) => this.#move('write', move));
   }
 
   async call(service: string, message: unknown, limits?: CallLimits): Promise<unknown> {

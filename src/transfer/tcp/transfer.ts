@@ -7,6 +7,8 @@ import { createServer, type Server } from 'node:net';
 import { boolean, integer, options as optionsOf, string } from '../../core/check.js';
 import { errors, MooncakeError } from '../../core/errors.js';
 import { TransferBase, TransferCore, type TransferOptions } from '../base.js';
+import type { DeviceMemory } from '../engine/api.js';
+import { isDeviceMemory } from '../engine/memory.js';
 import type { CallLimits, Peer, RegisterOptions } from '../transfer.js';
 import { Accelerator } from './accelerator.js';
 import { formatAddress, isAddress, parseAddress } from './address.js';
@@ -132,8 +134,9 @@ export class TcpTransfer extends TransferBase {
     return new TcpTransfer(server, core, hello, given, accelerator);
   }
 
-  override register(memory: Uint8Array, options?: RegisterOptions): number {
+  override register(memory: Uint8Array | DeviceMemory, options?: RegisterOptions): number {
     const segment = super.register(memory, options);
+    if (isDeviceMemory(memory)) return segment;
     this.#accelerator?.register(segment, memory, options?.access !== 'read');
     return segment;
   }

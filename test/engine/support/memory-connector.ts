@@ -241,7 +241,7 @@ class MemoryWorker implements WorkerConnector {
 
   registerKvCaches(caches: KvCaches): void {
     this.#log('register');
-    [this.#memory] = caches.memories;
+    [this.#memory] = caches.memories as readonly Uint8Array[];
     this.#group = caches.layout([3]).group();
   }
 
