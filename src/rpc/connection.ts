@@ -94,7 +94,10 @@ export class Connection {
 
   get #isFull(): boolean {
     const { maxCalls, maxUnreadBytes } = this.#limits;
-    return this.#calls >= maxCalls || this.#socket.writableLength + (this.#isStarting ? this.#outbox.bytes : 0) > maxUnreadBytes;
+    return (
+      this.#calls >= maxCalls ||
+      this.#socket.writableLength + (this.#isStarting ? this.#outbox.bytes : 0) > maxUnreadBytes
+    );
   }
 
   /** Starts what may be started; reads on only where nothing waits. */
