@@ -1,4 +1,5 @@
-// allocate, keepFreedMemory and adjustExternalMemory: memory for those who need no engine.
+// allocate, mapFile, keepFreedMemory and adjustExternalMemory: memory for those who need no engine.
+#include "memory/file_mapping.h"
 #include "memory/process.h"
 
 #include "binding/arguments.h"
@@ -19,6 +20,17 @@ Napi::Value allocateBuffer(const Napi::CallbackInfo& info) {
                     [id = made.value.id] { static_cast<void>(processMemory().remove(id, {})); });
 }
 
+Napi::Value mapFileBuffer(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const u64 fd = arguments.count(0, "fd", INT32_MAX);
+  const u64 offset = arguments.count(1, "offset");
+  const u64 length = arguments.count(2, "length");
+  if (!arguments.ok()) return arguments.refuse();
+  const Expected<std::shared_ptr<Mapping>> mapped = mapFile(static_cast<int>(fd), offset, length);
+  if (!mapped.ok()) return refuse(info.Env(), mapped.status);
+  return bufferOver(info.Env(), mapped.value, length);
+}
+
 Napi::Value keepFreed(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const u64 bytes = arguments.count(0, "bytes");
@@ -36,6 +48,7 @@ Napi::Value adjustExternal(const Napi::CallbackInfo& info) {
 
 void exportProcess(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New(env, allocateBuffer, "allocate"));
+  exports.Set("mapFile", Napi::Function::New(env, mapFileBuffer, "mapFile"));
   exports.Set("keepFreedMemory", Napi::Function::New(env, keepFreed, "keepFreedMemory"));
   exports.Set("adjustExternalMemory", Napi::Function::New(env, adjustExternal, "adjustExternalMemory"));
 }

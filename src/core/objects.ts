@@ -49,6 +49,7 @@ const MAX_U32 = 0xffff_ffff;
 // What a lookup does (assembly/objects/batch.ts).
 const FIND = 0;
 const MODES = { lookup: 1, read: 2 } as const;
+const LOOKUPS = ['lookup', 'read'] as const;
 /** Cells that one slice of a scan looks at, beyond those it lists. */
 const SCAN_LOOK = 65536;
 
@@ -61,6 +62,15 @@ function checkResults(out: unknown, length: number): asserts out is Float64Array
   const expected = `a Float64Array of at least ${length} elements`;
   typedArray('out', out, out instanceof Float64Array, expected);
   if ((out as Float64Array).length < length) throw errors.invalidArgument('out', out, expected);
+}
+
+function lookupOf(mode: LookupMode, until: number, endedBy: number): number {
+  const what = MODES[oneOf('mode', mode, LOOKUPS)];
+  if (typeof until !== 'number' || Number.isNaN(until)) throw errors.invalidArgument('until', until, 'a number');
+  if (typeof endedBy !== 'number' || Number.isNaN(endedBy)) {
+    throw errors.invalidArgument('endedBy', endedBy, 'a number');
+  }
+  return what;
 }
 
 function checkIds(ids: unknown): void {
@@ -131,14 +141,19 @@ export class ObjectTable extends ObjectRecords {
     out: Float64Array,
     endedBy = Number.POSITIVE_INFINITY,
   ): number {
-    const what = MODES[oneOf('mode', mode, ['lookup', 'read'])];
-    if (typeof until !== 'number' || Number.isNaN(until)) throw errors.invalidArgument('until', until, 'a number');
-    if (typeof endedBy !== 'number' || Number.isNaN(endedBy)) {
-      throw errors.invalidArgument('endedBy', endedBy, 'a number');
-    }
+    const what = lookupOf(mode, until, endedBy);
     return this.#many(tenant, keys, out, (shard, count, stamp) =>
       shard.exports.objectsLookup(count, tenant, what, until, endedBy, stamp),
     );
+  }
+
+  /** The same for one key: what `lookupMany` says of it. */
+  lookup(tenant: number, key: Key, mode: LookupMode, until: number, endedBy = Number.POSITIVE_INFINITY): number {
+    const what = lookupOf(mode, until, endedBy);
+    this.#single(tenant, key, (shard, count, stamp) =>
+      shard.exports.objectsLookup(count, tenant, what, until, endedBy, stamp),
+    );
+    return this.#one[0];
   }
 
   /** Makes an object, all fields 0, in no list: its id, or OBJECT_EXISTS, or OBJECT_TABLE_FULL. */

@@ -163,7 +163,8 @@ export class Books {
   /** Handles of an object's readable copies in memory. */
   handles(id: number): number[] {
     if (this.diskCopies.isAlone(id)) return [];
-    return [this.table.handle(id), ...(this.#more.at(this.table.extra(id)) ?? [])];
+    const more = this.#more.at(this.table.extra(id));
+    return more ? [this.table.handle(id), ...more] : [this.table.handle(id)];
   }
 
   replicas(handles: readonly number[], size: number, state: Replica['state']): Replica[] {

@@ -14,6 +14,8 @@ import type { Tenant } from './tenants.js';
 
 export class Reads {
   readonly #books: Books;
+  /** The id of a call about one key. */
+  readonly #one = new Float64Array(1);
 
   constructor(books: Books) {
     this.#books = books;
@@ -23,23 +25,29 @@ export class Reads {
     checkKeys(keys);
     const now = this.#books.begin();
     const tenant = this.#books.tenants.find(tenantName);
-    if (!tenant) return this.#missAll(keys);
+    if (!tenant) return this.#missAll(keys.length);
     const { table, options } = this.#books;
     const ids = new Float64Array(keys.length);
     table.lookupMany(tenant.number, keys, 'read', now + options.leaseTtlMs, ids);
-    this.#settle(ids);
-    this.#passOverAbsent(ids);
-    this.#keepInOrder(ids);
-    this.#protectGroups(ids, now, true);
-    return this.#answers(
-      ids,
-      (id) => {
-        const info = this.#info(id);
-        if (this.#books.diskCopies.isAlone(id)) this.#books.promotion.hit(id, now);
-        return info;
-      },
-      (i, id) => this.#miss(tenant, keys, i, id),
-    );
+    const hits = this.#used(ids, now);
+    this.#count(ids.length, hits);
+    const answers = new Array<Outcome<ObjectInfo>>(ids.length);
+    for (let i = 0; i < ids.length; i++) {
+      answers[i] = ids[i] > 0 ? this.#hit(ids[i], now) : this.#miss(tenant, keys.at(i), ids[i]);
+    }
+    return answers;
+  }
+
+  /** The same for one key, 1 to 65,535 bytes: most calls of clients are about one. */
+  getReplica(key: Uint8Array, tenantName: string): Outcome<ObjectInfo> {
+    const now = this.#books.begin();
+    const tenant = this.#books.tenants.find(tenantName);
+    if (!tenant) return this.#missAll(1)[0];
+    const { table, options } = this.#books;
+    const ids = this.#one;
+    ids[0] = table.lookup(tenant.number, key, 'read', now + options.leaseTtlMs);
+    this.#count(1, this.#used(ids, now));
+    return ids[0] > 0 ? this.#hit(ids[0], now) : this.#miss(tenant, key, ids[0]);
   }
 
   exist(keys: Keys, tenantName: string): Int32Array {
@@ -49,23 +57,34 @@ export class Reads {
     const answers = new Int32Array(keys.length);
     const tenant = tenants.find(tenantName);
     if (!tenant) {
-      this.#missAll(keys);
+      this.#missAll(keys.length);
       return tenants.closed ? answers.fill(STATUS.unknownTenant) : answers;
     }
     const ids = new Float64Array(keys.length);
     table.lookupMany(tenant.number, keys, 'lookup', now + options.leaseTtlMs, ids, now);
-    this.#settle(ids);
-    this.#passOverAbsent(ids);
-    this.#protectGroups(ids, now, false);
+    this.#count(keys.length, this.#found(ids, now));
     for (let i = 0; i < ids.length; i++) {
       if (ids[i] > 0) answers[i] = 1;
-      else this.#miss(tenant, keys, i, ids[i]);
+      else this.#miss(tenant, keys.at(i), ids[i]);
     }
-    this.#count(
-      keys.length,
-      answers.reduce((sum, answer) => sum + answer, 0),
-    );
     return answers;
+  }
+
+  /** The same for one key, 1 to 65,535 bytes: 1, 0, or a negative status. */
+  has(key: Uint8Array, tenantName: string): number {
+    const now = this.#books.begin();
+    const { table, options, tenants } = this.#books;
+    const tenant = tenants.find(tenantName);
+    if (!tenant) {
+      this.#missAll(1);
+      return tenants.closed ? STATUS.unknownTenant : 0;
+    }
+    const ids = this.#one;
+    ids[0] = table.lookup(tenant.number, key, 'lookup', now + options.leaseTtlMs, now);
+    this.#count(1, this.#found(ids, now));
+    if (ids[0] > 0) return 1;
+    this.#miss(tenant, key, ids[0]);
+    return 0;
   }
 
   peek(keys: Keys, tenantName: string): Outcome<ObjectInfo>[] {
@@ -78,8 +97,25 @@ export class Reads {
       const id = this.#books.find(tenant.number, keys.at(i));
       if (id > 0 && this.#books.isReadable(id) && !this.#books.isAbsent(id))
         return { ok: true, value: { ...this.#info(id), leaseMs: 0 } };
-      return missed(this.#reason(tenant, keys, i, -id));
+      return missed(this.#reason(tenant, keys.at(i), -id));
     });
+  }
+
+  /** After a read: how many of these may be read now; the others are 0 or below it. */
+  #used(ids: Float64Array, now: number): number {
+    this.#settle(ids);
+    this.#passOverAbsent(ids);
+    this.#keepInOrder(ids);
+    this.#protectGroups(ids, now, true);
+    return positives(ids);
+  }
+
+  /** The same after a lookup. */
+  #found(ids: Float64Array, now: number): number {
+    this.#settle(ids);
+    this.#passOverAbsent(ids);
+    this.#protectGroups(ids, now, false);
+    return positives(ids);
   }
 
   /** What was found, rid of copies in segments and on disks that are gone. */
@@ -91,15 +127,10 @@ export class Reads {
     }
   }
 
-  #answers<T>(ids: Float64Array, hit: (id: number) => T, miss: (i: number, id: number) => Outcome<T>): Outcome<T>[] {
-    let hits = 0;
-    const answers = Array.from(ids, (id, i): Outcome<T> => {
-      if (id <= 0) return miss(i, id);
-      hits++;
-      return { ok: true, value: hit(id) };
-    });
-    this.#count(ids.length, hits);
-    return answers;
+  #hit(id: number, now: number): Outcome<ObjectInfo> {
+    const value = this.#info(id);
+    if (this.#books.diskCopies.isAlone(id)) this.#books.promotion.hit(id, now);
+    return { ok: true, value };
   }
 
   #info(id: number): ObjectInfo {
@@ -124,8 +155,8 @@ export class Reads {
   /** What is read for the first time, or was taken out of the lists by eviction, comes to the list of what is read. */
   #keepInOrder(ids: Float64Array): void {
     const { table } = this.#books;
-    const first = ids.findIndex((id) => id > 0 && table.list(id) !== READ);
-    if (first < 0) return;
+    let first = 0;
+    while (first < ids.length && (ids[first] <= 0 || table.list(ids[first]) === READ)) first++;
     for (let i = first; i < ids.length; i++) if (ids[i] > 0) this.#use(ids[i]);
   }
 
@@ -156,27 +187,33 @@ export class Reads {
     }
   }
 
-  #missAll(keys: Keys): Outcome<never>[] {
+  #missAll(count: number): Outcome<never>[] {
     const { counters, tenants } = this.#books;
-    this.#count(keys.length, 0);
-    counters[tenants.closed ? 'unknown-tenant' : 'absent'] += keys.length;
-    return Array(keys.length).fill(tenants.closed ? UNKNOWN_TENANT : missed('absent'));
+    this.#count(count, 0);
+    counters[tenants.closed ? 'unknown-tenant' : 'absent'] += count;
+    return Array(count).fill(tenants.closed ? UNKNOWN_TENANT : missed('absent'));
   }
 
-  #miss(tenant: Tenant, keys: Keys, i: number, id: number): Outcome<never> {
-    const reason = this.#reason(tenant, keys, i, id);
+  #miss(tenant: Tenant, key: Uint8Array, id: number): Outcome<never> {
+    const reason = this.#reason(tenant, key, id);
     this.#books.counters[reason]++;
     return missed(reason);
   }
 
-  #reason(tenant: Tenant, keys: Keys, i: number, id: number): MissReason {
-    return id < 0 ? 'incomplete' : this.#books.losses.reason(tenant.number, keys.at(i));
+  #reason(tenant: Tenant, key: Uint8Array, id: number): MissReason {
+    return id < 0 ? 'incomplete' : this.#books.losses.reason(tenant.number, key);
   }
 
   #count(lookups: number, hits: number): void {
     this.#books.counters.lookups += lookups;
     this.#books.counters.hits += hits;
   }
+}
+
+function positives(ids: Float64Array): number {
+  let count = 0;
+  for (let i = 0; i < ids.length; i++) if (ids[i] > 0) count++;
+  return count;
 }
 
 function missed(reason: MissReason) {

@@ -102,8 +102,18 @@ export class MetadataService implements Metadata, LongMetadata {
     return this.#reads.getReplicas(keys, tenant);
   }
 
+  /** The same for one key, 1 to 65,535 bytes. */
+  getReplica(key: Uint8Array, tenant = DEFAULT_TENANT): Outcome<ObjectInfo> {
+    return this.#reads.getReplica(key, tenant);
+  }
+
   exist(keys: Keys, tenant = DEFAULT_TENANT): Int32Array {
     return this.#reads.exist(keys, tenant);
+  }
+
+  /** The same for one key, 1 to 65,535 bytes: 1, 0, or a negative status. */
+  has(key: Uint8Array, tenant = DEFAULT_TENANT): number {
+    return this.#reads.has(key, tenant);
   }
 
   peek(keys: Keys, tenant = DEFAULT_TENANT): Outcome<ObjectInfo>[] {

@@ -109,7 +109,7 @@ export interface NativeFeature {
 }
 
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
-export const INTERFACE = 5;
+export const INTERFACE = 9;
 
 /** The socket on which the node service is handed descriptors of engines' memory (native/service/descriptor_socket.h). */
 export interface DescriptorSocket {
@@ -162,6 +162,11 @@ export interface Addon {
   copy(destination: Uint8Array, source: Uint8Array, streaming?: boolean): void;
   /** Zeroed memory that no engine owns; engines with which the whole of it is registered let local peers map it. */
   allocate(length: number): ArrayBuffer;
+  /**
+   * A file's range, `offset` at a page's start, as memory that everybody who maps it reads and writes. The descriptor may be closed
+   * then. An access to what the file's owner cuts off later ends the process.
+   */
+  mapFile(fd: number, offset: number, length: number): ArrayBuffer;
   /** Lets the allocator keep up to `bytes` of freed memory. False where it cannot be told. */
   keepFreedMemory(bytes: number): boolean;
   /** Tells V8's collector of so many more bytes outside its heap, or less; what it counts then. */

@@ -2,7 +2,7 @@
 // their own. What differs on purpose is listed here.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,7 +12,8 @@ import { CommandProcess } from '../support/node-process.js';
 import { freePort, Master } from './masters.js';
 
 const START_MS = 60_000;
-const SEGMENT = 64 * 2 ** 20;
+const MIB = 2 ** 20;
+const SEGMENT = 64 * MIB;
 const folder = mkdtempSync(join(tmpdir(), 'mooncake-node-'));
 let master: Master;
 let stock: ChildProcess;
@@ -206,6 +207,89 @@ test('the switch between prefill and decode: what is wrong, and memory that is n
   }
 });
 
+/** Files of shared memory, one for each of the two: who shares bytes has each other's objects. */
+class SharedMemory {
+  readonly names: Record<'stock' | 'ours', string>;
+
+  constructor(bytes: number) {
+    const name = `mooncake-node-${process.pid}-${Math.random().toString(36).slice(2)}`;
+    this.names = { stock: `${name}-stock`, ours: `${name}-ours` };
+    for (const one of Object.values(this.names)) {
+      writeFileSync(`/dev/shm/${one}`, '');
+      truncateSync(`/dev/shm/${one}`, bytes);
+    }
+  }
+
+  path(whose: 'stock' | 'ours'): string {
+    return `/dev/shm/${this.names[whose]}`;
+  }
+
+  remove(): void {
+    for (const whose of ['stock', 'ours'] as const) rmSync(this.path(whose), { force: true });
+  }
+}
+
+/** A request that differs in the memory alone; the answers are the same but for ids, which it returns. */
+async function ofEach(path: string, body: (whose: 'stock' | 'ours') => object) {
+  const replies = {
+    stock: await ask(ports.stock, 'POST', path, JSON.stringify(body('stock'))),
+    ours: await ask(ports.ours, 'POST', path, JSON.stringify(body('ours'))),
+  };
+  const plain = (reply: Reply) => ({ ...reply, body: reply.body.replace(/\d+-\d+/g, 'ID') });
+  assert.equal(plain(replies.ours), plain(replies.stock), `${path} ${JSON.stringify(body('ours'))}`);
+  const ids = (reply: Reply): string[] => JSON.parse(reply.body).segment_ids ?? [];
+  return { status: replies.ours.status, stock: ids(replies.stock), ours: ids(replies.ours) };
+}
+
+test('memory of other programs: mounted by its name, what is not there, and taken back', async () => {
+  const memory = new SharedMemory(48 * MIB);
+  try {
+    const mount = (more: object) =>
+      ofEach('/api/mount_shm', (whose) => ({ name: memory.names[whose], size: 16 * MIB, ...more }));
+    const first = await mount({});
+    const third = await mount({ offset: 32 * MIB });
+    assert.equal([first.status, third.status, (await mount({ size: 0 })).status], [200, 200, 200]);
+    for (const more of [{ size: 49 * MIB }, { offset: 40 * MIB }, { offset: 16 * MIB + 100 }, { offset: 2 ** 50 }]) {
+      assert.is((await mount(more)).status, 500);
+    }
+    const unmount = (of: typeof first, more = {}) =>
+      ofEach('/api/unmount_shm', (whose) => ({ segment_ids: of[whose], ...more }));
+    assert.is((await unmount(first)).status, 200);
+    assert.is((await unmount(first)).status, 500, 'it is gone');
+    // One id may stand without a list.
+    const one = { ...third, stock: third.stock[0], ours: third.ours[0] } as unknown as typeof first;
+    assert.is((await unmount(one)).status, 200);
+    const again = await mount({});
+    assert.is((await unmount(again, { grace_period_seconds: 600 })).status, 200);
+  } finally {
+    memory.remove();
+  }
+});
+
+test('the switch to decode lends memory by its path, in place of what was lent before', async () => {
+  const [before, after] = [new SharedMemory(32 * MIB), new SharedMemory(32 * MIB)];
+  try {
+    const decode = (memory: SharedMemory, more: object = {}) =>
+      ofEach('/api/reconfigure', (whose) => ({ mode: 'decode', path: memory.path(whose), size: 16 * MIB, ...more }));
+    const first = await decode(before, { offset: 16 * MIB });
+    assert.equal([first.status, first.ours.length], [200, 1]);
+    const kept = await decode(after, { size: 64 * MIB });
+    assert.is(kept.status, 500, 'and the first stays');
+    const second = await decode(after);
+    assert.is(second.status, 200);
+    assert.is.not(second.ours[0], first.ours[0]);
+    const same = await decode(after);
+    assert.is(same.ours.length, 1);
+    const gone = await ofEach('/api/unmount_shm', (whose) => ({ segment_ids: first[whose] }));
+    assert.is(gone.status, 500);
+    assert.is((await ofEach('/api/reconfigure', () => ({ mode: 'prefill' }))).status, 200);
+    assert.is((await ofEach('/api/unmount_shm', (whose) => ({ segment_ids: same[whose] }))).status, 500);
+  } finally {
+    before.remove();
+    after.remove();
+  }
+});
+
 test('segments: mounted, and taken back at once or with a grace', async () => {
   for (const [size, grace] of [
     [2 ** 24, 0],
@@ -238,7 +322,11 @@ test('differs on purpose: what a caller did wrong is 400 (or 413) and changes no
     ['PUT', '/api/put', { key: 'bad', value: ['x'] }],
     ['PUT', '/api/put', '{"key":"bad","value":"\\ud800"}'],
     ['POST', '/api/mount', '[]'],
+    ['POST', '/api/mount_shm', { name: 'x', size: -1 }],
+    ['POST', '/api/mount_shm', { name: 'x', size: '16MB' }],
+    ['POST', '/api/mount_shm', { name: 'x', size: 1, offset: -1 }],
     ['POST', '/api/reconfigure', { mode: 5 }],
+    ['POST', '/api/reconfigure', { mode: 'decode', path: 5, size: 1 }],
     ['POST', '/api/reconfigure', '[]'],
     ['POST', '/api/unmount', { segment_ids: ['x'], grace_period_seconds: -1 }],
     ['POST', '/api/unmount_shm', { segment_ids: ['x'], grace_period_seconds: 'x' }],

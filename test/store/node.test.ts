@@ -1,7 +1,10 @@
 // Store nodes: REST, segments, figures, and the processes that share one node's memory; who dies, and what is left then.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { linkSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
   type EngineStatistics,
@@ -21,6 +24,7 @@ import { descriptors } from './descriptors.js';
 import { carried, untilShared } from './node-links.js';
 
 const SEGMENT = 32 * 2 ** 20;
+const UNIT = 2 ** 20;
 let master: MooncakeMaster;
 let address = '';
 
@@ -127,6 +131,49 @@ one('a segment of a request that names another one, too, stays', async () => {
   await node.close();
 });
 
+const isAccelerated = process.env.MOONCAKE_NATIVE !== 'off';
+const mapped =
+  'memory of another program: objects lie in its file, whose bytes are lent once, and only while they are there';
+if (!isAccelerated) skip(one, mapped, 'the accelerator is switched off', 'unset MOONCAKE_NATIVE');
+else {
+  one(mapped, async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'mooncake-mapped-'));
+    const [path, other] = [join(folder, 'memory'), join(folder, 'other name')];
+    writeFileSync(path, '');
+    truncateSync(path, 3 * UNIT);
+    linkSync(path, other);
+    const node = await start({ segments: 0 });
+    try {
+      const id = await node.mountFile({ path, offset: UNIT, length: UNIT });
+      const value = new Uint8Array(100_000).map((_, at) => at % 251);
+      assert.ok(await node.store.put('k', value));
+      assert.equal(await node.store.get('k'), value);
+      assert.is(readFileSync(path).indexOf(value) >= UNIT, true);
+      await rejects(node.mountFile({ path, offset: 0, length: UNIT + 1 }), 'ERR_SEGMENT');
+      await rejects(node.mountFile({ path: other, offset: 2 * UNIT - 4096, length: 4096 }), 'ERR_SEGMENT');
+      const both = [0, 1].map(() => node.mountFile({ path, offset: 0, length: UNIT }));
+      const settled = await Promise.allSettled(both);
+      assert.equal(settled.map(({ status }) => status).sort(), ['fulfilled', 'rejected'], 'at the same time');
+      await rejects(node.mountFile({ path, offset: 2 * UNIT, length: UNIT + 1 }), 'ERR_INVALID_ARGUMENT');
+      await rejects(node.mountFile({ path, offset: 2 * UNIT + 1, length: 1 }), 'ERR_PEER');
+      await rejects(node.mountFile({ path: folder, offset: 0, length: UNIT }), 'ERR_PEER');
+      await rejects(node.mountFile({ path: '/dev/null', offset: 0, length: UNIT }), 'ERR_INVALID_ARGUMENT');
+      await rejects(node.mountFile({ path: join(folder, 'none'), offset: 0, length: UNIT }), 'ERR_PEER');
+      const instead = await node.mountFile({ path: other, offset: UNIT, length: UNIT }, [id]);
+      assert.is(await node.store.get('k'), undefined, 'the segment that it was in is gone');
+      assert.not.ok(node.lends(id));
+      await node.unmount(instead);
+      await until(async () => {
+        const again = await node.mountFile({ path, offset: UNIT, length: UNIT }).catch(() => undefined);
+        return again !== undefined;
+      });
+    } finally {
+      await node.close();
+      rmSync(folder, { recursive: true });
+    }
+  });
+}
+
 const many = suite('many processes');
 many.before(setUp);
 many.after(() => master.close());
@@ -160,7 +207,6 @@ async function nodeProcess(...flags: string[]) {
   return { command, attach: JSON.parse(command.lines[0]).attach as string };
 }
 
-const isAccelerated = process.env.MOONCAKE_NATIVE !== 'off';
 const shared = 'processes of one host move bytes by shared memory; one that is killed leaves no put behind';
 if (!isAccelerated) skip(many, shared, 'the accelerator is switched off', 'unset MOONCAKE_NATIVE');
 else {

@@ -9,7 +9,7 @@ import type { Outcome, Replica, Status, Uuid } from '../api.js';
 import type { MetadataService } from '../service.js';
 import { STATUS } from '../status.js';
 import { answerMethods } from './answers.js';
-import { goodKeys, oneKey, packKeys, spread } from './keys.js';
+import { goodKeys, isKey, packKeys, spread } from './keys.js';
 import { type Bases, configFromWire, copiesToWire, sizesFromWire, type WireConfig } from './replicas.js';
 
 const BAD = { ok: false, status: STATUS.invalidParams, why: 'invalid parameters' } as const;
@@ -135,9 +135,8 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
   }
 
   server.handle(METHODS.ExistKey, ({ key, tenant }) => {
-    const { keys } = oneKey(key);
-    if (keys.length === 0) return success(false);
-    const [answer] = service.exist(keys, tenant);
+    if (!isKey(key.length)) return success(false);
+    const answer = service.has(key, tenant);
     return answer < 0 ? failure(answer) : success(answer === 1);
   });
   server.handle(METHODS.BatchExistKey, ({ keys: wanted, tenant }) => {
@@ -147,8 +146,7 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
     return Int32Array.from(spread([...answers], places, wanted.offsets.length - 1, 0));
   });
   server.handle(answered.GetReplicaList, ({ key, tenant }) => {
-    const { keys } = oneKey(key);
-    return keys.length === 0 ? ABSENT : service.getReplicas(keys, tenant)[0];
+    return isKey(key.length) ? service.getReplica(key, tenant) : ABSENT;
   });
   server.handle(answered.BatchGetReplicaList, ({ keys: wanted, tenant }) => {
     const { keys, places } = goodKeys(wanted);

@@ -16,9 +16,11 @@ import { parseSize } from '../size.js';
 import { MooncakeStore, storeParts } from '../store.js';
 import { type DoorOptions, NodeDoor } from './door.js';
 import { HttpServer, json, type Routes, text } from './http.js';
+import { type FileRange, MappedRanges, mapRange } from './mapped.js';
 import { metrics, type NodeStatus } from './metrics.js';
 import { objectRoutes } from './objects.js';
 import { SegmentApi } from './segments.js';
+import { SharedSegmentApi } from './shared-segments.js';
 
 export type { NodeStatus } from './metrics.js';
 
@@ -44,6 +46,7 @@ export class StoreNode {
   readonly store: MooncakeStore;
   readonly #cluster: JoinedCluster;
   readonly #master: string;
+  readonly #mapped = new MappedRanges();
   #http?: HttpServer;
   #door?: NodeDoor;
   #closing?: Promise<void>;
@@ -113,11 +116,47 @@ export class StoreNode {
     return this.#cluster.mount({ length: bytes });
   }
 
+  /**
+   * Lends memory that another program made, by the path of its file; the segment's id. Its owner must not cut it while it is lent: an
+   * access to what is not there any more ends this process. Segments of `instead` that have bytes of it are taken back first.
+   * @throws ERR_INVALID_ARGUMENT for what is no file, no page's start or beyond the file's end; ERR_PEER where it cannot be opened;
+   *   ERR_SEGMENT where other segments have bytes of it; ERR_NOT_SUPPORTED without the accelerator
+   */
+  async mountFile(range: FileRange, instead: readonly Uuid[] = []): Promise<Uuid> {
+    const mapped = await mapRange(range);
+    const inTheWay = this.#mapped.overlapping(mapped);
+    for (const { segment } of inTheWay) {
+      if (segment === undefined || !instead.includes(segment)) {
+        throw errors.segment('path', range.path, `segment ${segment} lends bytes of it already`);
+      }
+    }
+    const lent = this.#mapped.add(mapped);
+    try {
+      for (const other of inTheWay) {
+        await this.#cluster.unmount(other.segment!, 0);
+        this.#mapped.delete(other);
+      }
+      lent.segment = await this.#cluster.mount({ memory: mapped.memory });
+      return lent.segment;
+    } catch (error) {
+      this.#mapped.delete(lent);
+      throw error;
+    }
+  }
+
+  /** Whether the segment is lent, or stays readable for a while. */
+  lends(segment: Uuid): boolean {
+    return this.#cluster.lent.some(({ id }) => id === segment);
+  }
+
   /** Takes a segment back; resolves when the master knows. What is there stays readable for so long. */
   async unmount(segment: Uuid, graceMs = 0): Promise<void> {
     const { gone } = await this.#cluster.beginUnmount(segment, integer('graceMs', graceMs, 0, MAX_GRACE_MS));
     // The node may end before, and the master take the segment for gone.
-    gone.catch(() => {});
+    gone.then(
+      () => this.#mapped.forget(segment),
+      () => {},
+    );
   }
 
   /** Takes the disk back, where one is lent; resolves when those who were sent to it before have had so long to read. */
@@ -159,6 +198,7 @@ export class StoreNode {
     return {
       ...objectRoutes(this.store, tenant),
       ...new SegmentApi(this).routes,
+      ...new SharedSegmentApi(this).routes,
       'GET /health': () =>
         this.#cluster.isConnected ? text('OK') : text(`the master at ${this.#master} cannot be reached`, 503),
       'GET /metrics': () => ({ ...text(metrics(this.status())), type: 'text/plain; version=0.0.4; charset=utf-8' }),

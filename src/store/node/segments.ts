@@ -7,19 +7,11 @@ import type { Uuid } from '../../master/api.js';
 import { type Answer, type Call, failed, json, type Routes } from './http.js';
 import { formatId, parseId } from './ids.js';
 import { fields } from './objects.js';
+import { BAD_GRACE, checkProtocol, DONE, graceOf, idsOf, NO_IDS } from './segment-fields.js';
 
-const MAX_GRACE_SECONDS = 3600;
 /** Sizes are rounded up to it, as stock does. */
 const UNIT_BYTES = 16 * 2 ** 20;
-const GRACE = `must be a non-negative integer no greater than ${MAX_GRACE_SECONDS}`;
-
 const BAD_SIZE = json({ error: 'Invalid size, must be a positive integer' }, 400);
-const BAD_NAME = json({ error: 'Missing or invalid name or size' }, 400);
-const BAD_GRACE = json({ error: `Invalid grace_period_seconds, ${GRACE}` }, 400);
-const NO_IDS = json({ error: 'Missing segment_ids' }, 400);
-const BAD_MODE = json({ error: "Invalid mode. Use 'decode' or 'prefill'" }, 400);
-const NO_PATH = json({ error: 'Missing path or size for decode mode' }, 400);
-const DONE = json({ status: 'success' });
 
 /** Who lends the memory. */
 export interface Lender {
@@ -40,18 +32,15 @@ export class SegmentApi {
     this.#lender = lender;
     this.routes = {
       'POST /api/mount': (call) => this.#mount(call),
-      'POST /api/mount_shm': mountShm,
       'POST /api/unmount': (call) => this.#unmount(call),
-      'POST /api/unmount_shm': unmountShm,
       'POST /api/unmount_local_disk': (call) => this.#unmountDisk(call),
-      'POST /api/reconfigure': reconfigure,
     };
   }
 
   async #mount(call: Call): Promise<Answer> {
     const { size, protocol } = await fields(call);
     if (!isCount(size)) return BAD_SIZE;
-    if (protocol !== undefined && protocol !== 'tcp') throw errors.invalidArgument('protocol', protocol, '"tcp"');
+    checkProtocol(protocol);
     const bytes = Math.ceil(size / UNIT_BYTES) * UNIT_BYTES;
     try {
       const id = await this.#lender.mount(bytes);
@@ -110,54 +99,4 @@ export class SegmentApi {
   }
 }
 
-/** Memory of another process, by its name: Node cannot map it. */
-async function mountShm(call: Call): Promise<Answer> {
-  const { name, size } = await fields(call);
-  if (!isShmName(name) || size === undefined || size === null) return BAD_NAME;
-  const error = errors.notSupported('mounting shared memory by name', 'use /api/mount, whose memory local peers map');
-  return failed({ error: 'Mount failed, ret=-1' }, error);
-}
-
-async function unmountShm(call: Call): Promise<Answer> {
-  const asked = await fields(call);
-  const ids = idsOf(asked.segment_ids);
-  if (!ids) return NO_IDS;
-  if (graceOf(asked.grace_period_seconds) === undefined) return BAD_GRACE;
-  const error = errors.segment('segment_ids', ids[0], 'was not mounted by /api/mount_shm');
-  return failed({ error: 'Unmount failed for one or more segments', failed_segment_ids: ids }, error);
-}
-
-/**
- * Stock's switch of a node between the halves of an engine: `decode` lends memory of another process by its path, `prefill` takes
- * it back. Here none is ever lent that way.
- */
-async function reconfigure(call: Call): Promise<Answer> {
-  const { mode, path, size } = await fields(call);
-  const wanted = typeof mode === 'string' ? mode.toLowerCase() : undefined;
-  if (wanted === 'prefill') return json({ status: 'success', mode: 'prefill' });
-  if (wanted !== 'decode') return BAD_MODE;
-  if (!path || size === undefined || size === null) return NO_PATH;
-  const error = errors.notSupported('mounting memory by its path', 'use /api/mount, whose memory local peers map');
-  return failed({ error: 'Mount failed, ret=-1; rolled back to prefill', mode: 'prefill' }, error);
-}
-
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) > 0;
-
-function isShmName(value: unknown): boolean {
-  if (typeof value !== 'string') return false;
-  const name = value.replace(/^\//, '');
-  return name !== '' && !name.includes('/') && name !== '.' && name !== '..';
-}
-
-/** Undefined where there are none; what is no text is nobody's id. */
-function idsOf(value: unknown): readonly string[] | undefined {
-  if (!Array.isArray(value) || value.length === 0) return undefined;
-  return value.map(String);
-}
-
-/** Milliseconds; undefined for what is no grace period. */
-function graceOf(seconds: unknown): number | undefined {
-  if (seconds === undefined) return 0;
-  const isGrace = Number.isInteger(seconds) && (seconds as number) >= 0 && (seconds as number) <= MAX_GRACE_SECONDS;
-  return isGrace ? (seconds as number) * 1000 : undefined;
-}
