@@ -6,6 +6,7 @@ namespace {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   mooncake::binding::exportChecksum(env, exports);
   mooncake::binding::exportControlSocket(env, exports);
+  mooncake::binding::exportCopies(env, exports);
   mooncake::binding::exportEngine(env, exports);
   mooncake::binding::exportProbe(env, exports);
   mooncake::binding::exportProcess(env, exports);

@@ -7,6 +7,7 @@ namespace mooncake::binding {
 
 void exportChecksum(Napi::Env env, Napi::Object exports);
 void exportControlSocket(Napi::Env env, Napi::Object exports);
+void exportCopies(Napi::Env env, Napi::Object exports);
 void exportEngine(Napi::Env env, Napi::Object exports);
 void exportProbe(Napi::Env env, Napi::Object exports);
 void exportProcess(Napi::Env env, Napi::Object exports);

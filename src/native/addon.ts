@@ -30,6 +30,9 @@ export interface Endpoint {
   settings: Settings;
 }
 
+/** For copyPieces: no checksum is wanted. */
+export const NO_SUM = 0xffff_ffff;
+
 /** How a batch ended. */
 export interface Completion {
   batch: number;
@@ -160,6 +163,11 @@ export interface Addon {
    */
   copyCrc64(destination: Uint8Array, source: Uint8Array, crc: bigint, streaming?: boolean): bigint;
   copy(destination: Uint8Array, source: Uint8Array, streaming?: boolean): void;
+  /**
+   * Many copies, shared with threads that help; `views`: destination and source in turns. `which`: the index in `sums` that a
+   * pair continues, pairs of one sum in their order, or NO_SUM. From `streamingBytes` on a pair goes past the caches.
+   */
+  copyPieces(views: readonly Uint8Array[], which: Uint32Array, sums: BigUint64Array, streamingBytes: number): void;
   /** Zeroed memory that no engine owns; engines with which the whole of it is registered let local peers map it. */
   allocate(length: number): ArrayBuffer;
   /**

@@ -12,6 +12,7 @@ import type { CallLimits } from '../transfer/transfer.js';
 import { type BatchOptions, type GetBatch, OBJECTS, type StoreMissReason } from './api.js';
 import { checkTenant, Limits, pick, STEP_BYTES, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
+import { Copies } from './copies.js';
 import { MISS_STATUS, missReason } from './counters.js';
 import { Coverage, type Run } from './coverage.js';
 import { FarReads, type ValueMemory } from './far-reads.js';
@@ -19,6 +20,9 @@ import { type FoundObject, failure, type Located, locate } from './found.js';
 import { CACHED } from './hot-cache.js';
 import { Pieces } from './pieces.js';
 import { keyName, type Session } from './session.js';
+
+/** What is read of so much at once is in no cache any more when the last of it has come: twice a core's second level. */
+const PASSING_BYTES = 4 * 2 ** 20;
 
 export class ObjectGets implements GetBatch {
   readonly statuses: Int32Array;
@@ -94,11 +98,12 @@ export class ObjectGets implements GetBatch {
   }
 
   /**
-   * Reads the first `target.length` bytes of an object of this process into memory that need not be registered. `fresh`:
-   * that memory is in no cache, or will not be for long.
+   * Reads the first bytes of objects of this process, as many as the targets have, into memory that need not be registered.
+   * `fresh`: that memory is in no cache, or will not be for long.
    */
-  fill(object: number, target: Uint8Array, limits: Limits, fresh = false): Promise<void> {
-    return this.#underWay.track(this.#guard([object], () => this.#fill(object, target, limits, fresh)));
+  fillNear(targets: ReadonlyMap<number, ValueMemory>, limits: Limits, fresh: boolean): Promise<void> {
+    const unread = new Set(targets.keys());
+    return this.#underWay.track(this.#guard(unread, () => this.#fill(targets, limits, fresh, unread)));
   }
 
   /** Reads the first bytes of objects that lie with peers, as many as the targets have. */
@@ -291,14 +296,27 @@ export class ObjectGets implements GetBatch {
     }
   }
 
-  async #fill(index: number, target: Uint8Array, limits: Limits, fresh: boolean): Promise<void> {
-    const object = this.#objects[index];
-    if (object === undefined || object.miss !== undefined || target.length === 0) return;
-    const { length } = target;
-    for (let at = 0; at < length; at += STEP_BYTES) {
-      if (this.#context.pacer.full) await this.#pause(limits);
-      if (target.length !== length) throw errors.segment('into', length, 'its memory was detached or resized');
-      this.#take(object, at, length <= STEP_BYTES ? target : target.subarray(at, at + STEP_BYTES), fresh);
+  /** Takes what was read out of `unread`. */
+  async #fill(
+    targets: ReadonlyMap<number, ValueMemory>,
+    limits: Limits,
+    fresh: boolean,
+    unread: Set<number>,
+  ): Promise<void> {
+    const copies = fresh && targets.size > 1 ? Copies.gather() : undefined;
+    try {
+      for (const [index, { bytes: target }] of targets) {
+        const object = this.#objects[index];
+        const { length } = target;
+        for (let at = 0; object && object.miss === undefined && at < length; at += STEP_BYTES) {
+          if (this.#context.pacer.full) await this.#pause(limits, copies);
+          if (target.length !== length) throw errors.segment('into', length, 'its memory was detached or resized');
+          this.#take(object, at, length <= STEP_BYTES ? target : target.subarray(at, at + STEP_BYTES), fresh, copies);
+        }
+        unread.delete(index);
+      }
+    } finally {
+      copies?.make();
     }
   }
 
@@ -306,6 +324,8 @@ export class ObjectGets implements GetBatch {
     const { transfer, pacer } = this.#context;
     const cursor = () => new Pieces(descriptors, 'source', this.#stride, this.#keys.length, STEP_BYTES);
     const far = new Set<FoundObject>();
+    const passing = this.sizes.reduce((sum, size) => sum + size, 0) >= PASSING_BYTES;
+    const copies = passing ? Copies.gather() : undefined;
     for (const pieces = cursor(); pieces.next(); ) {
       const object = this.#objects[pieces.object];
       if (object === undefined || object.miss !== undefined) continue;
@@ -326,9 +346,10 @@ export class ObjectGets implements GetBatch {
         far.add(object);
         continue;
       }
-      if (pacer.full) await this.#pause(limits);
-      this.#take(object, offset, memory.subarray(at, at + length));
+      if (pacer.full) await this.#pause(limits, copies);
+      this.#take(object, offset, memory.subarray(at, at + length), passing, copies);
     }
+    copies?.make();
     if (far.size === 0) return;
     await this.#far?.receive(far, limits, (moves, isWanted) => {
       for (const pieces = cursor(); pieces.next(); ) {
@@ -347,20 +368,24 @@ export class ObjectGets implements GetBatch {
     }
   }
 
-  async #pause(limits: Limits): Promise<void> {
+  /** Makes what was gathered and lets others have their turn. */
+  async #pause(limits: Limits, copies?: Copies): Promise<void> {
+    copies?.make();
     const { pacer } = this.#context;
     while (pacer.full) await pacer.turn();
     limits.check();
     this.#underWay.check();
   }
 
-  /** A piece of an object in this process: copied and summed in one step. */
-  #take(object: FoundObject, offset: number, target: Uint8Array, fresh = false): void {
+  /** A piece of an object in this process: copied and summed in one step, or noted in `copies`. */
+  #take(object: FoundObject, offset: number, target: Uint8Array, fresh: boolean, copies?: Copies): void {
     const { memory, offset: base } = object.place;
     if (memory === undefined) return;
     const run = this.#cover(object, offset, target.length);
     const from = base + offset;
-    if (this.#context.verify) run.crc = memory.copyOut(from, target, run.crc, fresh);
+    const source = copies && memory.range(from, target.length);
+    if (source) copies.add(target, source, this.#context.verify ? run : undefined);
+    else if (this.#context.verify) run.crc = memory.copyOut(from, target, run.crc, fresh);
     else memory.read(from, target, fresh);
     this.#context.pacer.spend(target.length);
   }

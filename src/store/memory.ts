@@ -41,6 +41,8 @@ export interface SegmentMemory {
   read(offset: number, target: Uint8Array, fresh: boolean): void;
   /** CRC-64 of `length` bytes at `offset`, continued from `crc`. */
   sum(offset: number, length: number, crc: bigint): bigint;
+  /** Bytes for `Copies`; undefined where they are better copied one by one. */
+  range(offset: number, length: number): Uint8Array | undefined;
 }
 
 abstract class PlainMemory implements SegmentMemory {
@@ -50,6 +52,8 @@ abstract class PlainMemory implements SegmentMemory {
   abstract copyIn(offset: number, source: Uint8Array, crc: bigint): bigint;
   abstract copyOut(offset: number, target: Uint8Array, crc: bigint): bigint;
   abstract sum(offset: number, length: number, crc: bigint): bigint;
+
+  range(): undefined {}
 
   write(offset: number, source: Uint8Array): void {
     this.bytes.set(source, offset);

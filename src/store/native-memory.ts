@@ -13,7 +13,7 @@ import type { SegmentMemory } from './memory.js';
  * From here on copies into segments and into new memory go past the caches, which hold neither. For a value that is read at
  * once that is no loss: what the copy saves is what its first reader pays.
  */
-const STREAMING_BYTES = 64 * 1024;
+export const STREAMING_BYTES = 16 * 1024;
 /** What the allocator may keep of freed values: more than a garbage collection frees at once. */
 const KEPT_BYTES = 256 * 2 ** 20;
 /** Bytes of new values, alive, that V8 hears of all at once. */
@@ -37,7 +37,7 @@ const pastCaches = (target: Uint8Array, fresh: boolean) => target.length >= (fre
 export class NativeMemory implements SegmentMemory {
   retired = false;
   readonly #addon: Addon;
-  readonly #streamingBytes: number;
+  readonly #passing: boolean;
 
   /** `passing`: what is copied in is read at once and copied over soon, so that it stays in the caches. */
   constructor(
@@ -46,12 +46,12 @@ export class NativeMemory implements SegmentMemory {
     passing = false,
   ) {
     this.#addon = native;
-    this.#streamingBytes = passing ? Number.POSITIVE_INFINITY : STREAMING_BYTES;
+    this.#passing = passing;
   }
 
   copyIn(offset: number, source: Uint8Array, crc: bigint): bigint {
     const { length } = source;
-    return this.#addon.copyCrc64(this.#range(offset, length), source, crc, length >= this.#streamingBytes);
+    return this.#addon.copyCrc64(this.#range(offset, length), source, crc, this.#streams(length));
   }
 
   copyOut(offset: number, target: Uint8Array, crc: bigint, fresh: boolean): bigint {
@@ -59,7 +59,7 @@ export class NativeMemory implements SegmentMemory {
   }
 
   write(offset: number, source: Uint8Array): void {
-    this.#addon.copy(this.#range(offset, source.length), source, source.length >= this.#streamingBytes);
+    this.#addon.copy(this.#range(offset, source.length), source, this.#streams(source.length));
   }
 
   read(offset: number, target: Uint8Array, fresh: boolean): void {
@@ -68,6 +68,14 @@ export class NativeMemory implements SegmentMemory {
 
   sum(offset: number, length: number, crc: bigint): bigint {
     return this.#addon.crc64(this.#range(offset, length), crc);
+  }
+
+  range(offset: number, length: number): Uint8Array | undefined {
+    return this.#passing ? undefined : this.#range(offset, length);
+  }
+
+  #streams(length: number): boolean {
+    return !this.#passing && length >= STREAMING_BYTES;
   }
 
   #range(offset: number, length: number): Uint8Array {

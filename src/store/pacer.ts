@@ -4,8 +4,10 @@
  * together keep heartbeats and other calls waiting for longer than a few milliseconds.
  */
 
-/** Bytes copied and summed between two turns: some 2 to 4 ms. */
-const BUDGET = 8 * 2 ** 20;
+import { addon } from './native-memory.js';
+
+/** Bytes copied and summed between two turns: some 2 to 4 ms, whoever does it. */
+const BUDGET = (addon ? 16 : 8) * 2 ** 20;
 /** What a piece costs beside its bytes. */
 const PIECE_COST = 2048;
 

@@ -13,6 +13,7 @@ import type { CallLimits } from '../transfer/transfer.js';
 import type { PutBatch, PutBatchOptions } from './api.js';
 import { checkTenant, Limits, pick, STEP_BYTES, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
+import { Copies } from './copies.js';
 import { Coverage } from './coverage.js';
 import type { ValueMemory } from './far-reads.js';
 import { Moves } from './moves.js';
@@ -142,9 +143,9 @@ export class ObjectPuts implements PutBatch {
     return this.#objects[object]?.failure;
   }
 
-  /** Writes a whole object of this process from memory that need not be registered: the parts in order. */
-  fill(object: number, parts: readonly ValueMemory[], limits: Limits): Promise<void> {
-    return this.#underWay.track(this.#noted([object], () => this.#fill(object, parts, limits)));
+  /** Writes whole objects of this process from memory that need not be registered: the parts of each in order. */
+  fillNear(values: ReadonlyMap<number, readonly ValueMemory[]>, limits: Limits): Promise<void> {
+    return this.#underWay.track(this.#noted(values.keys(), () => this.#fill(values, limits)));
   }
 
   /** Writes whole objects that have copies with peers. */
@@ -275,24 +276,29 @@ export class ObjectPuts implements PutBatch {
     }
   }
 
-  async #fill(index: number, parts: readonly ValueMemory[], limits: Limits): Promise<void> {
+  async #fill(values: ReadonlyMap<number, readonly ValueMemory[]>, limits: Limits): Promise<void> {
     this.#underWay.check();
-    const object = this.#objects[index];
-    if (object === undefined || object.failure !== undefined) return;
     const nowhere = { segment: -1, at: 0 };
     const moves = new Moves();
-    let offset = 0;
-    for (const { bytes } of parts) {
-      for (let at = 0; at < bytes.length; at += STEP_BYTES) {
-        const piece = bytes.length <= STEP_BYTES ? bytes : bytes.subarray(at, at + STEP_BYTES);
-        if (this.#context.pacer.full) await this.#pause(limits);
-        const end = offset + piece.length;
-        // Memory that can be resized may have grown since; what lies behind the object is another's.
-        if (end > object.size) throw errors.invalidArgument('value', end, `the ${object.size} bytes that it had`);
-        this.#writes.take(object, offset, piece, nowhere, moves);
-        offset = end;
+    const copies = values.size > 1 ? Copies.gather() : undefined;
+    for (const [index, parts] of values) {
+      const object = this.#objects[index];
+      if (object === undefined || object.failure !== undefined) continue;
+      try {
+        let offset = 0;
+        for (const piece of steps(parts)) {
+          if (this.#context.pacer.full) await this.#pause(limits, copies);
+          const end = offset + piece.length;
+          // Memory that can be resized may have grown since; what lies behind the object is another's.
+          if (end > object.size) throw errors.invalidArgument('value', end, `the ${object.size} bytes that it had`);
+          this.#writes.take(object, offset, piece, nowhere, moves, copies);
+          offset = end;
+        }
+      } catch (error) {
+        object.failure ??= error;
       }
     }
+    copies?.make();
   }
 
   /** Rejects with what went wrong where no object that it touched can be whole any more. */
@@ -316,6 +322,7 @@ export class ObjectPuts implements PutBatch {
     const { transfer, pacer } = this.#context;
     const pieces = new Pieces(descriptors, 'destination', this.#stride, this.#keys.length, STEP_BYTES);
     const moves = new Moves();
+    const copies = Copies.gather();
     while (pieces.next()) {
       const { object: index, offset, segment, at, length } = pieces;
       const object = this.#objects[index];
@@ -334,18 +341,28 @@ export class ObjectPuts implements PutBatch {
       }
       touched.add(index);
       if (object.failure !== undefined) continue;
-      if (pacer.full) await this.#pause(limits);
-      this.#writes.take(object, offset, memory.subarray(at, at + length), { segment, at }, moves);
+      if (pacer.full) await this.#pause(limits, copies);
+      this.#writes.take(object, offset, memory.subarray(at, at + length), { segment, at }, moves, copies);
     }
+    copies?.make();
     const objects = [...touched].flatMap((i) => this.#objects[i] ?? []);
     await this.#writes.send(moves, objects, limits);
   }
 
-  /** Lets others have their turn; the batch may have ended when it is ours again. */
-  async #pause(limits: Limits): Promise<void> {
+  /** Makes what was gathered and lets others have their turn; the batch may have ended when it is ours again. */
+  async #pause(limits: Limits, copies?: Copies): Promise<void> {
+    copies?.make();
     const { pacer } = this.#context;
     while (pacer.full) await pacer.turn();
     limits.check();
     this.#underWay.check();
+  }
+}
+
+/** The parts in order, in pieces that are copied in one synchronous step. */
+function* steps(parts: readonly ValueMemory[]): Generator<Uint8Array> {
+  for (const { bytes } of parts) {
+    if (bytes.length <= STEP_BYTES && bytes.length > 0) yield bytes;
+    else for (let at = 0; at < bytes.length; at += STEP_BYTES) yield bytes.subarray(at, at + STEP_BYTES);
   }
 }

@@ -66,12 +66,11 @@ export async function putValues(
   const limits = new Limits(object('options', options), context);
   const sizes = Float64Array.from(values, (parts) => parts.reduce((sum, { bytes }) => sum + bytes.length, 0));
   const puts = await ObjectPuts.open(context, keys, sizes, { ...options, stride: 1, upsert }, limits);
-  const far = new Map<number, readonly ValueMemory[]>();
+  const [near, far] = [new Map<number, readonly ValueMemory[]>(), new Map<number, readonly ValueMemory[]>()];
   for (const [i, value] of values.entries()) {
-    if (puts.statuses[i] !== 0) continue;
-    if (puts.isNear(i)) await puts.fill(i, value, limits);
-    else far.set(i, value);
+    if (puts.statuses[i] === 0) (puts.isNear(i) ? near : far).set(i, value);
   }
+  if (near.size > 0) await puts.fillNear(near, limits);
   if (far.size > 0) await puts.fillFar(far, limits);
   const failure = keys.length === 1 ? puts.failure(0) : undefined;
   if (failure !== undefined) {
@@ -133,7 +132,7 @@ export async function getValues(
 ): Promise<Int32Array> {
   const limits = new Limits(checkGet(options), context);
   const gets = await ObjectGets.open(context, keys, { ...options, stride: 1 }, limits);
-  const far = new Map<number, ValueMemory>();
+  const [near, far] = [new Map<number, ValueMemory>(), new Map<number, ValueMemory>()];
   const isLarge = gets.sizes.reduce((total, size) => total + size, 0) >= UNCACHED_BYTES;
   try {
     for (let i = 0; i < keys.length; i++) {
@@ -141,9 +140,9 @@ export async function getValues(
       const fits = options.size === undefined || options.size === gets.sizes[i];
       const into = fits ? target(i, gets.sizes[i]) : undefined;
       if (into === undefined) gets.refuse(i, 'size');
-      else if (gets.isNear(i)) await gets.fill(i, into.bytes, limits, fresh || isLarge);
-      else far.set(i, into);
+      else (gets.isNear(i) ? near : far).set(i, into);
     }
+    if (near.size > 0) await gets.fillNear(near, limits, fresh || isLarge);
     if (far.size > 0) await gets.fillFar(far, limits, fresh);
   } catch (error) {
     await gets.abort();

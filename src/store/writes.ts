@@ -7,6 +7,7 @@ import { errors, MooncakeError } from '../core/errors.js';
 import type { Peer } from '../transfer/transfer.js';
 import type { Limits, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
+import type { Copies } from './copies.js';
 import type { Coverage } from './coverage.js';
 import type { ValueMemory } from './far-reads.js';
 import { Group, MOVES } from './group.js';
@@ -73,8 +74,18 @@ export class Writes {
     this.#pause = pause;
   }
 
-  /** One piece: summed, copied to places in this process and to its window, noted in `moves` for places elsewhere. */
-  take(object: OpenObject, offset: number, piece: Uint8Array, { segment, at, window }: Origin, moves: Moves): void {
+  /**
+   * One piece: summed, copied to places in this process and to its window, noted in `moves` for places elsewhere. With `gathered`,
+   * sum and copies are made when those are.
+   */
+  take(
+    object: OpenObject,
+    offset: number,
+    piece: Uint8Array,
+    { segment, at, window }: Origin,
+    moves: Moves,
+    gathered?: Copies,
+  ): void {
     this.#left();
     const { checksum, pacer } = this.#context;
     const run = object.coverage.add(offset, piece.length);
@@ -88,7 +99,9 @@ export class Writes {
       if (copy.memory.retired) throw errors.segment('segment', object.index, 'was taken away during the put');
     }
     for (const copy of window ? [{ memory: window.memory, at }, ...copies] : copies) {
-      if (summed) copy.memory.write(copy.at, piece);
+      const place = gathered && copy.memory.range(copy.at, piece.length);
+      if (place) gathered.add(place, piece, summed ? undefined : run);
+      else if (summed) copy.memory.write(copy.at, piece);
       else run.crc = copy.memory.copyIn(copy.at, piece, run.crc);
       summed = true;
     }

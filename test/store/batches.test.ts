@@ -88,6 +88,41 @@ test('pieces in any order, over several objects, in several writes and reads, ma
   );
 });
 
+test('many MiB in layers, which several threads copy: every object is whole, and what changed where it lies is found', () => {
+  const [count, size, layer] = [24, 2 ** 20, 2 ** 16];
+  return withMemories(count * size, async (store, from, to) => {
+    const keys = Keys.from(Array.from({ length: count }, (_, i) => `${i}`));
+    const layers = (segment: number): [number, number][] => {
+      const places = Array.from(
+        { length: count * (size / layer) },
+        (_, n) => (n % count) * size + Math.floor(n / count) * layer,
+      );
+      return places.map((place) => [segment, place]);
+    };
+    const [objects, length] = [layers(OBJECTS), layer];
+    const put = await store.openPut(keys, size, { stride: size });
+    await put.write(
+      descriptors(layers(from.segment).map((source, n) => ({ source, destination: objects[n], length }))),
+    );
+    assert.equal([...(await put.commit())], Array(count).fill(0));
+    const read = async () => {
+      const get = await store.openGet(keys, { stride: size });
+      await get.read(
+        descriptors(layers(to.segment).map((destination, n) => ({ source: objects[n], destination, length }))),
+      );
+      return [...(await get.finish())];
+    };
+    assert.equal(await read(), Array(count).fill(0));
+    assert.ok(same(to.bytes, from.bytes));
+    const view = await store.getView('7');
+    view!.bytes[size - 1] ^= 1;
+    assert.equal(
+      await read(),
+      Array.from({ length: count }, (_, i) => (i === 7 ? STATUS.checksumMismatch : 0)),
+    );
+  });
+});
+
 test('only objects whose every byte was written become visible; the others are taken back', () =>
   withMemories(3000, async (store, from) => {
     const keys = Keys.from(['whole', 'part', 'none']);

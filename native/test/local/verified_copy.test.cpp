@@ -73,3 +73,23 @@ TEST(verifiedCopy, findsDestinationThatDoesNotKeepItsBytes) {
   munmap(target, length);
   close(fd);
 }
+
+/** The second page of the destination is the first one of the source, which so changes when it has been copied. */
+TEST(verifiedCopy, aSourceThatChangesMeanwhileIsNoFault) {
+  const u64 page = static_cast<u64>(sysconf(_SC_PAGESIZE));
+  const int fd = memfd_create("test", MFD_CLOEXEC);
+  REQUIRE(fd >= 0 && ftruncate(fd, static_cast<off_t>(3 * page)) == 0);
+  const auto map = [&](u64 from) {
+    return static_cast<u8*>(mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(from)));
+  };
+  u8* const source = map(page);
+  u8* const target = map(0);
+  REQUIRE(source != MAP_FAILED && target != MAP_FAILED);
+  const std::vector<u8> bytes = noise(2 * page, 11);
+  std::memcpy(source, bytes.data(), bytes.size());
+  CHECK(copyVerified(target, source, 2 * page));
+  CHECK(std::memcmp(target + page, &bytes[page], page) == 0);
+  munmap(source, 2 * page);
+  munmap(target, 2 * page);
+  close(fd);
+}
