@@ -2,9 +2,12 @@
  * The thread that holds a client's connection (client-bridge.ts): it passes calls on and answers back, and rings a bell in
  * shared memory for a caller that waits without returning to its event loop.
  */
-import { connect } from 'node:net';
+import { statSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
 import { type MessagePort, workerData } from 'node:worker_threads';
+import { loadAddon } from '../native/load.js';
 import { decodeFrame, encodeFrame, FrameReader } from './frames.js';
+import { isTrusted } from './paths.js';
 
 /** What the thread is started with. */
 export interface ClientThreadData {
@@ -33,6 +36,13 @@ function tell(message: FromThread): void {
   Atomics.notify(ring, 0);
 }
 
+/** The user whose process listens, by the kernel's word; without the accelerator that of the socket's file. */
+function ownerOf(client: Socket): number {
+  const { addon } = loadAddon();
+  const fd = (client as Socket & { _handle?: { fd?: number } | null })._handle?.fd;
+  return addon !== undefined && fd !== undefined && fd >= 0 ? addon.peerCredentials(fd).uid : statSync(path).uid;
+}
+
 function end(): void {
   if (ended) return;
   ended = true;
@@ -40,6 +50,13 @@ function end(): void {
   port.close();
 }
 
+socket.on('connect', () => {
+  const owner = ownerOf(socket);
+  if (isTrusted(path, owner)) return;
+  const message = `socket: the service at ${path} is user ${owner}'s, not user ${process.geteuid?.()}'s: it would be given the KV cache`;
+  why = { code: 'ERR_INVALID_ARGUMENT', message };
+  socket.destroy();
+});
 socket.on('data', (chunk) => {
   try {
     for (const frame of frames.push(chunk)) tell(decodeFrame(frame) as FromThread);

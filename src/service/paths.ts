@@ -13,9 +13,18 @@ const ASK_MS = 2000;
 export function defaultSocket(environment: NodeJS.ProcessEnv = process.env): string {
   const { MOONCAKE_TS_SERVICE: named, XDG_RUNTIME_DIR: runtime } = environment;
   if (named) return named;
-  const folder =
-    runtime && isAbsolute(runtime) ? join(runtime, 'mooncake-ts') : `/tmp/mooncake-ts-${process.geteuid?.() ?? 0}`;
-  return join(folder, 'service.sock');
+  return runtime && isAbsolute(runtime) ? join(runtime, 'mooncake-ts', 'service.sock') : sharedSocket();
+}
+
+/** In a folder where anybody may have been first. */
+function sharedSocket(): string {
+  return `/tmp/mooncake-ts-${process.geteuid?.() ?? 0}/service.sock`;
+}
+
+/** Whether a service of this user may be given the KV cache: one's own, or root's. Root may name another's. */
+export function isTrusted(path: string, uid: number): boolean {
+  const own = process.geteuid?.() ?? uid;
+  return uid === 0 || uid === own || (own === 0 && path !== sharedSocket());
 }
 
 /**
