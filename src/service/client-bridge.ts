@@ -42,14 +42,20 @@ export class Bridge {
     return this.#lost;
   }
 
-  /** Throws what the service answers; ERR_PEER where it is gone. */
-  call(op: string, args: object): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      this.#post(op, args, { resolve, reject });
+  /** Throws what the service answers; ERR_PEER where it is gone, ERR_TIMEOUT. */
+  call(op: string, args: object, timeoutMs: number): Promise<unknown> {
+    let timer: NodeJS.Timeout | undefined;
+    const answer = new Promise((resolve, reject) => {
+      const id = this.#post(op, args, { resolve, reject });
+      timer = setTimeout(() => {
+        this.#forget(id);
+        reject(this.#late(op, timeoutMs));
+      }, timeoutMs);
     });
+    return answer.finally(() => clearTimeout(timer));
   }
 
-  /** The same, within this turn. Throws ERR_TIMEOUT. */
+  /** The same, within this turn. */
   callNow(op: string, args: object, timeoutMs: number): unknown {
     let answer: { result: unknown } | { error: MooncakeError } | undefined;
     const id = this.#post(op, args, {
@@ -65,7 +71,7 @@ export class Bridge {
       const left = end - performance.now();
       if (left <= 0) {
         this.#forget(id);
-        throw errors.timeout(`${op} of the service at ${this.#socket}`, timeoutMs);
+        throw this.#late(op, timeoutMs);
       }
       this.#channel.wait(left);
     }
@@ -91,6 +97,10 @@ export class Bridge {
   async destroy(): Promise<void> {
     this.#lose(errors.closed(`the connection to the service at ${this.#socket}`));
     await this.#channel.destroy();
+  }
+
+  #late(op: string, timeoutMs: number): MooncakeError {
+    return errors.timeout(`${op} of the service at ${this.#socket}`, timeoutMs);
   }
 
   #post(op: string, args: object, waiting: Waiting): number {

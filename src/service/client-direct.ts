@@ -7,6 +7,7 @@ import { errors, type MooncakeError } from '../core/errors.js';
 import type { Addon, ControlSocket } from '../native/addon.js';
 import type { Channel, FromService, ToService } from './client-channel.js';
 import { decodeFrame, encodeFrame, FrameReader } from './frames.js';
+import { distrust } from './paths.js';
 
 const READ_BYTES = 64 * 1024;
 /** When the kernel has no room for what is to go out, and nobody waits for an answer: how soon it is asked again. */
@@ -25,16 +26,24 @@ export class DirectChannel implements Channel {
   #ended = false;
   #why: MooncakeError;
 
-  /** Throws ERR_PEER where no service listens. */
+  /** Throws ERR_PEER where no service listens, ERR_INVALID_ARGUMENT where it is a stranger's. */
   constructor(addon: Addon, path: string, take: (message: FromService) => void) {
     this.#path = path;
     this.#take = take;
     this.#why = errors.peer(path, 'the service has ended the connection');
+    let uid: number;
     try {
       this.#socket = new addon.ControlSocket(path);
-      this.#loop = new Socket({ fd: this.#socket.duplicate(), readable: true, writable: true, allowHalfOpen: true });
+      const fd = this.#socket.duplicate();
+      this.#loop = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
+      uid = addon.peerCredentials(fd).uid;
     } catch (error) {
       throw errors.peer(path, (error as Error).message, error);
+    }
+    const stranger = distrust(path, uid);
+    if (stranger !== undefined) {
+      this.#close();
+      throw stranger;
     }
     this.#loop.unref();
     this.#loop.on('data', (chunk) => this.#came(chunk));

@@ -2,7 +2,7 @@
  * A half's session with the service: it is there, or it is not and is made anew between two steps. Blocks that the service was
  * told of may be used again when `ended` resolves: it has closed its end of the connection, or is dead.
  */
-import { MooncakeError } from '../core/errors.js';
+import { errors, MooncakeError } from '../core/errors.js';
 import { Bridge } from './client-bridge.js';
 import type { Run } from './envelope.js';
 import { PROTOCOL } from './operations.js';
@@ -23,6 +23,14 @@ export interface Attached {
   readonly generation: number;
 }
 
+export interface LinkOptions {
+  readonly socket: string;
+  /** Of a call. */
+  readonly timeoutMs: number;
+  /** How long a lost service may keep the memory while somebody waits for it. */
+  readonly silenceMs: number;
+}
+
 const FIRST_WAIT_MS = 50;
 const MOST_WAIT_MS = 5000;
 /** These end the session; any other error is the call's alone. */
@@ -32,6 +40,7 @@ const NOBODY = Promise.resolve();
 export class Link {
   readonly #socket: string;
   readonly #timeoutMs: number;
+  readonly #silenceMs: number;
   readonly #attach: Attach;
   #bridge: Bridge | undefined;
   #session = 0;
@@ -41,9 +50,10 @@ export class Link {
   #next = 0;
   #closed = false;
 
-  constructor(socket: string, timeoutMs: number, attach: Attach) {
+  constructor({ socket, timeoutMs, silenceMs }: LinkOptions, attach: Attach) {
     this.#socket = socket;
     this.#timeoutMs = timeoutMs;
+    this.#silenceMs = silenceMs;
     this.#attach = attach;
   }
 
@@ -97,11 +107,11 @@ export class Link {
     }
   }
 
-  async call<T>(op: string, args: object = {}): Promise<T | undefined> {
+  async call<T>(op: string, args: object = {}, timeoutMs = this.#timeoutMs): Promise<T | undefined> {
     const bridge = this.#up();
     if (bridge === undefined) return undefined;
     try {
-      return (await bridge.call(op, { session: this.#session, ...args })) as T;
+      return (await bridge.call(op, { session: this.#session, ...args }, timeoutMs)) as T;
     } catch (error) {
       if (!isEnd(error)) throw error;
       if (this.#bridge === bridge) this.lose();
@@ -124,12 +134,29 @@ export class Link {
     this.#later();
   }
 
-  /** Detaches: what was to be saved leaves first, for a moment. */
+  /**
+   * Waits for `work`, which needs lost connections to be of no effect any more. Throws ERR_TIMEOUT where that takes too long: the
+   * service lives, does not answer, and may still touch the memory.
+   */
+  async patiently(work: Promise<unknown>): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      const what = `letting go of the engine's memory, by a service at ${this.#socket} that lives and does not answer,`;
+      timer = setTimeout(() => reject(errors.timeout(what, this.#silenceMs)), this.#silenceMs);
+    });
+    try {
+      await Promise.race([work, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Detaches: what was to be saved leaves first, for a moment. Throws ERR_TIMEOUT as `patiently` does. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.call('detach');
     this.lose();
-    await this.#ended;
+    await this.patiently(this.#ended);
   }
 
   #up(): Bridge | undefined {

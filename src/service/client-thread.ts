@@ -2,10 +2,13 @@
  * The thread that holds a client's connection (client-threaded.ts): it passes calls on and answers back, and rings a bell in
  * shared memory for a caller that waits without returning to its event loop.
  */
-import { connect } from 'node:net';
+import { statSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
 import { type MessagePort, workerData } from 'node:worker_threads';
+import { loadAddon } from '../native/load.js';
 import type { FromService, ToService } from './client-channel.js';
 import { decodeFrame, encodeFrame, FrameReader } from './frames.js';
+import { distrust } from './paths.js';
 
 /** What the thread is started with. */
 export interface ClientThreadData {
@@ -28,6 +31,13 @@ function tell(message: FromService): void {
   Atomics.notify(ring, 0);
 }
 
+/** The user whose process listens, by the kernel's word; without the accelerator that of the socket's file. */
+function ownerOf(client: Socket): number {
+  const { addon } = loadAddon();
+  const fd = (client as Socket & { _handle?: { fd?: number } | null })._handle?.fd;
+  return addon !== undefined && fd !== undefined && fd >= 0 ? addon.peerCredentials(fd).uid : statSync(path).uid;
+}
+
 function end(): void {
   if (ended) return;
   ended = true;
@@ -35,6 +45,12 @@ function end(): void {
   port.close();
 }
 
+socket.on('connect', () => {
+  const error = distrust(path, ownerOf(socket));
+  if (error === undefined) return;
+  why = { code: error.code, message: error.message };
+  socket.destroy();
+});
 socket.on('data', (chunk) => {
   try {
     for (const frame of frames.push(chunk)) tell(decodeFrame(frame) as FromService);

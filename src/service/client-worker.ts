@@ -19,6 +19,8 @@ interface LoadUnderWay {
 }
 
 const SHARE_MS = 5000;
+/** Of calls that wait for loads and saves: beyond the connectors' own deadlines. */
+const LAYER_MS = 60_000;
 
 export class ServiceWorker implements WorkerConnector {
   readonly #link: Link;
@@ -89,19 +91,19 @@ export class ServiceWorker implements WorkerConnector {
     for (const id of requestIds) this.#loads.delete(id);
     const meta = this.#metadata?.meta ?? null;
     if (meta === null && requestIds.length === 0) return;
-    this.#step = this.#call<WorkAnswer>('worker.step', { meta, preempted: requestIds });
+    this.#step = this.#link.call<WorkAnswer>('worker.step', { meta, preempted: requestIds });
     // Where no layer is computed, nobody waits for it.
     this.#step.catch(() => {});
     if (requestIds.length > 0) await this.#step;
-    if (!this.#link.up) await this.#link.ended;
+    if (!this.#link.up) await this.#link.patiently(this.#link.ended);
   }
 
   startLoadKv(): void {}
 
   async waitForLayerLoad(layer: number): Promise<void> {
     await this.#started();
-    if (this.#work.loads) await this.#call('worker.layerLoad', { layer });
-    if (!this.#link.up) await this.#give();
+    if (this.#work.loads) await this.#link.call('worker.layerLoad', { layer }, LAYER_MS);
+    if (!this.#link.up) await this.#link.patiently(this.#give());
   }
 
   saveKvLayer(layer: number): void {
@@ -110,8 +112,8 @@ export class ServiceWorker implements WorkerConnector {
 
   async waitForSave(): Promise<void> {
     await this.#started();
-    if (this.#work.loads || this.#work.saves) await this.#call('worker.saved');
-    if (!this.#link.up) await this.#give();
+    if (this.#work.loads || this.#work.saves) await this.#link.call('worker.saved', {}, LAYER_MS);
+    if (!this.#link.up) await this.#link.patiently(this.#give());
   }
 
   getFinished(finished: readonly string[]): { sending: string[]; receiving: string[] } {
@@ -144,10 +146,6 @@ export class ServiceWorker implements WorkerConnector {
     const work = await this.#step;
     this.#step = undefined;
     if (work !== undefined) this.#work = work;
-  }
-
-  #call<T>(op: string, args: object = {}): Promise<T | undefined> {
-    return this.#link.call<T>(op, args);
   }
 
   /** Whether the loads of this step went well is not known any more; they have ended, so that the engine may compute at once. */

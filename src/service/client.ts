@@ -8,7 +8,7 @@ import { integer, options as optionsOf, string } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import { loadAddon, whyNoAddon } from '../native/load.js';
 import { keepInPlace } from '../transfer/engine/memory.js';
-import { type Attached, Link } from './client-link.js';
+import { type Attached, Link, type LinkOptions } from './client-link.js';
 import { ServiceScheduler } from './client-scheduler.js';
 import { ServiceWorker } from './client-worker.js';
 import { defaultSocket } from './paths.js';
@@ -24,6 +24,11 @@ export interface ServiceConnectorOptions {
   connector: ServiceConnectorSpec;
   /** How long a call may take before the service counts as lost, in milliseconds. Default 5000. */
   timeoutMs?: number;
+  /**
+   * A service that is lost and still lives (it is stopped, or hangs) may touch the engine's memory. How long a step, and the
+   * connector's end, wait for it to let go before they fail with ERR_TIMEOUT, in milliseconds. Default 60,000.
+   */
+  silenceMs?: number;
 }
 
 /**
@@ -45,22 +50,26 @@ export function sharedMemory(bytes: number): Uint8Array {
 
 export class ServiceConnector implements KvConnector {
   readonly name = 'ServiceConnector';
-  readonly #socket: string;
+  readonly #link: LinkOptions;
   readonly #connector: ServiceConnectorSpec;
-  readonly #timeoutMs: number;
 
   /** Throws ERR_INVALID_ARGUMENT, naming the option. */
   constructor(options: ServiceConnectorOptions) {
     const given = optionsOf('options', options);
-    this.#socket = string('socket', given.socket ?? defaultSocket());
-    this.#timeoutMs = integer('timeoutMs', given.timeoutMs ?? 5000, 1, 3_600_000);
+    const ms = (name: 'timeoutMs' | 'silenceMs', standard: number) =>
+      integer(name, given[name] ?? standard, 1, 3_600_000);
+    this.#link = {
+      socket: string('socket', given.socket ?? defaultSocket()),
+      timeoutMs: ms('timeoutMs', 5000),
+      silenceMs: ms('silenceMs', 60_000),
+    };
     this.#connector = optionsOf('connector', given.connector);
   }
 
   /** Throws what the service refuses: ERR_ENGINE, ERR_VERSION, … One that is not there is looked for again between steps. */
   createScheduler(engine: EngineInfo): SchedulerConnector {
     const attach = { engine, connector: this.#connector };
-    const link = new Link(this.#socket, this.#timeoutMs, (call) => call('scheduler.attach', attach) as Attached);
+    const link = new Link(this.#link, (call) => call('scheduler.attach', attach) as Attached);
     link.open();
     return new ServiceScheduler(link);
   }
@@ -68,7 +77,7 @@ export class ServiceConnector implements KvConnector {
   /** Its `registerKvCaches` attaches; memory that is not `sharedMemory` is refused with ERR_NOT_SUPPORTED. */
   createWorker(engine: EngineInfo, rank: number): WorkerConnector {
     const attach = { engine, connector: this.#connector, rank };
-    const link: Link = new Link(this.#socket, this.#timeoutMs, (call, { descriptors }) => {
+    const link: Link = new Link(this.#link, (call, { descriptors }) => {
       const attached = call('worker.attach', attach) as Attached;
       worker.register(call, attached.session, descriptors);
       return attached;

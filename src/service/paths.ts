@@ -2,7 +2,7 @@
 import { lstatSync, mkdirSync, rmSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
-import { errors } from '../core/errors.js';
+import { errors, MooncakeError } from '../core/errors.js';
 
 /** Of a Unix socket's path, with the end of the descriptor socket's (sockaddr_un, 108 bytes with a zero behind it). */
 const MAX_PATH_BYTES = 107;
@@ -13,9 +13,20 @@ const ASK_MS = 2000;
 export function defaultSocket(environment: NodeJS.ProcessEnv = process.env): string {
   const { MOONCAKE_TS_SERVICE: named, XDG_RUNTIME_DIR: runtime } = environment;
   if (named) return named;
-  const folder =
-    runtime && isAbsolute(runtime) ? join(runtime, 'mooncake-ts') : `/tmp/mooncake-ts-${process.geteuid?.() ?? 0}`;
-  return join(folder, 'service.sock');
+  return runtime && isAbsolute(runtime) ? join(runtime, 'mooncake-ts', 'service.sock') : sharedSocket();
+}
+
+/** In a folder where anybody may have been first. */
+function sharedSocket(): string {
+  return `/tmp/mooncake-ts-${process.geteuid?.() ?? 0}/service.sock`;
+}
+
+/** Why a service of user `uid` is not to be given the KV cache: it is neither one's own nor root's. Root may name another's. */
+export function distrust(path: string, uid: number): MooncakeError | undefined {
+  const own = process.geteuid?.() ?? uid;
+  if (uid === 0 || uid === own || (own === 0 && path !== sharedSocket())) return undefined;
+  const message = `socket: the service at ${path} is user ${uid}'s, not user ${own}'s: it would be given the KV cache`;
+  return new MooncakeError('ERR_INVALID_ARGUMENT', message);
 }
 
 /**

@@ -1,10 +1,19 @@
 /** Processes that die, stop, or belong to others: engines recompute, the service lets go, and no byte is wrong. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, readFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { MooncakeStore, ServiceConnector, type ServiceStatus, sharedMemory } from 'mooncake-ts';
+import {
+  KvLayout,
+  type MooncakeError,
+  MooncakeStore,
+  ServiceConnector,
+  type ServiceStatus,
+  sharedMemory,
+} from 'mooncake-ts';
 import { MooncakeMaster } from 'mooncake-ts/master';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -119,6 +128,39 @@ test('a service that stops for longer than calls wait', async () => {
   await engine.close();
 });
 
+/** Of one layer, 16 blocks of 256 bytes. */
+function layout([id]: readonly number[]): KvLayout {
+  const strides = { block: 256, token: 32, head: 32 };
+  const k = { dtype: 'uint8' as const, elements: 32, strides, at: { segment: id, offset: 0 } };
+  const group = { kind: 'full' as const, layers: [0], heads: 1, blockSize: 8, blocks: 16, tensors: { k } };
+  return new KvLayout({ segments: [{ id, length: 4096 }], groups: [group] });
+}
+
+test('a service that stops and keeps the memory: a step that needs it fails, and the next does not', async () => {
+  const connector = new ServiceConnector({ socket, connector: { kind: 'store' }, timeoutMs: 300, silenceMs: 300 });
+  const engine = { engineId: 'silent', model: 'm', role: 'both', hash: { blockSize: 8, seed: '0' } } as const;
+  const worker = connector.createWorker(engine, 0);
+  worker.registerKvCaches({ memories: [sharedMemory(4096)], layout });
+  process.kill(service.pid, 'SIGSTOP');
+  try {
+    await worker.handlePreemptions(['a']);
+    assert.unreachable('the memory is still the service’s');
+  } catch (error) {
+    assert.is((error as MooncakeError).code, 'ERR_TIMEOUT');
+  } finally {
+    process.kill(service.pid, 'SIGCONT');
+  }
+  for (let tries = 0; ; tries++) {
+    const failed = await worker.handlePreemptions(['a']).then(
+      () => undefined,
+      (error) => error,
+    );
+    if (failed === undefined) break;
+    assert.ok(tries < 100, `still: ${failed}`);
+  }
+  await worker.shutdown();
+});
+
 test('a service that is asked to stop does', async () => {
   const engine = engineWith(20_000);
   await round(engine);
@@ -155,5 +197,38 @@ test.after(async () => {
   await lender.close();
   await master.close();
 });
+
+const STRANGER = 'a service of another user is told nothing';
+const stranger = async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'mooncake-stranger-'));
+  chmodSync(folder, 0o777);
+  const path = join(folder, 'service.sock');
+  const listen = `
+    require('node:net').createServer((s) => s.on('data', () => console.log('told')).on('error', () => {}))
+      .listen(${JSON.stringify(path)}, () => {
+        require('node:fs').chmodSync(${JSON.stringify(path)}, 0o666);
+        console.log('listening');
+      });
+  `;
+  const listener = spawn(process.execPath, ['-e', listen], { uid: 65_534, gid: 65_534, cwd: '/' });
+  try {
+    const heard = createInterface({ input: listener.stdout });
+    const lines: string[] = [];
+    heard.on('line', (line) => lines.push(line));
+    await once(heard, 'line');
+    const program = fileURLToPath(new URL('./stranger-child.js', import.meta.url));
+    const client = spawn(process.execPath, [program, path], { uid: 65_533, gid: 65_533 });
+    let said = '';
+    for (const stream of [client.stdout, client.stderr]) stream.on('data', (text) => (said += text));
+    await once(client, 'close');
+    assert.match(said, /^ERR_INVALID_ARGUMENT socket: the service at .* is user 65534's, not user 65533's/);
+    assert.equal(lines, ['listening']);
+  } finally {
+    listener.kill('SIGKILL');
+    rmSync(folder, { recursive: true });
+  }
+};
+if (process.getuid?.() === 0) test(STRANGER, stranger);
+else skip(test, STRANGER, 'it takes root to be two other users', 'run it as root');
 
 test.run();

@@ -125,6 +125,15 @@ uses('an engine that lives is not replaced, one that has gone is', async (client
   other.close();
 });
 
+uses('a reset is for engines that share prefixes', async (client) => {
+  const attach = (engineId: string, connector: object) =>
+    client.ok('scheduler.attach', { engine: { ...ENGINE, engineId }, connector });
+  const { session } = await attach('shares', STORE);
+  assert.equal(await client.ok('scheduler.reset', { session }), { removed: 0 });
+  const { session: other } = await attach('hands over', { kind: 'mooncake' });
+  assert.is((await client.refused('scheduler.reset', { session: other })).code, 'ERR_NOT_SUPPORTED');
+});
+
 uses('an engine ends as a whole', async (client) => {
   const attach = { engine: { ...ENGINE, engineId: 'whole' }, connector: STORE };
   const other = await RawClient.open(socket);

@@ -4,7 +4,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { withVllm } from './support/available.js';
 
-withVllm(test)("the adapter's tests in Python", async () => {
+const engineTest = withVllm(test);
+
+engineTest("the adapter's tests in Python", async () => {
   const cwd = process.env.MOONCAKE_VLLM_ADAPTER!;
   const args = ['-m', 'unittest', 'discover', '-s', 'tests', '-t', '.'];
   const { status, stderr } = spawnSync(process.env.MOONCAKE_VLLM_ENGINE!, args, {

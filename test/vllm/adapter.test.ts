@@ -109,42 +109,45 @@ engineTest('a corrupted block is computed, not served; a node that is gone costs
   }
 });
 
-engineTest("integrity stock: objects are shared with vLLM's own connector, both ways", async () => {
-  const expected = await baseline();
-  const cluster = await Cluster.start();
-  const [first, second] = [PROMPTS.slice(0, 2), PROMPTS.slice(2)];
-  try {
-    await withService(
-      async (service) => {
-        const stock = () => cluster.args('store').then((args) => Engine.start({ name: 'stock', ...args }));
-        const theirs = await stock();
-        sameTokens(await theirs.generate(first), expected.slice(0, 2));
-        await cluster.holds(sum(first.map(({ length }) => Math.floor(length / BLOCK))));
-        await theirs.stop();
+engineTest(
+  "integrity stock: objects are shared with vLLM's own connector, both ways, at the stock master",
+  async () => {
+    const expected = await baseline();
+    const cluster = await Cluster.start({ master: 'stock', node: 'stock' });
+    const [first, second] = [PROMPTS.slice(0, 2), PROMPTS.slice(2)];
+    try {
+      await withService(
+        async (service) => {
+          const stock = () => cluster.args('store').then((args) => Engine.start({ name: 'stock', ...args }));
+          const theirs = await stock();
+          sameTokens(await theirs.generate(first), expected.slice(0, 2));
+          await cluster.holds(sum(first.map(({ length }) => Math.floor(length / BLOCK))));
+          await theirs.stop();
 
-        const { transfer, env } = await service.args('store');
-        const extra = { ...transfer.kv_connector_extra_config, integrity: 'stock' };
-        const ours = await Engine.start({
-          name: 'ours',
-          env,
-          transfer: { ...transfer, kv_connector_extra_config: extra },
-        });
-        sameTokens(await ours.generate(PROMPTS), expected);
-        assert.is(await ours.externalTokens(), sum(LOADABLE.slice(0, 2)));
-        await cluster.holds(SAVED);
-        await ours.stop();
+          const { transfer, env } = await service.args('store');
+          const extra = { ...transfer.kv_connector_extra_config, integrity: 'stock' };
+          const ours = await Engine.start({
+            name: 'ours',
+            env,
+            transfer: { ...transfer, kv_connector_extra_config: extra },
+          });
+          sameTokens(await ours.generate(PROMPTS), expected);
+          assert.is(await ours.externalTokens(), sum(LOADABLE.slice(0, 2)));
+          await cluster.holds(SAVED);
+          await ours.stop();
 
-        const again = await stock();
-        sameTokens(await again.generate(second), expected.slice(2));
-        assert.is(await again.externalTokens(), sum(LOADABLE.slice(2)));
-        await again.stop();
-      },
-      { cluster },
-    );
-  } finally {
-    await cluster.end();
-  }
-});
+          const again = await stock();
+          sameTokens(await again.generate(second), expected.slice(2));
+          assert.is(await again.externalTokens(), sum(LOADABLE.slice(2)));
+          await again.stop();
+        },
+        { cluster },
+      );
+    } finally {
+      await cluster.end();
+    }
+  },
+);
 
 engineTest('two tensor-parallel ranks', () =>
   withService(async (service) => {

@@ -9,7 +9,7 @@ import { withVllm } from './support/available.js';
 import { baseline, sameTokens } from './support/baseline.js';
 import { NodeService } from './support/node-service.js';
 import { PROMPTS, randomPrompt, sum } from './support/prompts.js';
-import { Server } from './support/server.js';
+import { type CompletionReply, MODEL, Server } from './support/server.js';
 import { stream, streamed } from './support/streams.js';
 
 const engineTest = withVllm(test);
@@ -20,7 +20,7 @@ const BYTES = 'vllm:mooncake_ts_load_bytes_sum';
 /** Of a token in the tests' model: keys and values of two heads of 64 elements, four layers. */
 const TOKEN_BYTES = 2 * 2 * 64 * 4 * 2;
 /** Each is sent once, so that none is in an engine's own cache. */
-const LOAD = Array.from({ length: 46 }, (_, i) => randomPrompt(90 + 7 * i, 500 + i));
+const LOAD = Array.from({ length: 48 }, (_, i) => randomPrompt(90 + 7 * i, 500 + i));
 /** Prefills of 12 steps. */
 const LONG = [1, 2].map((i) => randomPrompt(3000, 700 + i));
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -63,6 +63,15 @@ async function change(proxy: XpydProxy, what: 'add' | 'remove', pair: Pair): Pro
     });
     assert.is(response.status, 200, await response.text());
   }
+}
+
+/** One answer for several prompts. */
+async function complete(url: string, prompt: readonly number[][]): Promise<CompletionReply> {
+  const body = { model: MODEL, prompt, temperature: 0, ignore_eos: true, return_token_ids: true, max_tokens: 40 };
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch(`${url}/v1/completions`, { method: 'POST', headers, body: JSON.stringify(body) });
+  assert.is(response.status, 200);
+  return (await response.json()) as CompletionReply;
 }
 
 async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
@@ -124,6 +133,26 @@ engineTest('1P1D, then 2P2D: instances come, go and die under load', async () =>
     const before = await served(second.decode);
     await serve(4);
     assert.is(await served(second.decode), before + 4);
+
+    // What one transfer cannot serve goes through the store that both know.
+    const both = await XpydProxy.listen({
+      port: 0,
+      mode: 'multi',
+      prefill: [{ url: second.prefill.url, bootstrapPort: second.bootstrapPort }],
+      decode: [second.decode.url],
+    });
+    try {
+      const [one, two] = unsent.splice(0, 2);
+      const { choices } = await complete(both.url, [one.prompt, two.prompt]);
+      sameTokens(
+        choices.map(({ token_ids: tokens }) => ({ tokens })),
+        [one.answer, two.answer],
+      );
+      const counted = await (await fetch(`${both.url}/metrics`)).text();
+      assert.match(counted, /^mooncake_proxy_handovers_total\{kind="store"\} 1$/m);
+    } finally {
+      await both.close();
+    }
 
     await change(proxy, 'add', first);
     await serve(4);

@@ -207,7 +207,7 @@ class WorkerHalf:
             if request in self._pending:
                 self._end(request)
         self._sending.update(result["sending"])
-        for blocks in result["saved"]:
+        for blocks in result.get("saved", ()):
             self._saved = self._saved or SavedBlocks()
             self._saved.add(**blocks, width=self._hash_width)
         self._metrics.counters(result["stats"])

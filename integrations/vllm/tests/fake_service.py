@@ -123,6 +123,11 @@ class FakeService:
         self._sessions[session] = state
         return {"session": session, "generation": session}
 
+    def _scheduler_reset(self, session: int) -> dict[str, Any]:
+        removed = len(self.store)
+        self.store.clear()
+        return {"removed": removed}
+
     def _detach(self, session: int) -> None:
         pass
 

@@ -52,6 +52,18 @@ class SharingTest(ServiceTest):
         # The service was told each token once.
         self.assertEqual(max(len(key) for key in service.store), 4 * 3 * BLOCK)
 
+    def test_a_reset_forgets_what_was_saved_or_says_that_it_could_not(self) -> None:
+        service = self.service()
+        engine = self.engine()
+        engine.save("r", prompt(2), [1, 2, 3])
+        self.assertEqual(len(service.store), 2)
+        self.assertTrue(engine.scheduler.reset())
+        self.assertEqual(len(service.store), 0)
+        service.refuse["scheduler.reset"] = ("ERR_NOT_SUPPORTED", "an older service")
+        self.assertFalse(engine.scheduler.reset())
+        service.close()
+        self.assertFalse(engine.scheduler.reset())
+
     def test_layers_are_announced_where_something_is_saved_and_only_there(self) -> None:
         service = self.service()
         engine = self.engine()

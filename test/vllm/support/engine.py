@@ -49,6 +49,7 @@ class Engine:
         return [
             {
                 "tokens": list(output.outputs[0].token_ids),
+                "prompt": len(output.prompt_token_ids),
                 "cached": output.num_cached_tokens,
                 "finish": output.outputs[0].finish_reason,
                 "ttft": output.metrics.first_token_latency * 1000 if output.metrics else None,

@@ -37,6 +37,8 @@ export interface Sampling {
 
 export interface Completion {
   readonly tokens: number[];
+  /** Tokens of the prompt. */
+  readonly prompt: number;
   /** Tokens of the prompt that were not computed: from the engine's own cache or from outside. */
   readonly cached: number;
   /** `length` for a request that went well: the end token is ignored. */

@@ -2,6 +2,8 @@
 import * as assert from 'uvu/assert';
 import { MODEL } from './server.js';
 
+const STREAM_MS = 240_000;
+
 export interface StreamOptions {
   /** Members of the request beside those of a greedy completion of 40 tokens. */
   readonly more?: Record<string, unknown>;
@@ -30,7 +32,7 @@ export async function streamed(
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({ ...fixed, stream: true, ...more }),
-    signal,
+    signal: AbortSignal.any([AbortSignal.timeout(STREAM_MS), ...(signal ? [signal] : [])]),
   });
   const tokens: number[] = [];
   if (response.status !== 200) return { status: response.status, tokens, done: false, error: await response.text() };
