@@ -81,6 +81,7 @@ Status Batch::prepare(MemoryTable& memory, const Peer* peer, const SliceLimits& 
       if (!peer->segment(id, remote)) return {Code::segment, where(i, side, id) + " is not the peer's"};
       knowsRemote = true;
     }
+    if (!read && !remote.writable) return {Code::segment, where(i, side, id) + " may be read, not written: so " + peer->name() + " has registered it"};
     if (!within(offset, record.length, remote.length)) return leaves(i, side, id, offset, record.length, remote.length);
   }
   if (bytes_ / limits.bytes > MAX_SLICES) {

@@ -102,6 +102,10 @@ ibv_wc_status execute(NullFabric& fabric, NullQp& qp, const NullRequest& request
   }
   NullQp* const other = peerOf(fabric, qp);
   if (other == nullptr) return IBV_WC_RETRY_EXC_ERR;
+  if (other->remote.path_mtu != qp.remote.path_mtu) return IBV_WC_REM_INV_REQ_ERR;
+  const u64 packet = std::min<u64>(request.bytes, mtuBytes(qp.remote.path_mtu));
+  // All but the header of 24 bytes is payload where a message fills it.
+  if (packet > std::min(device.carries, other->device->carries)) return IBV_WC_RETRY_EXC_ERR;
   ibv_sge place = request.places[0];
   const bool inlined = (request.flags & IBV_SEND_INLINE) != 0;
   if (inlined) place.addr = reinterpret_cast<u64>(request.inlined.data());

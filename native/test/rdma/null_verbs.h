@@ -90,6 +90,8 @@ struct NullDevice {
   /** Where > 0: so many bytes more, then `failure`. */
   std::int64_t failAfter = -1;
   ibv_wc_status failure = IBV_WC_RETRY_EXC_ERR;
+  /** What is longer than so many bytes in a packet does not arrive. */
+  u32 carries = 4096;
   /** Where >= 0: takes so many requests more, and refuses one. */
   int refusesAfter = -1;
   bool refusesMemory = false;

@@ -96,7 +96,7 @@ std::string summary(const std::vector<DeviceReport>& reports) {
       continue;
     }
     text += report.name + " port " + std::to_string(report.port.number) + ", GID " + std::to_string(report.port.gidIndex) + " " +
-            gidText(report.port.gid) + ", MTU " + std::to_string(128u << report.port.mtu);
+            gidText(report.port.gid) + ", MTU " + std::to_string(mtuBytes(report.port.mtu));
   }
   return text;
 }
