@@ -105,6 +105,7 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   void blame(const Op& op, Settling& settling);
   bool goesOn(const Slice& slice) const;
   bool drained() const;
+  bool verifies(const Slice& slice) const { return slice.batch->verify() && settings_.own && !slice.unmapped; }
   Status lost() const;
   void setUp();
   void fillPacket(Settling& settling);

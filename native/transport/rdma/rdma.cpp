@@ -146,6 +146,7 @@ Capabilities RdmaTransport::capabilities(const Device& device, bool own) const {
   Capabilities can;
   can.read = can.write = true;
   can.verify = own;
+  can.unmapped = true;
   can.rank = 2;
   can.sliceBytes = variable("MC_SLICE_SIZE", SLICE_BYTES, MIN_SLICE_BYTES, MAX_SLICE_BYTES);
   can.sliceRecords = std::min(limits_.depth, MessageChannel::MAX_RECORDS);

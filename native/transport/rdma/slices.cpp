@@ -133,7 +133,7 @@ Path::Begun Path::chainPieces(Slice& slice, Op& op, u32 index, Status& refusal, 
       outcome = Begun::refused;
       return;
     }
-    ibv_send_wr& request = chain.add({reinterpret_cast<u64>(piece.address), static_cast<u32>(piece.length), localKeyOf});
+    ibv_send_wr& request = chain.add({addressOf(*piece.local) + piece.localOffset, static_cast<u32>(piece.length), localKeyOf});
     request.wr_id = ordinary;
     request.opcode = write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
     request.send_flags = write && piece.length <= inlineBytes ? unsigned{IBV_SEND_INLINE} : 0;
@@ -282,7 +282,7 @@ void Path::moved(u32 index, Settling& settling) {
   if (op.result == IBV_WC_SUCCESS) {
     failures_ = 0;
     carried_ = true;
-    if (op.slice->batch->verify() && settings_.own) {
+    if (verifies(*op.slice)) {
       if (state_ == State::up) {
         op.summing = op.asking = true;
         if (unanswered_ < MessageChannel::SLOTS / 2) ask(index);
@@ -325,7 +325,8 @@ void Path::summed(u32 index, u64 sum) {
 void Path::finish(u32 index, Settling& settling) {
   Op& op = ops_[index];
   if (op.moving || op.summing || op.asking) return;
-  const bool verify = op.slice->batch->verify() && settings_.own;
+  // The peer's processor may not reach its side; ours may not either.
+  const bool verify = verifies(*op.slice) && op.code != Code::notSupported;
   Status status;
   if (op.result != IBV_WC_SUCCESS && goesOn(*op.slice)) {
     waiting_.push_back(op.slice);
@@ -335,7 +336,7 @@ void Path::finish(u32 index, Settling& settling) {
     const u64 number = op.slice->batch->number();
     const bool guilty = std::find(guilty_.begin(), guilty_.end(), number) != guilty_.end();
     status = guilty ? Status(Code::segment, failure_.detail) : lost();
-  } else if (op.code != Code::ok) {
+  } else if (op.code != Code::ok && op.code != Code::notSupported) {
     status = {op.code, settings_.remoteNic + " cannot sum what was moved"};
   } else if (verify && op.localSum != op.remoteSum) {
     status = {Code::corrupt, std::to_string(op.slice->bytes) + " bytes over " + settings_.localNic + " are not what " + settings_.remoteNic + " has"};
