@@ -140,7 +140,7 @@ std::vector<RemoteSegment> Arguments::segments(size_t index, const char* name) {
     const Napi::Object segment = value.As<Napi::Object>();
     segments.push_back({static_cast<u32>(toCount(segment.Get("id"), item + ".id", UINT32_MAX)),
                         toAddress(segment.Get("address"), item + ".address"),
-                        toCount(segment.Get("length"), item + ".length", u64{1} << 53), toKeys(segment.Get("keys"), item + ".keys")});
+                        toCount(segment.Get("length"), item + ".length", u64{1} << 53), toKeys(segment.Get("keys"), item + ".keys"), property(segment, "writable", true)});
   }
   return segments;
 }

@@ -38,6 +38,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
                          InstanceMethod<&EngineObject::allocate>("allocate"),
                          InstanceMethod<&EngineObject::registerView>("registerView"),
                          InstanceMethod<&EngineObject::registerAddress>("registerAddress"),
+                         InstanceMethod<&EngineObject::registerDmabuf>("registerDmabuf"),
                          InstanceMethod<&EngineObject::openFile>("openFile"),
                          InstanceMethod<&EngineObject::allocateDevice>("allocateDevice"),
                          InstanceMethod<&EngineObject::registerDevice>("registerDevice"),

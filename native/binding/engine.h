@@ -24,6 +24,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
   Napi::Value registerAddress(Info info);
   Napi::Value openFile(Info info);
   Napi::Value allocateDevice(Info info);
+  Napi::Value registerDmabuf(Info info);
   Napi::Value registerDevice(Info info);
   Napi::Value importDevice(Info info);
   Napi::Value exportDevice(Info info);

@@ -1,6 +1,7 @@
 // EngineObject's part about segments.
 #include "binding/buffer.h"
 #include "binding/engine.h"
+#include "memory/dmabuf.h"
 #include "memory/process.h"
 
 #include <unistd.h>
@@ -121,6 +122,23 @@ Napi::Value EngineObject::registerAddress(Info info) {
   if (!id.ok()) return refuse(info.Env(), id.status);
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("id", id.value);
+  return result;
+}
+
+Napi::Value EngineObject::registerDmabuf(Info info) {
+  Arguments arguments(info);
+  const u64 fd = arguments.count(0, "fd", INT32_MAX);
+  const u64 offset = arguments.count(1, "offset");
+  const u64 length = arguments.count(2, "length");
+  const bool writable = arguments.flag(3, "writable");
+  if (!arguments.ok()) return arguments.refuse();
+  checkOpen(info);
+  MemoryTable& memory = engine_->memory();
+  const Expected<u32> id = addDmabuf(memory, static_cast<int>(fd), offset, length, writable);
+  if (!id.ok()) return refuse(info.Env(), id.status);
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("id", id.value);
+  result.Set("address", Napi::BigInt::New(info.Env(), memory.hold(id.value)->deviceAddress));
   return result;
 }
 

@@ -34,6 +34,7 @@ Status Batch::hold(MemoryTable& memory, u32 id, size_t record, const char* side,
   out = &*ref;
   files_ = files_ || out->backing == Backing::file;
   devices_ = devices_ || out->backing == Backing::device;
+  dmabufs_ = dmabufs_ || out->backing == Backing::dmabuf;
   nodes_ = nodes_ || out->numaNode >= 0;
   held_.insert(at, std::move(ref));
   return {};
@@ -81,6 +82,7 @@ Status Batch::prepare(MemoryTable& memory, const Peer* peer, const SliceLimits& 
       if (!peer->segment(id, remote)) return {Code::segment, where(i, side, id) + " is not the peer's"};
       knowsRemote = true;
     }
+    if (!read && !remote.writable) return {Code::segment, where(i, side, id) + " may be read, not written: so " + peer->name() + " has registered it"};
     if (!within(offset, record.length, remote.length)) return leaves(i, side, id, offset, record.length, remote.length);
   }
   if (bytes_ / limits.bytes > MAX_SLICES) {
@@ -109,6 +111,11 @@ u64 Batch::devicesOf(const Record& record) const {
 
 int Batch::nodeOf(const Record& record) const { return segment(op_ == Op::write ? record.source : record.destination)->numaNode; }
 
+bool Batch::unmapped(const Record& record) const {
+  const auto is = [this](u32 id) { return segment(id)->backing == Backing::dmabuf; };
+  return (op_ != Op::read && is(record.source)) || (op_ != Op::write && is(record.destination));
+}
+
 void Batch::cut(const SliceLimits& limits) {
   slices_.reserve(static_cast<size_t>(bytes_ / limits.bytes + records_.size() / limits.records + 1));
   Slice slice;
@@ -122,12 +129,15 @@ void Batch::cut(const SliceLimits& limits) {
   for (u32 i = 0; i < records_.size(); i++) {
     const bool file = files_ && touchesFile(records_[i]);
     const u64 devices = devices_ ? devicesOf(records_[i]) : 0;
+    const bool unmappedHere = dmabufs_ && unmapped(records_[i]);
     const int node = nodes_ ? nodeOf(records_[i]) : -1;
     const u64 mostBytes = devices != 0 ? limits.deviceBytes : limits.bytes;
     const u32 mostRecords = devices != 0 ? limits.deviceRecords : limits.records;
-    if (file != slice.file || devices != slice.devices || node != slice.node || slice.count >= mostRecords) finish(i);
+    const bool same = file == slice.file && devices == slice.devices && unmappedHere == slice.unmapped && node == slice.node;
+    if (!same || slice.count >= mostRecords) finish(i);
     slice.file = file;
     slice.devices = devices;
+    slice.unmapped = unmappedHere;
     slice.node = node;
     u64 left = records_[i].length;
     // A record that does not fit ends its slice where the slice is full, and goes on in the next.

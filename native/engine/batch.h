@@ -71,6 +71,8 @@ struct Slice {
   bool file = false;
   /** Sides of ours are memory of these GPUs: a bit for each. */
   u64 devices = 0;
+  /** A side of ours has no address for the processor (Backing::dmabuf). */
+  bool unmapped = false;
   /** NUMA node of our side (of a copy: its destination); -1: not known. */
   int node = -1;
   /** For queues and tables of the link that has it; the engine does not look at them. */
@@ -129,6 +131,7 @@ class Batch {
   bool touchesFile(const Record& record) const;
   u64 devicesOf(const Record& record) const;
   int nodeOf(const Record& record) const;
+  bool unmapped(const Record& record) const;
 
   const u64 number_;
   const Op op_;
@@ -139,9 +142,10 @@ class Batch {
   std::vector<SegmentRef> held_;
   std::vector<Slice> slices_;
   u64 bytes_ = 0;
-  /** Some record names a file segment, a GPU's, one of which the NUMA node is known. */
+  /** Some record names a file segment, a GPU's, a dma-buf, one of which the NUMA node is known. */
   bool files_ = false;
   bool devices_ = false;
+  bool dmabufs_ = false;
   bool nodes_ = false;
 };
 

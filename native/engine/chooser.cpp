@@ -19,7 +19,9 @@ constexpr auto PATIENCE = std::chrono::milliseconds(20);
 constexpr double FAR = 0.75;
 
 /** Memory of GPUs and other memory have links of their own. */
-bool fits(const Rail& rail, const Slice& slice) { return rail.can.devices == (slice.devices != 0); }
+bool fits(const Rail& rail, const Slice& slice) {
+  return rail.can.devices == (slice.devices != 0) && (rail.can.unmapped || !slice.unmapped);
+}
 
 bool isFar(const Rail& rail, const Slice& slice) {
   return slice.node >= 0 && rail.can.numaNode >= 0 && slice.node != rail.can.numaNode;

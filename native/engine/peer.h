@@ -20,6 +20,8 @@ struct RemoteSegment {
   u64 length = 0;
   /** With which NICs reach it: one for each NIC of the peer, in the order in which it announces them. Null: none were announced. */
   std::shared_ptr<const std::vector<u32>> keys{};
+  /** False where the peer says that it may be read alone; Mooncake's engines do not say. */
+  bool writable = true;
 };
 
 class Peer {

@@ -16,6 +16,7 @@ enum class Backing : u8 {
   memfd,    // ours, and mappable by local peers
   file,     // no address: reached by the file transport alone
   device,   // a GPU's, no address here: reached by the cuda transport alone
+  dmabuf,   // another device's, no address here: reached by NICs alone
 };
 
 /** How a file is moved without the page cache; no fd where its file system cannot. */
@@ -41,7 +42,7 @@ struct Segment {
   u64 fdOffset = 0;
   /** NUMA node the pages are on, -1 unknown: then the table asks the kernel. */
   int numaNode = -1;
-  /** device: which GPU (the driver's ordinal), and where it has the memory. */
+  /** device: which GPU (the driver's ordinal), and where it has the memory. dmabuf: what NICs call its first byte. */
   int device = -1;
   u64 deviceAddress = 0;
   /** The path of a file segment. */

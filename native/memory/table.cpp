@@ -113,7 +113,7 @@ Expected<u32> MemoryTable::add(Segment segment, Released release) {
   if (base + segment.length < base) {
     return Status(Code::invalidArgument, "length " + std::to_string(segment.length) + " leaves the address space");
   }
-  const bool addressed = segment.backing != Backing::file && segment.backing != Backing::device;
+  const bool addressed = segment.backing == Backing::foreign || segment.backing == Backing::memfd;
   if (base == 0 && addressed) return Status(Code::invalidArgument, "address is 0");
   if (addressed && segment.numaNode < 0) segment.numaNode = numaNodeOf(segment.base, segment.length);
   const std::lock_guard lock(impl_->mutex);

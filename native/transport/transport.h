@@ -37,6 +37,8 @@ struct Capabilities {
   bool verify = false;
   /** Carries slices with memory of GPUs, and no others. */
   bool devices = false;
+  /** Also carries slices of memory that has no address for the processor. */
+  bool unmapped = false;
   /** Slices are at most so large, and have at most so many records. */
   u64 sliceBytes = 1 << 20;
   u32 sliceRecords = 4096;

@@ -71,6 +71,8 @@ export interface NativeEngine {
   /** Keeps a reference to the view's buffer until the segment is released. */
   registerView(view: Uint8Array, writable: boolean): { id: number; address: bigint };
   registerAddress(address: bigint, length: number, writable: boolean): { id: number };
+  /** What a dma-buf holds, which NICs alone reach; `address` is what peers on the wire call its first byte. */
+  registerDmabuf(fd: number, offset: number, length: number, writable: boolean): { id: number; address: bigint };
   /** On a thread of its own, since the file's blocks are allocated. */
   openFile(path: string, length: number, writable: boolean): Promise<{ id: number; length: number }>;
   /** Memory of a GPU ("cuda:0", or its UUID), reached by copies alone; the segment's id. */
@@ -91,7 +93,10 @@ export interface NativeEngine {
   /** The peer's answer to `onShake`, or why there is none. */
   shaken(shake: number, answer: Settings | string): void;
   openPeer(name: string, generation: string, endpoints: Endpoint[]): number;
-  setSegments(peer: number, segments: { id: number; address: bigint; length: number; keys?: number[] }[]): void;
+  setSegments(
+    peer: number,
+    segments: { id: number; address: bigint; length: number; keys?: number[]; writable?: boolean }[],
+  ): void;
   closePeer(peer: number): void;
   /** `descriptors`: KVTD bytes, copied. `timeoutMs` from now. Returns the batch's number. */
   submit(op: number, peer: number, descriptors: Uint8Array, timeoutMs: number, verify: boolean): number;

@@ -1,6 +1,7 @@
 #include "test/rdma/support.h"
 #include "transport/rdma/device.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 namespace mooncake::test {
@@ -71,7 +72,7 @@ TEST(rdma_devices, what_a_dma_buf_holds_is_registered_as_one) {
   Segment segment;
   segment.base = memory.data();
   segment.length = memory.size();
-  segment.dmabuf = ::dup(0);
+  segment.dmabuf = ::memfd_create("dma-buf", MFD_CLOEXEC);
   const auto id = host.engine.memory().add(segment, {});
   CHECK(host.engine.expose("rdma", id.value).ok());
   CHECK(host.verbs->dmabufs == 2);

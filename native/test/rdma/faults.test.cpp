@@ -156,6 +156,96 @@ TEST(rdma_faults, a_segment_that_was_taken_away_is_written_no_more) {
   CHECK(pair.await(1));
 }
 
+TEST(rdma_faults, sides_of_unlike_mtu_use_the_smaller_one) {
+  Pair pair(1, 1);
+  Moves moves(pair);
+  REQUIRE(pair.await(1));
+  CHECK(pair.a.engine.statistics().find("MTU 4096") != std::string::npos);
+  // The network is changed under it: what is longer is lost.
+  pair.b.verbs->set(0, [](NullDevice& device) {
+    device.mtu = IBV_MTU_1024;
+    device.carries = 1024;
+  });
+  CHECK(!moves.write().status.ok());
+  REQUIRE(pair.await(1));
+  CHECK(moves.write().status.ok());
+  CHECK(moves.same());
+  CHECK(pair.a.engine.statistics().find("MTU 1024") != std::string::npos);
+}
+
+TEST(rdma_faults, a_network_that_loses_long_packets_is_found_out) {
+  Pair pair(1, 1);
+  Moves moves(pair);
+  REQUIRE(pair.await(1));
+  // Both ports have 4096, and what lies between them does not carry it.
+  pair.b.verbs->set(0, [](NullDevice& device) { device.carries = 1500; });
+  const Status status = moves.write().status;
+  CHECK(status.code == Code::peer && status.detail.find("retries exceeded") != std::string::npos);
+  std::string seen;
+  for (const auto until = soon(); pair.alive() == 0 && Clock::now() < until;) {
+    if (const std::string text = pair.a.engine.statistics(); text.find("MTU of 4096 do not") != std::string::npos) seen = text;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  CHECK(seen.find("a:1@null0 to b:1@null0: short packets arrive") != std::string::npos);
+  CHECK(moves.write().status.ok());
+  CHECK(moves.same());
+  CHECK(pair.a.engine.statistics().find("MTU 1024") != std::string::npos);
+}
+
+TEST(rdma_faults, a_stock_peer_of_another_mtu_is_named_with_the_cause) {
+  Pair pair(1, 1, {{"protocol", "stock"}});
+  Moves moves(pair);
+  REQUIRE(pair.await(1));
+  pair.b.verbs->set(0, [](NullDevice& device) { device.mtu = IBV_MTU_1024; });
+  pair.alter = [](Settings& said) { said.erase("ts_mtu"); };
+  pair.b.verbs->link(0, false);
+  CHECK(!moves.write().status.ok());
+  pair.b.verbs->link(0, true);
+  REQUIRE(pair.await(1));
+  const Status status = moves.write(20000, false).status;
+  CHECK(status.code == Code::peer && status.detail.find("null0") != std::string::npos);
+  CHECK(status.detail.find("MTU here is 4096") != std::string::npos);
+}
+
+TEST(rdma_faults, what_may_be_read_alone_is_not_written) {
+  Pair pair(1, 1);
+  Bytes ours(pair.a.engine, 1 << 20);
+  Bytes theirs(pair.b.engine, 1 << 20, false);
+  theirs.fill(3);
+  RemoteSegment announced = pair.b.announced(theirs);
+  announced.writable = false;
+  pair.a.engine.setSegments(pair.peer, {announced});
+  REQUIRE(pair.await(1));
+  const BatchResult result = pair.move(Op::write, {{ours.id, theirs.id, 0, 0, 1 << 20}});
+  CHECK(result.status.code == Code::segment && result.status.detail.find("read, not written") != std::string::npos);
+  CHECK(pair.move(Op::read, {{theirs.id, ours.id, 0, 0, 1 << 20}}).status.ok());
+  CHECK(ours.data == theirs.data);
+  CHECK(pair.handshakes == 1);
+}
+
+TEST(rdma_faults, a_request_that_the_peer_refuses_ends_its_batch_and_no_other) {
+  for (int i = 0; i < 3; i++) {
+    Pair pair(1, 1);
+    Moves moves(pair);
+    Bytes forbidden(pair.b.engine, SIZE, false);
+    // Its owner does not say so, as Mooncake's engines do not.
+    pair.a.engine.setSegments(pair.peer, {pair.b.announced(moves.theirs), pair.b.announced(forbidden)});
+    REQUIRE(pair.await(1));
+    pair.a.verbs->set(0, [](NullDevice& device) { device.rate = 200e6; });
+    std::promise<BatchResult> done;
+    const BatchSpec other = pair.spec(Op::write, {{moves.ours.id, moves.theirs.id, 0, 0, SIZE}});
+    REQUIRE(pair.a.engine.submit(other, [&](u64, BatchResult result) { done.set_value(std::move(result)); }).ok());
+    const BatchResult result = pair.move(Op::write, {{moves.ours.id, forbidden.id, 0, 0, SIZE}});
+    CHECK(result.status.code == Code::segment);
+    CHECK(result.status.detail.find("b:1@null") != std::string::npos);
+    const BatchResult good = done.get_future().get();
+    CHECK(good.status.ok() && good.verifiedBytes == SIZE);
+    CHECK(moves.same());
+    CHECK(pair.handshakes > 1);
+    CHECK(std::all_of(forbidden.data.begin(), forbidden.data.end(), [](u8 byte) { return byte == 0; }));
+  }
+}
+
 TEST(rdma_faults, a_batch_past_its_deadline_ends_and_touches_nothing_more) {
   Pair pair(1, 1, {{"stallMs", "60000"}});
   Moves moves(pair);

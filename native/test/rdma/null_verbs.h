@@ -64,6 +64,13 @@ struct NullCq : ibv_cq {
 
 struct NullMr : ibv_mr {
   unsigned access = 0;
+  /** Of a dma-buf: where its bytes are mapped, and how far into a page. */
+  u8* mapped = nullptr;
+  u64 within = 0;
+
+  u8* at(u64 address) const {
+    return mapped == nullptr ? reinterpret_cast<u8*>(address) : mapped + (address - reinterpret_cast<u64>(addr));
+  }
 };
 
 struct NullQp : ibv_qp {
@@ -90,9 +97,12 @@ struct NullDevice {
   /** Where > 0: so many bytes more, then `failure`. */
   std::int64_t failAfter = -1;
   ibv_wc_status failure = IBV_WC_RETRY_EXC_ERR;
+  /** What is longer than so many bytes in a packet does not arrive. */
+  u32 carries = 4096;
   /** Where >= 0: takes so many requests more, and refuses one. */
   int refusesAfter = -1;
   bool refusesMemory = false;
+  bool refusesDmabufs = false;
   bool refusesPairs = false;
   /** Flips a bit of what it writes or reads. */
   bool corrupts = false;
@@ -108,6 +118,21 @@ struct NullDevice {
   std::vector<ibv_context*> open;
   std::chrono::steady_clock::time_point busyUntil{};
 };
+
+struct NullContext : ibv_context {
+  NullDevice* owner = nullptr;
+  NullFabric* fabric = nullptr;
+};
+
+inline NullDevice& ownerOf(ibv_context* context) { return *static_cast<NullContext*>(context)->owner; }
+inline NullFabric& fabricOf(ibv_context* context) { return *static_cast<NullContext*>(context)->fabric; }
+
+/** Wakes whoever waits for an eventfd. */
+void ring(int fd);
+/** The fast path's calls. */
+ibv_context_ops nullOps();
+/** Flushes what a queue pair has; with the fabric's lock held. */
+void toError(NullQp& qp);
 
 class NullVerbs final : public Verbs {
  public:

@@ -10,12 +10,10 @@ namespace mooncake::rdma {
 
 namespace {
 
-constexpr u32 MTU_BYTES[] = {0, 256, 512, 1024, 2048, 4096};
-
 /** The largest that is no more than `bytes`. */
 ibv_mtu mtuWithin(u32 bytes) {
   u32 mtu = IBV_MTU_256;
-  while (mtu < IBV_MTU_4096 && MTU_BYTES[mtu + 1] <= bytes) mtu++;
+  while (mtu < IBV_MTU_4096 && mtuBytes(static_cast<ibv_mtu>(mtu + 1)) <= bytes) mtu++;
   return static_cast<ibv_mtu>(mtu);
 }
 
@@ -201,6 +199,12 @@ Device::~Device() {
   completions_.reset();
   if (pd_ != nullptr) verbs_->deallocPd(pd_);
   if (context_ != nullptr) verbs_->closeDevice(context_);
+}
+
+ibv_mtu Device::mtu() const {
+  ibv_port_attr attributes{};
+  if (verbs_->queryPort(context_, port_.number, &attributes) != 0) return port_.mtu;
+  return std::min(attributes.active_mtu, mtuWithin(options_.mtu));
 }
 
 void Device::readEvents() {

@@ -11,6 +11,9 @@
 
 namespace mooncake::rdma {
 
+/** 256 to 4096. */
+constexpr u32 mtuBytes(ibv_mtu mtu) { return 128u << mtu; }
+
 /** A GID as it stands in descriptors: 16 times "%02x", joined with ":". */
 std::string gidText(const ibv_gid& gid);
 /** False where it is none. */
@@ -75,6 +78,9 @@ class Device {
   Verbs& verbs() { return *verbs_; }
   ibv_pd* pd() const { return pd_; }
   CompletionQueue& completions() { return *completions_; }
+
+  /** What packets carry at most, as the port has it now: whoever runs the network may change it. */
+  ibv_mtu mtu() const;
 
   /** False while the port has no link, as its events say. */
   bool linked() const { return linked_; }

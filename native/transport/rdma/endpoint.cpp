@@ -52,8 +52,9 @@ Expected<Counterpart> readCounterpart(const Shake& shake) {
 }
 
 Expected<std::shared_ptr<Endpoint>> Endpoint::create(std::shared_ptr<Device> device, u32 count, const QueuePairLimits& limits,
-                                                     bool messages, std::shared_ptr<Poster> poster) {
+                                                     bool messages, std::shared_ptr<Poster> poster, ibv_mtu mtu) {
   std::shared_ptr<Endpoint> endpoint(new Endpoint(std::move(device)));
+  endpoint->mtu_ = std::min(endpoint->device_->mtu(), mtu);
   endpoint->seat_ = endpoint->device_->completions().seat(std::move(poster));
   if (endpoint->seat_ == 0) return Status(Code::outOfMemory, endpoint->device_->name() + ": too many connections");
   for (u32 i = 0; i < count + (messages ? 1 : 0); i++) {
@@ -85,7 +86,7 @@ void Endpoint::describe(Shake& shake) const {
   shake["qp_num"] = numbers;
   shake["local_gid"] = gidText(port.gid);
   shake["local_lid"] = std::to_string(port.lid);
-  shake["ts_mtu"] = std::to_string(port.mtu);
+  shake["ts_mtu"] = std::to_string(mtu_);
 }
 
 Status Endpoint::connect(const Counterpart& other) {
@@ -93,8 +94,8 @@ Status Endpoint::connect(const Counterpart& other) {
     return {Code::protocol, device_->name() + ": the peer has " + std::to_string(other.numbers.size()) + " queue pairs, not " +
                                 std::to_string(pairs_.size()) + " (MC_NUM_QP_PER_EP)"};
   }
-  Remote remote{other.gid, other.lid, 0, device_->port().mtu};
-  if (other.mtu != 0) remote.mtu = std::min(remote.mtu, other.mtu);
+  if (other.mtu != 0) mtu_ = std::min(mtu_, other.mtu);
+  Remote remote{other.gid, other.lid, 0, mtu_};
   for (size_t i = 0; i < pairs_.size(); i++) {
     remote.number = other.numbers[i];
     if (Status status = pairs_[i]->connect(remote); !status.ok()) return status;

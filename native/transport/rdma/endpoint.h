@@ -33,9 +33,10 @@ Expected<Counterpart> readCounterpart(const Shake& shake);
 
 class Endpoint {
  public:
-  /** `count` queue pairs for data; `poster` hears of their requests. On the device's thread. */
+  /** `count` queue pairs for data; `poster` hears of their requests. Packets are of the port's MTU, of `mtu` at most. On the
+      device's thread. */
   static Expected<std::shared_ptr<Endpoint>> create(std::shared_ptr<Device> device, u32 count, const QueuePairLimits& limits,
-                                                    bool messages, std::shared_ptr<Poster> poster);
+                                                    bool messages, std::shared_ptr<Poster> poster, ibv_mtu mtu = IBV_MTU_4096);
   /** On the device's thread. When it has returned, nothing of it touches memory or calls the poster. */
   ~Endpoint();
   Endpoint(const Endpoint&) = delete;
@@ -49,6 +50,8 @@ class Endpoint {
   /** All queue pairs to ERR. From any thread. */
   void flush();
 
+  /** Of the connection: the smaller of both sides', as far as the other said it. */
+  ibv_mtu mtu() const { return mtu_; }
   size_t pairs() const { return messages_ ? pairs_.size() - 1 : pairs_.size(); }
   QueuePair& pair(size_t index) { return *pairs_[index]; }
   /** Null to Mooncake's engines. */
@@ -61,6 +64,7 @@ class Endpoint {
 
   const std::shared_ptr<Device> device_;
   u32 seat_ = 0;
+  ibv_mtu mtu_ = IBV_MTU_4096;
   std::vector<std::unique_ptr<QueuePair>> pairs_;
   std::unique_ptr<MessageChannel> messages_;
 };

@@ -12,20 +12,10 @@ using namespace std::chrono_literals;
 
 constexpr auto FIRST_PAUSE = 100ms;
 constexpr auto LONGEST_PAUSE = 5000ms;
-/** The peer's answer, and that of the probe; whoever carries handshakes has a deadline of its own. */
-constexpr auto HANDSHAKE_LIMIT = 6s;
-constexpr auto PROBE_LIMIT = 2s;
 /** For the device to flush what it has; then the queue pairs are destroyed. */
 constexpr auto DRAIN_LIMIT = 300ms;
 /** For slices of a cancelled batch to end by themselves. */
 constexpr auto CANCEL_LIMIT = 40ms;
-
-constexpr u32 PROBE = 0xffffffff;
-
-std::string valueOf(const Shake& shake, const char* key) {
-  const auto found = shake.find(key);
-  return found == shake.end() ? "" : found->second;
-}
 
 }  // namespace
 
@@ -56,6 +46,11 @@ Status Path::failure() const {
   return state_ == State::up ? Status() : failure_;
 }
 
+std::string Path::detail() const {
+  const std::lock_guard lock(mutex_);
+  return state_ == State::up && endpoint_ ? "MTU " + std::to_string(mtuBytes(endpoint_->mtu())) : "";
+}
+
 /** What slices are told: another path may carry them, whatever it was that broke this one. */
 Status Path::lost() const { return {closing_ ? Code::closed : Code::peer, failure_.detail}; }
 
@@ -72,96 +67,22 @@ void Path::close() {
   closedCondition_.wait(lock, [this] { return state_ == State::closed; });
 }
 
-void Path::connect() {
-  const Clock::time_point now = Clock::now();
-  Shake request{{"local_nic_path", settings_.localNic}, {"peer_nic_path", settings_.remoteNic}, {"ready_ack", "false"}};
-  if (!device_->linked()) return retry({Code::peer, device_->name() + ": its port has no link"});
-  auto endpoint = Endpoint::create(device_, settings_.pairs, settings_.limits, settings_.own, shared_from_this());
-  if (!endpoint.ok()) return retry(std::move(endpoint.status));
-  endpoint.value->describe(request);
-  if (settings_.own) {
-    request["ts_generation"] = std::to_string(context_.generation);
-    request["ts_peer_generation"] = std::to_string(peer_.generation());
-    request["ts_link"] = std::to_string(settings_.number);
+/** What an error completion says of this path. */
+Status Path::broken(ibv_wc_status status) {
+  if (state_ == State::connecting && step_ == Step::filling && device_->linked()) return unconnected();
+  std::string text = settings_.localNic + " to " + settings_.remoteNic + ": " + statusText(status);
+  // Mooncake's engines do not say their MTU, and are sent no probes.
+  const bool lostOrMisread = status == IBV_WC_RETRY_EXC_ERR || status == IBV_WC_REM_INV_REQ_ERR;
+  if (!settings_.own && endpoint_ && !carried_ && lostOrMisread) {
+    text += "; its MTU here is " + std::to_string(mtuBytes(endpoint_->mtu())) + ": both sides must have the same (MC_MTU)";
   }
-  {
-    const std::lock_guard lock(mutex_);
-    state_ = State::connecting;
-    since_ = now;
-    endpoint_ = std::move(endpoint.value);
-    const u32 depth = settings_.limits.depth;
-    ops_.assign(size_t{settings_.pairs} * depth, {});
-    freeOps_.clear();
-    for (u32 i = static_cast<u32>(ops_.size()); i > 0; i--) freeOps_.push_back(i - 1);
-    use_.assign(settings_.pairs, {});
-    chains_.assign(settings_.pairs, Chain(depth));
-    underWay_ = unanswered_ = 0;
-    answered_ = now;
-  }
-  shaking_ = true;
-  const u32 attempt = ++attempt_;
-  context_.shake(peer_.name(), std::move(request), [self = shared_from_this(), attempt](Expected<Shake> answer) {
-    self->device_->completions().post([self, attempt, answer = std::move(answer)] { self->shaken(attempt, answer); });
-  });
-}
-
-void Path::shaken(u32 attempt, const Expected<Shake>& answer) {
-  if (attempt != attempt_ || !shaking_ || closing_) return;
-  shaking_ = false;
-  if (!answer.ok()) return retry({Code::peer, settings_.remoteNic + ": " + answer.status.detail});
-  Shake said = answer.value;
-  // Older engines leave it to the descriptor.
-  if (valueOf(said, "local_gid").empty()) said["local_gid"] = settings_.remoteGid;
-  if (const std::string why = valueOf(said, "reply_msg"); !why.empty()) {
-    return retry({Code::peer, settings_.remoteNic + " refused: " + why.substr(0, 500)});
-  }
-  if (valueOf(said, "local_nic_path") != settings_.remoteNic || valueOf(said, "peer_nic_path") != settings_.localNic) {
-    return retry({Code::protocol, settings_.remoteNic + " answered as \"" + valueOf(said, "local_nic_path").substr(0, 200) + "\" to \"" +
-                                      valueOf(said, "peer_nic_path").substr(0, 200) + "\""});
-  }
-  const Expected<Counterpart> other = readCounterpart(said);
-  if (!other.ok()) return retry({Code::protocol, settings_.remoteNic + ": " + other.status.detail});
-  if (Status status = endpoint_->connect(other.value); !status.ok()) return retry(std::move(status));
-  if (said.contains("ready_ack")) {
-    Shake ready{{"local_nic_path", settings_.localNic}, {"peer_nic_path", settings_.remoteNic}, {"ready_ack", "true"}};
-    endpoint_->describe(ready);
-    // Its answer says nothing.
-    context_.shake(peer_.name(), std::move(ready), [](const Expected<Shake>&) {});
-  }
-  since_ = Clock::now();
-  if (!settings_.own) {
-    {
-      const std::lock_guard lock(mutex_);
-      setUp();
-    }
-    return context_.wake();
-  }
-  // What the handshake says of a path came another way; a message shows that this one carries.
-  if (!endpoint_->messages()->send({MessageType::request, Code::ok, 0, PROBE}, {})) retry({Code::system, "no probe can be sent"});
-}
-
-void Path::setUp() {
-  failure_ = {};
-  lost_ = false;
-  for (PairUse& use : use_) use.progress = Clock::now();
-  state_ = State::up;
-}
-
-/** The attempt has failed: nothing of it is under way. */
-void Path::retry(Status why) {
-  Settling settling;
-  {
-    const std::lock_guard lock(mutex_);
-    failure_ = std::move(why);
-    takeDown(settling);
-  }
-  settling.tell(events_);
+  return {Code::peer, std::move(text)};
 }
 
 void Path::takeDown(Settling& settling) {
   // Its queue pairs are destroyed here: nothing touches memory after that but our own sums.
   endpoint_.reset();
-  shaking_ = false;
+  attempt_++;
   for (u32 i = 0; i < ops_.size(); i++) {
     Op& op = ops_[i];
     if (op.slice == nullptr) continue;
@@ -182,6 +103,13 @@ void Path::takeDown(Settling& settling) {
     closedCondition_.notify_all();
     return;
   }
+  if (mending_ && state_ == State::draining) {
+    state_ = State::out;
+    retryAt_ = Clock::now();
+    return;
+  }
+  mending_ = false;
+  guilty_.clear();
   state_ = State::out;
   lost_ = true;
   const auto pause = FIRST_PAUSE * (u64{1} << std::min(failures_++, 6u));
@@ -197,7 +125,13 @@ void Path::breakUp(Status why, Settling& settling) {
   state_ = State::draining;
   since_ = Clock::now();
   if (endpoint_) endpoint_->flush();
-  // Nobody answers any more.
+  stopAsking(settling);
+  abandonWaiting(lost(), settling, nullptr);
+  context_.wake();
+}
+
+/** Nobody answers any more. */
+void Path::stopAsking(Settling& settling) {
   for (u32 i = 0; i < ops_.size(); i++) {
     Op& op = ops_[i];
     if (op.slice == nullptr || !op.asking) continue;
@@ -206,8 +140,28 @@ void Path::breakUp(Status why, Settling& settling) {
     finish(i, settling);
   }
   unasked_.clear();
-  abandonWaiting(lost(), settling, nullptr);
-  context_.wake();
+}
+
+/** A request that its memory's owner, or our own NIC, refuses: no other path carries it, and it says nothing of this one. */
+void Path::blame(const Op& op, Settling& settling) {
+  const Batch& batch = *op.slice->batch;
+  if (std::find(guilty_.begin(), guilty_.end(), batch.number()) == guilty_.end()) guilty_.push_back(batch.number());
+  Status why(Code::segment, settings_.localNic + " to " + settings_.remoteNic + ": " + statusText(op.result) +
+                                ": memory that is not registered any more, or not for this");
+  abandonWaiting(why, settling, &batch);
+  if (state_ != State::up) return;
+  failure_ = std::move(why);
+  mending_ = true;
+  state_ = State::draining;
+  since_ = Clock::now();
+  endpoint_->flush();
+  stopAsking(settling);
+}
+
+bool Path::goesOn(const Slice& slice) const {
+  const u64 number = slice.batch->number();
+  const bool given = std::any_of(cancelled_.begin(), cancelled_.end(), [&](const auto& each) { return each.first == number; });
+  return mending_ && !closing_ && !given && std::find(guilty_.begin(), guilty_.end(), number) == guilty_.end();
 }
 
 bool Path::drained() const { return underWay_ == 0; }
@@ -249,9 +203,8 @@ void Path::tick(Clock::time_point now) {
         break;
       }
       case State::connecting:
-        if (closing_ || now - since_ >= (shaking_ ? HANDSHAKE_LIMIT : PROBE_LIMIT) || !device_->linked()) {
-          const char* const why = !device_->linked() ? "its port has no link" : shaking_ ? "no answer to the handshake" : "connected, but nothing arrives";
-          failure_ = {Code::peer, settings_.localNic + " to " + settings_.remoteNic + ": " + why};
+        if (closing_ || now - since_ >= stepLimit() || !device_->linked()) {
+          failure_ = unconnected();
           takeDown(settling);
         }
         break;
@@ -279,8 +232,9 @@ void Path::handle(std::span<const u8> bytes, Settling& settling) {
     return breakUp({Code::peer, settings_.remoteNic + " has ended the connection"}, settling);
   }
   if (message.header.type != MessageType::answer) return;
-  if (message.header.number == PROBE) {
-    if (state_ != State::connecting) return;
+  if (state_ == State::connecting) {
+    if (message.header.number == PROBE && step_ == Step::reaching) return fillPacket(settling);
+    if (message.header.number != FULL_PROBE || step_ != Step::filling) return;
     setUp();
     return context_.wake();
   }

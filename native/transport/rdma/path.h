@@ -2,12 +2,13 @@
 // for each piece, those of many slices linked into one call of the device, the last of a slice signalled. Where a batch is verified, and the peer is an
 // engine of ours, both sides sum what was moved and the sums are compared.
 //
-//   connecting ── handshake, probe ──► up ── error, silence, no link ──► draining ── all is flushed ──► out
+//   connecting ── handshake, probes ──► up ── error, silence, no link ──► draining ── all is flushed ──► out
 //        ▲                                                                                              │
 //        └──────────────────────────────── cool-down, 100 ms to 5 s ────────────────────────────────────┘
 //
 // Slices that a broken path had are settled when the NIC has let go of them: when they were flushed, or when the queue pairs were
-// destroyed. All of the states changes on the device's thread; slices are posted from any.
+// destroyed. Where it was a request's own fault (memory that the peer does not let NICs write), its batch ends with that, the queue
+// pairs are made anew at once, and slices of other batches stay and go over them. All of the states changes on the device's thread; slices are posted from any.
 #pragma once
 
 #include "transport/rdma/chain.h"
@@ -18,6 +19,10 @@
 #include <deque>
 
 namespace mooncake::rdma {
+
+/** Numbers of messages that ask for nothing: whether anything arrives, and whether what fills a packet does. */
+constexpr u32 PROBE = 0xffffffff;
+constexpr u32 FULL_PROBE = 0xfffffffe;
 
 struct PathSettings {
   std::string localNic;
@@ -46,6 +51,7 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   void start();
   LinkState state() const;
   Status failure() const;
+  std::string detail() const;
   void post(std::span<Slice* const> slices);
   void cancel(Batch& batch);
   /** Returns when all slices are settled and the queue pairs are gone. */
@@ -91,12 +97,21 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   void moved(u32 index, Settling& settling);
   void ask(u32 index);
   void finish(u32 index, Settling& settling);
+  void forget(u32 index);
   void startWaiting(Settling& settling);
+  void stopAsking(Settling& settling);
   void abandonWaiting(const Status& why, Settling& settling, const Batch* batch);
   void breakUp(Status why, Settling& settling);
+  void blame(const Op& op, Settling& settling);
+  bool goesOn(const Slice& slice) const;
   bool drained() const;
+  bool verifies(const Slice& slice) const { return slice.batch->verify() && settings_.own && !slice.unmapped; }
   Status lost() const;
   void setUp();
+  void fillPacket(Settling& settling);
+  std::chrono::milliseconds stepLimit() const;
+  Status unconnected();
+  Status broken(ibv_wc_status status);
 
   // Without it:
   void registered(u32 segment, const Status& status);
@@ -121,6 +136,9 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   std::atomic<State> state_{State::connecting};
   /** Why it is not up; ok at first. */
   Status failure_;
+  /** It is connected again because of a request's own fault, of batches with these numbers. */
+  bool mending_ = false;
+  std::vector<u64> guilty_;
   /** It was tried, and there is no connection now. */
   std::atomic<bool> lost_{false};
   std::atomic<bool> closing_{false};
@@ -163,9 +181,15 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   // The device's thread alone.
   /** Failures since slices were last moved. */
   u32 failures_ = 0;
+  /** It has moved something since it is up. */
+  bool carried_ = false;
   /** Counts handshakes, so that a late answer is not taken for that of the next. */
   u32 attempt_ = 0;
-  bool shaking_ = false;
+  /** What of connecting is under way: the handshake, a short message to and fro, one that fills a packet. */
+  enum class Step : u8 { shaking, reaching, filling };
+  Step step_ = Step::shaking;
+  /** What packets carry at most: less than the ports have, where those of their size did not arrive. */
+  ibv_mtu mtu_ = IBV_MTU_4096;
   /** Since when it is in its state. */
   Clock::time_point since_{};
   Clock::time_point retryAt_{};
@@ -184,6 +208,7 @@ class RdmaLink final : public Link {
   const Capabilities& capabilities() const override { return capabilities_; }
   LinkState state() const override { return path_->state(); }
   Status failure() const override { return path_->failure(); }
+  std::string detail() const override { return path_->detail(); }
   bool reaches(const Slice& slice) const override { return !slice.file; }
   void post(Slice& slice) override {
     Slice* const one = &slice;

@@ -96,7 +96,7 @@ std::string summary(const std::vector<DeviceReport>& reports) {
       continue;
     }
     text += report.name + " port " + std::to_string(report.port.number) + ", GID " + std::to_string(report.port.gidIndex) + " " +
-            gidText(report.port.gid) + ", MTU " + std::to_string(128u << report.port.mtu);
+            gidText(report.port.gid) + ", MTU " + std::to_string(mtuBytes(report.port.mtu));
   }
   return text;
 }
@@ -146,6 +146,7 @@ Capabilities RdmaTransport::capabilities(const Device& device, bool own) const {
   Capabilities can;
   can.read = can.write = true;
   can.verify = own;
+  can.unmapped = true;
   can.rank = 2;
   can.sliceBytes = variable("MC_SLICE_SIZE", SLICE_BYTES, MIN_SLICE_BYTES, MAX_SLICE_BYTES);
   can.sliceRecords = std::min(limits_.depth, MessageChannel::MAX_RECORDS);

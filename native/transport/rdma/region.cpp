@@ -1,5 +1,6 @@
 #include "transport/rdma/region.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <thread>
 
@@ -9,7 +10,7 @@ namespace {
 
 std::string refusal(const Device& device, const Segment& segment, int error) {
   std::string text = device.name() + ": " +
-                     systemError("registering " + std::to_string(segment.length) + " bytes", error).detail;
+                     systemError("registering " + std::to_string(segment.length) + " bytes" + (segment.dmabuf >= 0 ? " of a dma-buf" : ""), error).detail;
   if (error == ENOMEM || error == EPERM) text += " (ulimit -l: locked memory)";
   return text;
 }
@@ -18,7 +19,7 @@ std::string refusal(const Device& device, const Segment& segment, int error) {
 
 Expected<const Region*> Regions::add(u32 id) {
   SegmentRef segment = memory_.hold(id);
-  if (!segment || segment->base == nullptr) {
+  if (!segment || addressOf(*segment) == 0) {
     return Status(Code::segment, "segment " + std::to_string(id) + " is not registered memory");
   }
   {
@@ -69,7 +70,7 @@ Expected<std::unique_ptr<Region>> Regions::make(const Segment& segment) {
     if (device.options().relaxedOrdering) access |= IBV_ACCESS_RELAXED_ORDERING;
     ibv_mr* const handle = segment.dmabuf >= 0
                                ? device.verbs().regDmabufMr(device.pd(), segment.fdOffset, segment.length,
-                                                            reinterpret_cast<u64>(segment.base), segment.dmabuf, access)
+                                                            addressOf(segment), segment.dmabuf, access)
                                : device.verbs().regMr(device.pd(), segment.base, segment.length, access);
     if (handle == nullptr) errors[i] = errno;
     else region->keys[i] = {handle->lkey, handle->rkey, handle};
@@ -85,7 +86,8 @@ Expected<std::unique_ptr<Region>> Regions::make(const Segment& segment) {
     if (region->keys[i].handle != nullptr) continue;
     region->refusals += (region->refusals.empty() ? "" : "; ") + refusal(*state_->devices[i], segment, errors[i]);
   }
-  if (!any) return Status(Code::system, "segment " + std::to_string(segment.id) + ": " + region->refusals);
+  const bool unknown = std::all_of(errors.begin(), errors.end(), [](int error) { return error == EOPNOTSUPP || error == ENOSYS; });
+  if (!any) return Status(unknown ? Code::notSupported : Code::system, "segment " + std::to_string(segment.id) + ": " + region->refusals);
   return region;
 }
 

@@ -12,6 +12,11 @@
 
 namespace mooncake::rdma {
 
+/** What NICs call a segment's first byte; 0: they do not reach it. */
+inline u64 addressOf(const Segment& segment) {
+  return segment.backing == Backing::dmabuf ? segment.deviceAddress : reinterpret_cast<u64>(segment.base);
+}
+
 /** The keys of a segment, by the device's place in the list. */
 struct Region {
   struct Key {

@@ -23,6 +23,9 @@ Expected<u64> sumOf(MemoryTable& memory, std::span<const SumRecord> records) {
   u64 sum = 0;
   for (const SumRecord& record : records) {
     const SegmentRef segment = memory.hold(record.segment);
+    if (segment && segment->backing == Backing::dmabuf) {
+      return Status(Code::notSupported, "segment " + std::to_string(record.segment) + " is out of the processor's reach");
+    }
     const bool fits = segment && segment->base != nullptr && record.offset <= segment->length &&
                       record.length <= segment->length - record.offset;
     if (!fits) {

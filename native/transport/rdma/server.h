@@ -96,7 +96,8 @@ class Server {
   bool closed_ = false;
 };
 
-/** The sum of ranges of our segments, one after another. Fails with segment. */
+/** The sum of ranges of our segments, one after another. Fails with segment, and with notSupported where
+    one of them has no address here. */
 Expected<u64> sumOf(MemoryTable& memory, std::span<const SumRecord> records);
 
 }  // namespace mooncake::rdma

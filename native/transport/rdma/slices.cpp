@@ -35,13 +35,25 @@ struct Path::Summation {
   }
 };
 
+namespace {
+
+/** Of a request, not of the path: the memory that it names, here or there. */
+bool ownFault(ibv_wc_status status) {
+  return status == IBV_WC_REM_ACCESS_ERR || status == IBV_WC_LOC_PROT_ERR || status == IBV_WC_LOC_ACCESS_ERR;
+}
+
+}  // namespace
+
 void Path::post(std::span<Slice* const> slices) {
   Settling settling;
   {
     const std::lock_guard lock(mutex_);
     if (state_ != State::up || closing_) {
       const Status why = closing_ ? Status(Code::closed, "the link is closed") : lost();
-      for (Slice* const slice : slices) settling.add(slice, why);
+      for (Slice* const slice : slices) {
+        if (goesOn(*slice)) waiting_.push_back(slice);
+        else settling.add(slice, why);
+      }
     } else {
       size_t begun = 0;
       if (waiting_.empty()) {
@@ -121,7 +133,7 @@ Path::Begun Path::chainPieces(Slice& slice, Op& op, u32 index, Status& refusal, 
       outcome = Begun::refused;
       return;
     }
-    ibv_send_wr& request = chain.add({reinterpret_cast<u64>(piece.address), static_cast<u32>(piece.length), localKeyOf});
+    ibv_send_wr& request = chain.add({addressOf(*piece.local) + piece.localOffset, static_cast<u32>(piece.length), localKeyOf});
     request.wr_id = ordinary;
     request.opcode = write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
     request.send_flags = write && piece.length <= inlineBytes ? unsigned{IBV_SEND_INLINE} : 0;
@@ -168,9 +180,7 @@ void Path::refuse(std::span<const ibv_send_wr> requests, u32 sent, const Status&
     device_->completions().release(op.requests);
     op.moving = false;
     settling.add(op.slice, why);
-    op.slice = nullptr;
-    freeOps_.push_back(index);
-    underWay_--;
+    forget(index);
   }
 }
 
@@ -250,10 +260,12 @@ void Path::completed(std::span<const ibv_wc> completions) {
 void Path::completed(const ibv_wc& completion, Settling& settling) {
   const Work work = Work::of(static_cast<u32>(completion.wr_id));
   const bool good = completion.status == IBV_WC_SUCCESS;
-  if (!good) {
-    if (work.kind != Work::Kind::message && ops_[work.index].result == IBV_WC_SUCCESS) ops_[work.index].result = completion.status;
-    breakUp({Code::peer, settings_.localNic + " to " + settings_.remoteNic + ": " + statusText(completion.status)}, settling);
+  if (!good && work.kind != Work::Kind::message) {
+    Op& op = ops_[work.index];
+    if (op.result == IBV_WC_SUCCESS) op.result = completion.status;
+    if (ownFault(completion.status)) blame(op, settling);
   }
+  if (!good) breakUp(broken(completion.status), settling);
   if (work.kind == Work::Kind::last) return moved(work.index, settling);
   if (work.kind == Work::Kind::data || !good) return;
   if (work.index < MessageChannel::SLOTS) handle(endpoint_->messages()->received(work.index, completion.byte_len), settling);
@@ -269,7 +281,8 @@ void Path::moved(u32 index, Settling& settling) {
   op.moving = false;
   if (op.result == IBV_WC_SUCCESS) {
     failures_ = 0;
-    if (op.slice->batch->verify() && settings_.own) {
+    carried_ = true;
+    if (verifies(*op.slice)) {
       if (state_ == State::up) {
         op.summing = op.asking = true;
         if (unanswered_ < MessageChannel::SLOTS / 2) ask(index);
@@ -312,18 +325,29 @@ void Path::summed(u32 index, u64 sum) {
 void Path::finish(u32 index, Settling& settling) {
   Op& op = ops_[index];
   if (op.moving || op.summing || op.asking) return;
-  const bool verify = op.slice->batch->verify() && settings_.own;
+  // The peer's processor may not reach its side; ours may not either.
+  const bool verify = verifies(*op.slice) && op.code != Code::notSupported;
   Status status;
+  if (op.result != IBV_WC_SUCCESS && goesOn(*op.slice)) {
+    waiting_.push_back(op.slice);
+    return forget(index);
+  }
   if (op.result != IBV_WC_SUCCESS) {
-    status = lost();
-  } else if (op.code != Code::ok) {
+    const u64 number = op.slice->batch->number();
+    const bool guilty = std::find(guilty_.begin(), guilty_.end(), number) != guilty_.end();
+    status = guilty ? Status(Code::segment, failure_.detail) : lost();
+  } else if (op.code != Code::ok && op.code != Code::notSupported) {
     status = {op.code, settings_.remoteNic + " cannot sum what was moved"};
   } else if (verify && op.localSum != op.remoteSum) {
     status = {Code::corrupt, std::to_string(op.slice->bytes) + " bytes over " + settings_.localNic + " are not what " + settings_.remoteNic + " has"};
   }
   const bool verified = verify && status.ok();
   settling.add(op.slice, std::move(status), verified);
-  op.slice = nullptr;
+  forget(index);
+}
+
+void Path::forget(u32 index) {
+  ops_[index].slice = nullptr;
   freeOps_.push_back(index);
   underWay_--;
 }

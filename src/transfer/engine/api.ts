@@ -112,6 +112,8 @@ export interface PeerSegment {
   readonly address: bigint;
   /** Bytes. */
   readonly length: number;
+  /** Its owner registered it for reading: writes throw ERR_SEGMENT. Mooncake's engines do not say. */
+  readonly readOnly?: boolean;
 }
 
 /** A peer that was opened by its segment name. */

@@ -146,16 +146,16 @@ export class TransferEngine implements TransferEngineApi {
     integer('length', length, 1, Number.MAX_SAFE_INTEGER);
     const { hugePages = true, numaNode } = optionsOf('options', options);
     if (numaNode !== undefined) integer('options.numaNode', numaNode, 0, 4095);
-    const { name, writable } = this.#segments.check(options);
-    const memory = this.#plane.allocate(length, { writable, hugePages, numaNode });
-    return this.#announced(this.#segments.add(memory, length, name));
+    const wanted = this.#segments.check(options);
+    const memory = this.#plane.allocate(length, { writable: wanted.writable, hugePages, numaNode });
+    return this.#announced(this.#segments.add(memory, length, wanted));
   }
 
   async register(memory: Uint8Array | ForeignMemory, options?: SegmentOptions): Promise<MemorySegment> {
     this.#checkOpen();
     const checked = checkMemory(memory);
-    const { name, writable } = this.#segments.check(options);
-    return this.#announced(this.#segments.add(this.#plane.register(checked, writable), checked.length, name));
+    const wanted = this.#segments.check(options);
+    return this.#announced(this.#segments.add(this.#plane.register(checked, wanted.writable), checked.length, wanted));
   }
 
   /**

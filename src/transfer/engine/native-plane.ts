@@ -202,7 +202,13 @@ export class NativePlane implements DataPlane {
   }
 
   setSegments(peer: number, segments: RemoteRange[]): void {
-    const ranges = segments.map(({ id, address, length, keys }) => ({ id, address, length, keys: keys?.remote }));
+    const ranges = segments.map(({ id, address, length, keys, readOnly }) => ({
+      id,
+      address,
+      length,
+      keys: keys?.remote,
+      writable: !readOnly,
+    }));
     attempt('segments', () => this.#engine.setSegments(peer, ranges));
   }
 

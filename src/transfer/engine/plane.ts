@@ -36,6 +36,8 @@ export interface RemoteRange {
   address: bigint;
   length: number;
   keys?: SegmentKeys;
+  /** Writes to it are refused before they begin. */
+  readOnly?: boolean;
 }
 
 /** How a peer is reached: by its own endpoints where the plane knows them, else by Mooncake's stream. */

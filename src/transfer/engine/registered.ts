@@ -12,6 +12,7 @@ interface Entry {
   length: number;
   /** What peers are not told of (files, unannounced memory) has none, and no name. */
   memory?: MemorySegment;
+  readOnly?: boolean;
   keys?: SegmentKeys;
 }
 
@@ -35,11 +36,17 @@ export class RegisteredSegments {
     return { name, writable };
   }
 
-  add({ id, memory, address }: PlaneMemory, length: number, wanted?: string): MemorySegment {
+  /** `checked`: what `check` gave for it. */
+  add(
+    { id, memory, address }: PlaneMemory,
+    length: number,
+    checked: { name?: string; writable: boolean },
+  ): MemorySegment {
+    const { name: wanted, writable } = checked;
     let name = wanted ?? `segment-${id}`;
     while (wanted === undefined && this.#names.has(name)) name += '+';
     const segment = { id, name, memory, address, length };
-    this.#entries.set(id, { length, memory: segment });
+    this.#entries.set(id, { length, memory: segment, ...(!writable && { readOnly: true }) });
     this.#names.add(name);
     return segment;
   }
@@ -65,10 +72,10 @@ export class RegisteredSegments {
 
   /** What peers are told of. */
   get announced(): OwnSegment[] {
-    return [...this.#entries.values()].flatMap(({ memory, keys }) => {
+    return [...this.#entries.values()].flatMap(({ memory, keys, readOnly }) => {
       if (!memory) return [];
       const { id, name, address, length } = memory;
-      return { id, name, address, length, keys };
+      return { id, name, address, length, keys, readOnly };
     });
   }
 

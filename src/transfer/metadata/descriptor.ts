@@ -42,6 +42,8 @@ export interface DataPort {
 
 export interface OwnSegment extends Buffer {
   id: number;
+  /** Peers may read it, not write it. */
+  readOnly?: boolean;
 }
 
 /** What only engines of ours say. */
@@ -103,8 +105,8 @@ export function formatDescriptor({ name, protocol, data, buffers, devices, own }
       : `{"name":${JSON.stringify(buffer.name)},${numbers(buffer)}}`,
   );
   const ours = own.segments.map(
-    ({ id, name, address, length, keys }) =>
-      `{"id":${id},"name":${JSON.stringify(name)},"address":${address},"length":${length}${keys ? `,"rkey":[${keys.remote}]` : ''}}`,
+    ({ id, name, address, length, keys, readOnly }) =>
+      `{"id":${id},"name":${JSON.stringify(name)},"address":${address},"length":${length}${readOnly ? ',"access":"read"' : ''}${keys ? `,"rkey":[${keys.remote}]` : ''}}`,
   );
   const { generation, endpoints } = own;
   const head = JSON.stringify({ version: VERSION, generation, endpoints }).slice(0, -1);
@@ -202,6 +204,7 @@ function readSegment(item: Json, field: string): OwnSegment {
     name: shortText(`${field}.name`, item.name),
     ...range(field, item.address, item.length),
     ...readKeys(field, item),
+    ...(item.access === 'read' && { readOnly: true }),
   };
 }
 
