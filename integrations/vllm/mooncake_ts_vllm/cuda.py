@@ -24,6 +24,7 @@ _SUCCESS = 0
 _NOT_READY = 600
 # CUevent_flags: blocking synchronization, so that a waiting thread sleeps; no timing.
 _EVENT_FLAGS = 1 | 2
+_WHOLE = "only memory of cudaMalloc can be handed over, not that of PyTorch's expandable segments or of vLLM's sleep mode"
 
 
 class CudaError(Exception):
@@ -108,13 +109,12 @@ def share(driver: Driver, ordinal: int, address: int, length: int) -> DeviceMemo
     """`length` bytes of a GPU's memory, for the service. Raises CudaError where they have no IPC handle."""
     base, size = driver.allocation(address)
     if address + length > base + size:
-        raise CudaError(f"{length} bytes at {address:#x} leave their allocation of {size} bytes at {base:#x}")
+        # Memory of cuMemCreate is many allocations, one behind the other.
+        raise CudaError(f"{length} bytes at {address:#x} leave their allocation of {size} bytes at {base:#x}: {_WHOLE}")
     try:
         handle = driver.handle(base)
     except CudaError as error:
-        raise CudaError(
-            f"{error}: only memory of cudaMalloc has a handle: not PyTorch's expandable segments, nor vLLM's sleep mode"
-        ) from error
+        raise CudaError(f"{error}: {_WHOLE}") from error
     return DeviceMemory(address, length, driver.uuid(ordinal), handle, address - base)
 
 
