@@ -66,7 +66,7 @@ export class DeviceSegments implements Devices, DeviceTable {
   /** Resolves when nothing touches the memory any more. */
   async unregister(segment: number): Promise<void> {
     this.#entries.delete(segment);
-    await this.#open().plane.unregister(segment - FIRST_DEVICE);
+    await this.#opened?.plane.unregister(segment - FIRST_DEVICE);
   }
 
   /** As peers ask for it. */
@@ -113,13 +113,13 @@ export class DeviceSegments implements Devices, DeviceTable {
     return { bytes: sum('bytes'), verifiedBytes: sum('verifiedBytes'), milliseconds: performance.now() - started };
   }
 
-  copy(descriptors: Descriptors, limits: Limits): Promise<MoveReport> {
-    return this.#open().plane.submit('copy', 0, { descriptors, limits, verify: false }).done;
+  async copy(descriptors: Descriptors, limits: Limits): Promise<MoveReport> {
+    if (!this.#opened) throw errors.closed('memory of GPUs');
+    return this.#opened.plane.submit('copy', 0, { descriptors, limits, verify: false }).done;
   }
 
   /** Ends what is under way. */
   async close(): Promise<void> {
-    this.#entries.clear();
     await this.serving.close();
     const [opened, windows] = [this.#opened, this.#windows];
     this.#opened = this.#windows = undefined;
