@@ -60,9 +60,6 @@ export class MooncakeWorker implements WorkerConnector {
     const segments: { id: number; name: string }[] = [];
     try {
       for (const [index, memory] of caches.memories.entries()) {
-        if (!(memory instanceof Uint8Array)) {
-          throw errors.notSupported('a hand-over of memory of a GPU', 'share its prefixes by a store connector');
-        }
         const name = `kv ${engineId} ${this.#rank} ${generation} ${index}`;
         segments.push({ id: this.#transfer.register(memory, { name, access }), name });
       }

@@ -6,11 +6,13 @@ import { randomBytes } from 'node:crypto';
 import type { Descriptors } from '../core/descriptors.js';
 import { errors, type MooncakeError } from '../core/errors.js';
 import { copyRanges } from './copy.js';
+import { type DeviceOwner, moveRemote, reachesDevices } from './device/remote.js';
 import { DeviceSegments } from './device/segments.js';
+import { DEVICES } from './device/serving.js';
 import type { DeviceMemory } from './engine/api.js';
 import { isDeviceMemory } from './engine/memory.js';
 import { detached, type Move, type MoveDefaultOptions, MoveDefaults } from './move-options.js';
-import { Ranges, type Side } from './ranges.js';
+import { Ranges } from './ranges.js';
 import { SegmentTable } from './segments.js';
 import { Services } from './services.js';
 import type {
@@ -36,12 +38,24 @@ export class TransferCore extends MoveDefaults {
     return detached(super.move(descriptors, options));
   }
 
-  /** Moves by way of host memory what is of GPUs on our side, the rest as it is. */
-  staged(side: Side, move: Move, carry: (move: Move) => Promise<MoveReport>): Promise<MoveReport> {
+  /** A segment that peers ask for by its name. */
+  find(name: string): { id: number; length: number } | undefined {
+    return this.segments.find(name) ?? this.devices.find(name);
+  }
+
+  /** A move with a peer, by way of host memory what is of GPUs, ours or the peer's, and the rest as it is. */
+  moved(
+    kind: 'read' | 'write',
+    move: Move,
+    peer: DeviceOwner,
+    carry: (move: Move) => Promise<MoveReport>,
+  ): Promise<MoveReport> {
+    const side = kind === 'read' ? 'destination' : 'source';
+    const reach = (part: Move) => (reachesDevices(kind, part) ? moveRemote(peer, kind, part, carry) : carry(part));
     const { descriptors, limits } = move;
-    if (!this.devices.touches(descriptors, side)) return carry(move);
+    if (!this.devices.touches(descriptors, side)) return reach(move);
     return this.devices.stage(descriptors, side, limits, (host, left) =>
-      carry({ ...move, descriptors: host, limits: left }),
+      reach({ ...move, descriptors: host, limits: left }),
     );
   }
 }
@@ -54,9 +68,10 @@ export abstract class TransferBase implements Transfer {
 
   constructor(protected readonly core: TransferCore) {
     core.devices = new DeviceSegments({
-      register: (memory) => this.register(memory, { access: 'read' }),
+      register: (memory, options) => this.register(memory, options),
       unregister: (segment) => this.unregister(segment),
     });
+    core.services.serveOwn(DEVICES, (message, context) => core.devices.serving.answer(message, context));
   }
 
   get generation(): string {
@@ -77,7 +92,7 @@ export abstract class TransferBase implements Transfer {
 
   register(memory: Uint8Array | DeviceMemory, options?: RegisterOptions): number {
     this.checkOpen();
-    if (isDeviceMemory(memory)) return this.core.devices.register(memory);
+    if (isDeviceMemory(memory)) return this.core.devices.register(memory, options);
     return this.core.segments.register(memory, options);
   }
 
@@ -123,8 +138,8 @@ export abstract class TransferBase implements Transfer {
 
   async #close(): Promise<void> {
     for (const end of [...this.#copies]) end(this.closedError());
-    await this.core.devices.close();
     await this.disconnect();
+    await this.core.devices.close();
   }
 
   abstract connect(address: string, limits?: CallLimits): Promise<Peer>;

@@ -111,14 +111,14 @@ class LocalPeer implements Peer {
   async segment(name: string, limits?: CallLimits): Promise<RemoteSegment> {
     this.#checkOpen();
     this.#core.limits(limits);
-    const segment = this.#other.#core.segments.find(string('name', name));
+    const segment = this.#other.#core.find(string('name', name));
     if (!segment) throw errors.segment('name', name, `${this.address} has no segment of that name`);
     return { id: segment.id, name, length: segment.length };
   }
 
   async read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.#checkOpen();
-    return this.#core.staged('destination', this.#core.move(descriptors, options), (move) => {
+    return this.#core.moved('read', this.#core.move(descriptors, options), this, (move) => {
       const source = new Ranges(move.descriptors, 'source', this.#other.#core.segments);
       return this.#move(move, source, new Ranges(move.descriptors, 'destination', this.#core.segments));
     });
@@ -126,7 +126,7 @@ class LocalPeer implements Peer {
 
   async write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.#checkOpen();
-    return this.#core.staged('source', this.#core.move(descriptors, options), (move) => {
+    return this.#core.moved('write', this.#core.move(descriptors, options), this, (move) => {
       const source = new Ranges(move.descriptors, 'source', this.#core.segments);
       const theirs = this.#other.#core.segments;
       return this.#move(move, source, new Ranges(move.descriptors, 'destination', theirs, { peerWrites: true }));

@@ -21,6 +21,11 @@ export class Services {
     };
   }
 
+  /** A service of the transfer's own. */
+  serveOwn(service: string, handler: RequestHandler): void {
+    this.#handlers.set(service, handler);
+  }
+
   async answer(service: string, message: unknown, context: RequestContext): Promise<unknown> {
     // Never within the call or the frame that asks: the handler may close the peer.
     await undefined;

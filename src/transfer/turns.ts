@@ -8,6 +8,11 @@ export class Turns<T> {
     this.#free = free;
   }
 
+  /** How many are free now. */
+  get free(): number {
+    return this.#free.length;
+  }
+
   /** One that is free now. */
   take(): T | undefined {
     return this.#free.pop();

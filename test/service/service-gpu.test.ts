@@ -43,7 +43,7 @@ for (const [loadAsync, capabilities] of [
   [false, SHARED],
 ] as const) {
   const name = `GPU memory through the service, ${loadAsync ? 'asynchronous' : 'by layer'}`;
-  conformance({ name, capabilities, world: () => world(loadAsync) }, (each, run) => gpuTest(test, each, run));
+  conformance({ name, capabilities, world: () => world(loadAsync) }, (each, run) => gpuTest(test, each, run, true));
 }
 
 test.after(async () => {

@@ -1,17 +1,22 @@
 /**
  * A simulated GPU driver in place of the machine's (native/test/cuda/library.cpp), for this process and those that it starts. Its
  * memory cannot be touched by address, here or elsewhere; two GPUs, "cuda:0" and "cuda:1". To be imported before an engine
- * looks for GPUs.
+ * looks for GPUs. MOONCAKE_TEST_CUDA=driver runs the tests on the machine's own GPU instead.
  */
 import { skip } from './skip.js';
 
-const library = process.env.MOONCAKE_TEST_CUDA;
-if (library) process.env.MOONCAKE_CUDA_LIBRARY = library;
+const named = process.env.MOONCAKE_TEST_CUDA;
+const real = named === 'driver';
+if (named && !real) process.env.MOONCAKE_CUDA_LIBRARY = named;
+
+/** Another GPU than "cuda:0", where there is one. */
+export const SECOND_GPU = real ? 'cuda:0' : 'cuda:1';
 
 type Test = ((name: string, body: () => Promise<void>) => void) & { skip(name: string, body: () => void): void };
 
-/** A test that needs it. */
-export function gpuTest(test: Test, name: string, body: () => Promise<void>): void {
-  if (library) test(name, body);
+/** A test that needs a GPU; `simulated`: one whose memory is a test's to write. */
+export function gpuTest(test: Test, name: string, body: () => Promise<void>, simulated = false): void {
+  if (named && !(real && simulated)) test(name, body);
+  else if (real) skip(test, name, 'it writes memory of the simulated GPU', 'leave MOONCAKE_TEST_CUDA to the lane');
   else skip(test, name, 'the simulated GPU driver is not built', 'apt-get install cmake ninja-build g++');
 }

@@ -4,7 +4,7 @@ import { MooncakeError, TransferEngine, type TransferEngineOptions } from 'moonc
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { descriptorsOf, one, pattern } from '../support/descriptors.js';
-import { gpuTest } from '../support/gpu.js';
+import { gpuTest, SECOND_GPU } from '../support/gpu.js';
 
 const MIB = 2 ** 20;
 
@@ -92,7 +92,7 @@ for (const [name, options] of Object.entries<TransferEngineOptions>({
 
 gpuTest(test, 'what passes through is verified as host memory is', () =>
   withPair({ transports: ['tcp'] }, async (a, b) => {
-    const gpu = await a.allocateDevice('cuda:1', 6 * MIB);
+    const gpu = await a.allocateDevice(SECOND_GPU, 6 * MIB);
     await b.allocate(6 * MIB);
     const peer = await a.open(b.name);
     const all = one(gpu.id, 0, peer.segments[0].id, 0, 6 * MIB);

@@ -6,7 +6,7 @@ vLLM's objects and the halves, so that everything else can be read and tested wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -164,18 +164,29 @@ class _Connector(KVConnectorBase_V1, SupportsHMA):
         return mapped_allocations() if current_platform.is_cpu() else None
 
     def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
-        from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
-
-        model, cache = self._vllm_config.model_config, self._vllm_config.cache_config
+        model = self._vllm_config.model_config
         described = describe_cache(
             kv_caches,
             self._kv_cache_config,
             heads=model.get_total_num_kv_heads(),
             rank=self._rank,
             size=self._vllm_config.parallel_config.tensor_parallel_size,
-            packing=lambda spec: _get_attn_isa(model.dtype, spec.block_size, spec.head_size, cache.cache_dtype),
+            packing=self._packing(),
+            rows=not current_platform.is_cpu(),
         )
         self._working.register(described)
+
+    def _packing(self) -> Callable[[Any], str]:
+        """What tells apart kernels that keep keys and values in different ways, by a group's spec."""
+        if current_platform.is_cpu():
+            from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
+
+            dtype, cached = self._vllm_config.model_config.dtype, self._vllm_config.cache_config.cache_dtype
+            return lambda spec: _get_attn_isa(dtype, spec.block_size, spec.head_size, cached)
+        from vllm.distributed.kv_transfer.kv_connector.utils import get_current_attn_backend
+
+        backend = get_current_attn_backend(self._vllm_config).get_name().lower()
+        return lambda spec: backend
 
     def get_handshake_metadata(self) -> KVConnectorHandshakeMetadata | None:
         data = self._working.handshake

@@ -4,6 +4,7 @@ vLLM 0.32 shows every layer's cache as (blocks, heads, tokens, content), whateve
 Its CPU kernels keep that only down to the head: a head's part of a block is all keys and then all values, the keys packed as
 the instruction set likes them (v1/attention/backends/cpu_attn.py). So such a part is one cell, which nobody looks into, and
 its name says the packing: engines that pack differently do not match. A latent (MLA) layer has one head, a row per token.
+GPU kernels keep a row per head and token, its keys before its values; the name says whose kernels they are.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import cuda
 from .memory import ForeignMemory, SharedMemory, Storage, share
 
 if TYPE_CHECKING:
@@ -28,13 +30,15 @@ class UnsupportedCache(ValueError):
 class Cache:
     """A worker's KV cache: its memories, and the layout whose places name memories by index."""
 
-    memories: list[SharedMemory | ForeignMemory]
+    memories: list[SharedMemory | ForeignMemory | cuda.DeviceMemory]
     layout: dict[str, Any]
     # Global index of each layer, by vLLM's name, and bytes of a block by group, over its layers.
     layers: dict[str, int]
     block_bytes: list[int]
     # Why memories are not shared; empty where all are.
     unshared: list[str]
+    # Of a cache on a GPU: when what was given to its stream is over.
+    order: cuda.Order | None = None
 
 
 def describe_cache(
@@ -45,17 +49,20 @@ def describe_cache(
     rank: int,
     size: int,
     packing: Callable[[Any], str],
+    rows: bool = False,
 ) -> Cache:
     """Shares the memory under the tensors and describes it.
 
-    `heads`: KV heads of the whole model. `packing`: how kernels pack a group's keys, by its spec. Raises UnsupportedCache before anything is shared.
+    `heads`: KV heads of the whole model. `packing`: how kernels pack a group's keys, by its spec. `rows`: a row per head and
+    token, and no packing within a block. Raises UnsupportedCache before anything is shared.
     """
     groups = [config.kv_cache_groups[group] for group in config.transfer_group_ids]
     shapes = [
-        _check_group(index, group, kv_caches, config.num_blocks, packing) for index, group in enumerate(groups)
+        _check_group(index, group, kv_caches, config.num_blocks, packing, rows) for index, group in enumerate(groups)
     ]
 
-    memories: list[SharedMemory | ForeignMemory] = []
+    memories: list[SharedMemory | ForeignMemory | cuda.DeviceMemory] = []
+    driver: cuda.Driver | None = None
     unshared: list[str] = []
     by_storage: dict[int, int] = {}
     for group in groups:
@@ -63,7 +70,11 @@ def describe_cache(
             storage = kv_caches[name].untyped_storage()
             if storage.data_ptr() in by_storage:
                 continue
-            memory, why = share(Storage(storage.data_ptr(), storage.nbytes(), storage.is_shared()))
+            if kv_caches[name].is_cuda:
+                driver = driver or cuda.Driver()
+                memory, why = _share_device(name, storage, driver), None
+            else:
+                memory, why = share(Storage(storage.data_ptr(), storage.nbytes(), storage.is_shared()))
             by_storage[storage.data_ptr()] = len(memories)
             memories.append(memory)
             if why is not None:
@@ -98,20 +109,35 @@ def describe_cache(
         layers={name: layer for shape in shapes for name, layer in shape.layers.items()},
         block_bytes=[shape.block_bytes for shape in shapes],
         unshared=unshared,
+        order=cuda.Order(driver, lambda: torch.cuda.current_stream().cuda_stream) if driver else None,
     )
+
+
+def _share_device(name: str, storage: torch.UntypedStorage, driver: cuda.Driver) -> cuda.DeviceMemory:
+    try:
+        return cuda.share(driver, storage.device.index or 0, storage.data_ptr(), storage.nbytes())
+    except cuda.CudaError as error:
+        raise UnsupportedCache(f"{storage.nbytes()} bytes of {name} on {storage.device}: {error}") from error
 
 
 @dataclass
 class _Shape:
     # Of what a head's part of a block is packed as; None for latent vectors, a row per token.
     packing: str | None
+    # A row per head and token instead.
+    rows: bool
     block_size: int
     block_bytes: int
     layers: dict[str, int]
 
 
 def _check_group(
-    index: int, group: Any, kv_caches: dict[str, torch.Tensor], blocks: int, packing: Callable[[Any], str]
+    index: int,
+    group: Any,
+    kv_caches: dict[str, torch.Tensor],
+    blocks: int,
+    packing: Callable[[Any], str],
+    rows: bool,
 ) -> _Shape:
     spec = group.kv_cache_spec
     what = f"KV cache group {index} ({type(spec).__name__})"
@@ -123,8 +149,8 @@ def _check_group(
         tensor = kv_caches.get(name)
         if tensor is None:
             raise UnsupportedCache(f"{what}: layer {name} has no cache")
-        if tensor.device.type != "cpu":
-            raise UnsupportedCache(f"{what}: {name} is on {tensor.device}; the service has transports for the CPU only")
+        if tensor.device.type not in ("cpu", "cuda") or tensor.device != first.device:
+            raise UnsupportedCache(f"{what}: {name} is on {tensor.device}; the service takes one CPU's or one NVIDIA GPU's")
         if tensor.dim() != 4:
             raise UnsupportedCache(f"{what}: {name} has the shape {tuple(tensor.shape)}, not (blocks, heads, tokens, …)")
         if (tensor.shape, tensor.stride(), tensor.dtype) != (first.shape, first.stride(), first.dtype):
@@ -147,10 +173,10 @@ def _check_group(
     if latent and local_heads != 1:
         raise UnsupportedCache(f"{what}: {local_heads} heads of a latent vector")
     head = first[0, 0]
-    if not latent and not head.is_contiguous():
+    if not latent and not rows and not head.is_contiguous():
         raise UnsupportedCache(f"{what}: a head's part of a block is not contiguous (strides {first.stride()})")
     packed = None if latent else packing(spec)
-    return _Shape(packed, block_size, local_heads * head.nbytes * len(layers), layers)
+    return _Shape(packed, rows, block_size, local_heads * head.nbytes * len(layers), layers)
 
 
 def _kind(spec: Any, heads: int, what: str = "the KV cache") -> dict[str, Any]:
@@ -178,6 +204,15 @@ def _tensors(tensor: torch.Tensor, shape: _Shape, places: list[dict[str, int]]) 
                 "dtype": dtype,
                 "elements": tensor.shape[3],
                 "strides": {"block": block, "token": token, "head": None},
+                "at": places,
+            }
+        }
+    if shape.rows:
+        return {
+            f"kv_{shape.packing}": {
+                "dtype": dtype,
+                "elements": tensor.shape[3],
+                "strides": {"block": block, "token": token, "head": head},
                 "at": places,
             }
         }

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from .cuda import DeviceMemory
+
 PAGE = mmap.PAGESIZE
 # Less is not worth a descriptor of its own.
 SMALLEST = 1 << 20
@@ -219,8 +221,10 @@ def share(storage: Storage) -> tuple[SharedMemory | ForeignMemory, str | None]:
         return ForeignMemory(storage.address, storage.length), str(error)
 
 
-def describe(memory: SharedMemory | ForeignMemory, descriptors: str, timeout: float) -> dict[str, object]:
+def describe(memory: SharedMemory | ForeignMemory | DeviceMemory, descriptors: str, timeout: float) -> dict[str, object]:
     """The memory as `worker.register` names it."""
+    if isinstance(memory, DeviceMemory):
+        return memory.describe()
     if isinstance(memory, SharedMemory):
         ticket = memory.offer(descriptors, timeout)
         return {"kind": "memfd", "ticket": ticket, "offset": 0, "length": memory.length}

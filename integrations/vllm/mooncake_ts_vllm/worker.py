@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from .config import Settings
+from .cuda import Order
 from .events import SavedBlocks
 from .layout import Cache
 from .link import Link, Slow
@@ -111,6 +112,10 @@ class WorkerHalf:
             self._give_up_step()
             self._fail(list(step.loads))
             return
+        if self._order is not None:
+            # What is saved must have been computed, and what is loaded over must not be read any more.
+            self._order.forget()
+            self._order.wait()
         done, result = self._call("worker.step", STEP_TIMEOUT, meta=step.meta, preempted=step.preempted)
         if done and step.meta is not None:
             self._layer_loads = bool(result["loads"])
@@ -133,14 +138,25 @@ class WorkerHalf:
     def layer_saved(self, name: str) -> None:
         """The forward pass has written the layer."""
         layer = self._layer(name)
-        if self._layer_saves and layer is not None:
-            try:
-                self._link.send("worker.layerSaved", now=True, layer=layer)
-            except (ConnectionLost, ServiceError):
-                self._layer_saves = False
+        if not self._layer_saves or layer is None:
+            return
+        if self._order is None:
+            self._announce(layer)
+            return
+        self._order.mark(layer)
+        for written in self._order.over():
+            self._announce(written)
+
+    def _announce(self, layer: int) -> None:
+        try:
+            self._link.send("worker.layerSaved", now=True, layer=layer)
+        except (ConnectionLost, ServiceError):
+            self._layer_saves = False
 
     def end(self) -> None:
         """The step's blocks may be changed when this returns."""
+        while self._layer_saves and self._order is not None and (layer := self._order.next()) is not None:
+            self._announce(layer)
         if self._layer_loads or self._layer_saves:
             done, _ = self._call("worker.saved", LAYER_TIMEOUT)
             if not done:
@@ -184,8 +200,15 @@ class WorkerHalf:
             for memory in self._cache.memories:
                 if isinstance(memory, SharedMemory):
                     memory.close()
+            if self._cache.order is not None:
+                self._cache.order.close()
 
     # What has ended, and how.
+
+    @property
+    def _order(self) -> Order | None:
+        """Of a cache on a GPU."""
+        return self._cache.order if self._cache is not None else None
 
     @property
     def _groups(self) -> int:

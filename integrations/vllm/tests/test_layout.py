@@ -56,6 +56,36 @@ class LayoutTest(unittest.TestCase):
         self.assertEqual(cache.block_bytes, [2 * 2 * BLOCK * 2048])
         self.assertEqual(cache.layers, {"layers.0.attn": 0, "layers.1.attn": 1})
 
+    def test_rows_of_gpu_kernels_are_found_by_their_strides(self) -> None:
+        config = cache_config(full_group(layers=1))
+        # Tokens before heads in memory, as CUDA kernels like them.
+        with mapped_allocations():
+            raw = torch.zeros((BLOCKS, BLOCK, 2, 1024), dtype=torch.bfloat16)
+        cache = describe_cache(
+            {"layers.0.attn": raw.transpose(1, 2)},
+            config,
+            heads=2,
+            rank=0,
+            size=1,
+            packing=lambda spec: "flash_attn",
+            rows=True,
+        )
+        (group,) = cache.layout["groups"]
+        offset = raw.data_ptr() - cache.memories[0].address
+        self.assertEqual(
+            group["tensors"],
+            {
+                "kv_flash_attn": {
+                    "dtype": "bfloat16",
+                    "elements": 1024,
+                    "strides": {"block": BLOCK * 2 * 2048, "token": 2 * 2048, "head": 2048},
+                    "at": [{"segment": 0, "offset": offset}],
+                }
+            },
+        )
+        self.assertEqual((group["localHeads"], cache.block_bytes), (2, [2 * BLOCK * 2048]))
+        self.assertIsNone(cache.order)
+
     def test_the_offsets_find_the_bytes(self) -> None:
         config = cache_config(full_group())
         caches = tensors(config)

@@ -127,6 +127,18 @@ Result ipcOpen(Pointer* pointer, IpcHandle handle, unsigned) {
 
 Result ipcClose(Pointer pointer) { return take(opened, pointer); }
 
+/** The default stream is there without being made. */
+Result eventRecord(Event event, Stream stream) {
+  const Driver& driver = *simulated().driver();
+  if (stream != nullptr) return driver.eventRecord(event, stream);
+  static Stream first = nullptr;
+  const std::lock_guard lock(guard);
+  if (first == nullptr) {
+    if (const Result result = driver.streamCreate(&first, 0, 0); result != SUCCESS) return result;
+  }
+  return driver.eventRecord(event, first);
+}
+
 Driver exported() {
   Driver driver = *simulated().driver();
   driver.allocate = allocate;
@@ -134,6 +146,7 @@ Driver exported() {
   driver.ipcExport = ipcExport;
   driver.ipcOpen = ipcOpen;
   driver.ipcClose = ipcClose;
+  driver.eventRecord = eventRecord;
   return driver;
 }
 
@@ -156,5 +169,9 @@ struct Forward<Field, Result (*)(Arguments...)> {
   extern "C" __attribute__((visibility("default"), ifunc("resolve_" #field))) Result exported_##field parameters asm(symbol);
 MOONCAKE_CUDA_CALLS(MOONCAKE_CUDA_EXPORT)
 #undef MOONCAKE_CUDA_EXPORT
+
+// What a driver does not have: whatever streams are given waits in between, as behind a long kernel.
+extern "C" __attribute__((visibility("default"))) void mooncakeDoubleHold() { simulated().hold(); }
+extern "C" __attribute__((visibility("default"))) void mooncakeDoubleRelease() { simulated().release(); }
 
 }  // namespace mooncake::test

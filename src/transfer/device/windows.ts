@@ -9,6 +9,10 @@ import { Turns } from '../turns.js';
 export const WINDOW_BYTES = 4 * 2 ** 20;
 const WINDOWS = 6;
 
+/** Numbers of GPUs' segments: from here to those of the store's objects (src/store/api.ts). */
+export const FIRST_DEVICE = 0xf000_0000;
+export const LAST_DEVICE = 0xfffe_ffff;
+
 /** Memory that is registered twice: for copies with GPUs, and with whatever moves the bytes on. */
 export interface WindowMemory {
   /** Its segment in copies with GPUs. */
@@ -40,7 +44,7 @@ export class DeviceWindows {
       turns: new Turns(Array.from({ length: WINDOWS }, (_, i) => i * WINDOW_BYTES)),
     };
     const { memory, turns } = this.#made;
-    const offset = turns.take() ?? (await waitFor(turns, limits));
+    const offset = await waitFor(turns, limits);
     let held = true;
     const release = () => {
       if (held) turns.give(offset);
@@ -50,16 +54,18 @@ export class DeviceWindows {
   }
 }
 
-async function waitFor(turns: Turns<number>, limits: Limits): Promise<number> {
+/** The next one, at once where one is free. Throws ERR_TIMEOUT, ERR_ABORTED. */
+export async function waitFor<T>(turns: Turns<T>, limits: Limits): Promise<T> {
+  if (turns.free > 0) return turns.take() as T;
   const { given, leave } = turns.wait();
   return new Promise((resolve, reject) => {
     const stop = watch('waiting for pinned memory', limits, (error) => {
       leave();
       reject(error);
     });
-    void given.then((offset) => {
+    void given.then((one) => {
       stop();
-      resolve(offset);
+      resolve(one);
     });
   });
 }

@@ -116,7 +116,7 @@ export class Calls {
   }
 
   async #findSegment(name: unknown): Promise<{ id: number; length: number }> {
-    const segment = typeof name === 'string' ? this.#link.core.segments.find(name) : undefined;
+    const segment = typeof name === 'string' ? this.#link.core.find(name) : undefined;
     if (!segment) throw errors.segment('name', name, 'the peer has no segment of that name');
     return { id: segment.id, length: segment.length };
   }

@@ -281,13 +281,13 @@ export class TcpPeer implements Peer {
   async read(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.#checkOpen();
     const { core } = this.#settings;
-    return core.staged('destination', core.move(descriptors, options), (move) => this.#move('read', move));
+    return core.moved('read', core.move(descriptors, options), this, (move) => this.#move('read', move));
   }
 
   async write(descriptors: Descriptors, options?: MoveOptions): Promise<MoveReport> {
     this.#checkOpen();
     const { core } = this.#settings;
-    return core.staged('source', core.move(descriptors, options), (move) => this.#move('write', move));
+    return core.moved('write', core.move(descriptors, options), this, (move) => this.#move('write', move));
   }
 
   async call(service: string, message: unknown, limits?: CallLimits): Promise<unknown> {
