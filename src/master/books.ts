@@ -458,7 +458,7 @@ export class Books {
   }
 
   #closeContent(id: number, reason: LossReason): void {
-    this.losses.note(this.table.tenant(id), this.table.key(id), reason);
+    this.losses.note(this.table.tenant(id), this.table.keyView(id), reason);
     const tenant = this.tenantOf(id);
     tenant.usedBytes -= this.table.size(id) * this.handles(id).length;
     tenant.objects--;
