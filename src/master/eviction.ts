@@ -29,11 +29,10 @@ export class Eviction {
    */
   place(size: number, preferences: Preferences, now: number): number[] {
     const { segments } = this.#books;
-    if (this.isPastWatermark(size * preferences.copies)) this.run(now);
+    this.keepBelowWatermark(size * preferences.copies, now);
     for (;;) {
       const handles = segments.place(size, preferences);
       if (handles.length > 0) return handles;
-      // Space may be free already that no call has had the time to release.
       if (this.#books.release(now) === 0 && this.run(now) === 0) return handles;
     }
   }
@@ -44,8 +43,13 @@ export class Eviction {
     return true;
   }
 
-  /** Whether so many bytes more would pass the watermark. */
-  isPastWatermark(bytes: number): boolean {
+  /** Evicts where so many bytes more would pass the watermark. Space that no call has had the time to release comes first. */
+  keepBelowWatermark(bytes: number, now: number): void {
+    if (!this.#isPastWatermark(bytes)) return;
+    if (this.#books.release(now) === 0 || this.#isPastWatermark(bytes)) this.run(now);
+  }
+
+  #isPastWatermark(bytes: number): boolean {
     const { segments, options } = this.#books;
     return segments.fullness(bytes) > options.evictionHighWatermark;
   }

@@ -223,7 +223,7 @@ export class MetadataService implements Metadata, LongMetadata {
   /** Clears away what has run out, and evicts where the watermark is passed. */
   tick(): void {
     const now = this.#books.begin();
-    if (this.#books.segments.capacity > 0 && this.#eviction.isPastWatermark(0)) this.#eviction.run(now);
+    if (this.#books.segments.capacity > 0) this.#eviction.keepBelowWatermark(0, now);
   }
 
   stats(): MetadataStats & { disks: DiskStats } {

@@ -23,6 +23,8 @@ import { skip } from '../support/skip.js';
 import { descriptors } from './descriptors.js';
 import { carried, untilShared } from './node-links.js';
 
+/** Leases that no read outlives, and clients that nobody takes for lost, however busy this machine is. */
+const PATIENT = { leaseTtlMs: 5000, clientTtlMs: 600_000 };
 const SEGMENT = 32 * 2 ** 20;
 const UNIT = 2 ** 20;
 let master: MooncakeMaster;
@@ -53,7 +55,7 @@ function links(store: MooncakeStore) {
 }
 
 async function setUp(): Promise<void> {
-  master = await MooncakeMaster.listen({ port: 0, adminPort: 0, leaseTtlMs: 500, clientTtlMs: 2000 });
+  master = await MooncakeMaster.listen({ port: 0, adminPort: 0, ...PATIENT });
   address = `127.0.0.1:${master.ports.rpc}`;
 }
 
@@ -243,42 +245,41 @@ else {
 many(
   'a process that is killed while it writes to another member: what is on its way may still land there',
   async () => {
-    // Nobody is taken for lost meanwhile, however busy this machine is.
-    const patient = await MooncakeMaster.listen({ port: 0, admin: false, clientTtlMs: 600_000 });
-    const there = `127.0.0.1:${patient.ports.rpc}`;
-    const { command, attach } = await nodeProcess(`--master_server_address=${there}`);
-    const other = await MooncakeStore.connect({ master: there, segments: SEGMENT });
+    const { command, attach } = await nodeProcess();
+    const other = await MooncakeStore.connect({ master: address, segments: SEGMENT });
     try {
       const own = JSON.parse(command.lines[0]).name;
       const { child } = await attachChild(attach, other.transfer.address, own);
-      const { incomplete } = patient.service.stats();
+      const { incomplete } = master.service.stats();
       await kill(child);
-      await until(() => patient.service.stats().incomplete < incomplete);
+      await until(() => master.service.stats().incomplete < incomplete);
       assert.is(await other.put('mid-far', new Uint8Array(10)), false);
-      assert.is(patient.service.stats().incomplete, 1);
+      assert.is(master.service.stats().incomplete, 1);
     } finally {
       await command.end();
       await other.close();
-      await patient.close();
     }
   },
 );
 
 many('a node that is killed: calls reject or miss at once; one that comes back on the port is used', async () => {
-  const { command, attach } = await nodeProcess();
+  const watchful = await MooncakeMaster.listen({ port: 0, admin: false, clientTtlMs: 3000 });
+  const there = `--master_server_address=127.0.0.1:${watchful.ports.rpc}`;
+  const { command, attach } = await nodeProcess(there);
   const store = await MooncakeStore.attach({ node: attach, timeoutMs: 5000 });
   await store.put('kept', new Uint8Array(1000).fill(1));
   await command.end('SIGKILL');
   assert.is(await store.get('kept'), undefined);
   await rejects(store.put('other', new Uint8Array(10)), 'ERR_PEER');
-  await until(() => master.service.segments().length === 0);
-  const again = await nodeProcess(attach.replace('tcp://', ''));
+  await until(() => watchful.service.segments().length === 0);
+  const again = await nodeProcess(attach.replace('tcp://', ''), there);
   assert.is(again.attach, attach);
   await until(() => store.put('anew', new Uint8Array(1000).fill(3)).catch(() => false));
   assert.equal(await store.get('anew'), new Uint8Array(1000).fill(3));
   assert.is(await store.get('kept'), undefined);
   await store.close();
   await again.command.end();
+  await watchful.close();
 });
 
 many("objects of another node are read straight from it; a restarted master's old word is not believed", async () => {
@@ -301,7 +302,7 @@ many("objects of another node are read straight from it; a restarted master's ol
   assert.is(view?.replicas[0].endpoint, far.transfer.address);
   const { rpc } = master.ports;
   await master.close();
-  master = await MooncakeMaster.listen({ port: rpc, adminPort: 0, leaseTtlMs: 500, clientTtlMs: 2000 });
+  master = await MooncakeMaster.listen({ port: rpc, adminPort: 0, ...PATIENT });
   await until(() => master.service.segments().length === 2);
   assert.is(await store.get('far'), undefined);
   await until(() => store.put('after', new Uint8Array(100).fill(4)).catch(() => false));
@@ -310,7 +311,7 @@ many("objects of another node are read straight from it; a restarted master's ol
 });
 
 many('a read that began before the master was restarted is a miss', async () => {
-  const leases = { adminPort: 0, leaseTtlMs: 60_000, clientTtlMs: 2000 };
+  const leases = { adminPort: 0, ...PATIENT, leaseTtlMs: 60_000 };
   const first = await MooncakeMaster.listen({ port: 0, ...leases });
   const { rpc } = first.ports;
   const node = await StoreNode.start({ master: `127.0.0.1:${rpc}`, segments: SEGMENT, httpPort: 0, serve: {} });
