@@ -291,7 +291,7 @@ export class ObjectPuts implements PutBatch {
           const end = offset + piece.length;
           // Memory that can be resized may have grown since; what lies behind the object is another's.
           if (end > object.size) throw errors.invalidArgument('value', end, `the ${object.size} bytes that it had`);
-          this.#writes.take(object, offset, piece, nowhere, moves, copies);
+          this.#writes.take(object, offset, piece, nowhere, moves, { gathered: copies });
           offset = end;
         }
       } catch (error) {
@@ -342,7 +342,7 @@ export class ObjectPuts implements PutBatch {
       touched.add(index);
       if (object.failure !== undefined) continue;
       if (pacer.full) await this.#pause(limits, copies);
-      this.#writes.take(object, offset, memory.subarray(at, at + length), { segment, at }, moves, copies);
+      this.#writes.take(object, offset, memory.subarray(at, at + length), { segment, at }, moves, { gathered: copies });
     }
     copies?.make();
     const objects = [...touched].flatMap((i) => this.#objects[i] ?? []);

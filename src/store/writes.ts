@@ -8,7 +8,7 @@ import type { Peer } from '../transfer/transfer.js';
 import type { Limits, UnderWay } from './batch.js';
 import type { StoreContext } from './context.js';
 import type { Copies } from './copies.js';
-import type { Coverage } from './coverage.js';
+import type { Coverage, Run } from './coverage.js';
 import type { ValueMemory } from './far-reads.js';
 import { Group, MOVES } from './group.js';
 import { sumOf } from './memory.js';
@@ -44,9 +44,23 @@ interface Origin {
   readonly window?: Window;
 }
 
+/** Pieces that are summed when they are on their way: the caller leaves them as they are till then. */
+interface Unsummed {
+  later(run: Run, piece: Uint8Array): void;
+}
+
 /** Pieces of the objects that it holds, as moves. */
-class Sending extends Group<OpenObject> {
+class Sending extends Group<OpenObject> implements Unsummed {
   readonly moves = new Moves();
+  #unsummed: [Run, Uint8Array][] = [];
+
+  later(run: Run, piece: Uint8Array): void {
+    this.#unsummed.push([run, piece]);
+  }
+
+  sum(): void {
+    for (const [run, piece] of this.#unsummed.splice(0)) run.crc = sumOf(piece, run.crc);
+  }
 }
 
 export class Writes {
@@ -76,7 +90,7 @@ export class Writes {
 
   /**
    * One piece: summed, copied to places in this process and to its window, noted in `moves` for places elsewhere. With `gathered`,
-   * sum and copies are made when those are.
+   * sum and copies are made when those are; with `unsummed`, the sum of what is not copied.
    */
   take(
     object: OpenObject,
@@ -84,7 +98,7 @@ export class Writes {
     piece: Uint8Array,
     { segment, at, window }: Origin,
     moves: Moves,
-    gathered?: Copies,
+    { gathered, unsummed }: { gathered?: Copies; unsummed?: Unsummed } = {},
   ): void {
     this.#left();
     const { checksum, pacer } = this.#context;
@@ -105,7 +119,7 @@ export class Writes {
       else run.crc = copy.memory.copyIn(copy.at, piece, run.crc);
       summed = true;
     }
-    if (!summed) run.crc = sumOf(piece, run.crc);
+    if (!summed) unsummed ? unsummed.later(run, piece) : (run.crc = sumOf(piece, run.crc));
     for (const place of object.places) {
       if (place.peer) moves.of(place.peer).push(segment, at, place.segment, place.offset + offset, piece.length);
     }
@@ -140,7 +154,9 @@ export class Writes {
     const groups: { direct: Sending; staged: Sending | undefined } = { direct: new Sending(), staged: undefined };
     const start = async (group: Sending) => {
       const send = () => this.send(group.moves, group.pieces, limits).finally(() => group.window?.release());
-      if (group.pieces.length === 0 || !(await tasks.start(send))) group.window?.release();
+      const started = group.pieces.length > 0 && tasks.start(send);
+      group.sum();
+      if (!(await started)) group.window?.release();
     };
     const write = async (object: OpenObject, parts: readonly ValueMemory[]) => {
       let offset = 0;
@@ -150,8 +166,11 @@ export class Writes {
         if (end > object.size) throw errors.invalidArgument('value', end, `the ${object.size} bytes that it had`);
         if (bytes.length === 0 || object.failure !== undefined) continue;
         if (segment !== undefined) await this.#direct(object, offset, bytes, segment, at ?? 0, groups, limits, start);
-        else if (this.#context.staging) await this.#staged(object, offset, bytes, groups, limits, start);
-        else {
+        else if (this.#context.staging) {
+          // What is summed in one step with its copy continues the sum of what comes before it.
+          groups.direct.sum();
+          await this.#staged(object, offset, bytes, groups, limits, start);
+        } else {
           const own = this.#context.transfer.register(bytes, { access: 'read' });
           borrowed.push(own);
           await this.#direct(object, offset, bytes, own, 0, groups, limits, start);
@@ -193,7 +212,7 @@ export class Writes {
       const group = groups.direct;
       const piece = bytes.subarray(at, at + group.room);
       if (piece.length === 0) throw errors.segment('value', bytes.length, 'its memory was detached or resized');
-      this.take(object, offset + at, piece, { segment, at: base + at }, group.moves);
+      this.take(object, offset + at, piece, { segment, at: base + at }, group.moves, { unsummed: group });
       group.add(object, piece.length);
       at += piece.length;
       if (!group.isFull) continue;
