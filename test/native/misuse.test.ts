@@ -11,7 +11,13 @@ type NativeEngine = Record<string, Call> & { close(closed: () => void): void };
 const misuse = suite('the accelerator, misuse');
 const require = createRequire(import.meta.url);
 
-function load(): { Engine: new (options: unknown) => NativeEngine } | undefined {
+interface Addon {
+  Engine: new (options: unknown) => NativeEngine;
+  ControlSocket: new (path: unknown) => unknown;
+  copyPieces: Call;
+}
+
+function load(): Addon | undefined {
   try {
     return require(join(dirname(require.resolve('mooncake-ts/package.json')), 'dist/native/mooncake.node'));
   } catch (error) {
@@ -85,6 +91,26 @@ if (addon) {
     await new Promise<void>((released) => void engine.unregister(id, released));
     await new Promise<void>((closed) => engine.close(closed));
     for (const name of methods) attempt(() => engine[name](1, 1, 1));
+  });
+}
+
+if (addon) {
+  misuse('copies and sockets with wrong arguments are refused, and copy nothing', () => {
+    const [to, from] = [new Uint8Array(64), new Uint8Array(64).fill(7)];
+    const fine: unknown[] = [[to, from], new Uint32Array(1), new BigUint64Array(1), 64];
+    const wrong: unknown[][] = WRONG.flatMap((value) => [0, 1, 2].map((at) => fine.with(at, value)));
+    // No pair is nothing to copy.
+    for (const values of wrong.filter(([views]) => !(Array.isArray(views) && views.length === 0))) {
+      assert.throws(() => addon.copyPieces(...values));
+    }
+    for (const views of [[to], [to, from.subarray(1)], [to, detached]]) {
+      assert.throws(() => addon.copyPieces(...fine.with(0, views)));
+    }
+    assert.throws(() => addon.copyPieces(...fine.with(1, Uint32Array.of(1))), /names no sum/);
+    assert.ok(to.every((byte) => byte === 0));
+    addon.copyPieces(...fine);
+    assert.equal(to, from);
+    for (const value of WRONG) assert.throws(() => new addon.ControlSocket(value));
   });
 }
 
