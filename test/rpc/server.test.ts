@@ -114,6 +114,50 @@ test("a frame's bytes may come in any pieces", () =>
     assert.ok(seen.every((name) => name === 'n'.repeat(300)));
   }));
 
+test('answers of all sizes arrive whole and in order, also where they are read late', () =>
+  serving({}, async (server, port) => {
+    server.handle(METHODS.BatchReplicaClear, ({ keys }) => success(keys));
+    // Small ones share memory, large ones have their own; together more than the kernel takes at once.
+    const sizes = Array.from({ length: 1500 }, (_, i) => (i % 50 === 49 ? 40_000 + i : 1 + ((i * 7919) % 20_000)));
+    const keyOf = (i: number) => new Uint8Array(sizes[i]).map((_, at) => i * 31 + at);
+    const frames = sizes.map((size, i) => {
+      const keys = { bytes: keyOf(i), offsets: Uint32Array.of(0, size) };
+      const asked = { keys, client: '0'.repeat(32), segment: '' };
+      const body = pack(METHODS.BatchReplicaClear.arguments!, asked);
+      const header = Buffer.alloc(20);
+      header[0] = 0x15;
+      header.writeUInt32LE(i, 4);
+      header.writeUInt32LE(METHODS.BatchReplicaClear.id, 8);
+      header.writeUInt32LE(body.length, 12);
+      return Buffer.concat([header, body]);
+    });
+    const socket = connect({ port, host: '127.0.0.1' });
+    socket.write(Buffer.concat(frames));
+    await wait(300);
+    const answers = sizes.map((size, i) => {
+      const keys = { bytes: keyOf(i), offsets: Uint32Array.of(0, size) };
+      return pack(METHODS.BatchReplicaClear.result, success(keys));
+    });
+    const total = answers.reduce((sum, { length }) => sum + 16 + length, 0);
+    const chunks: Buffer[] = [];
+    let came = 0;
+    for await (const chunk of socket) {
+      chunks.push(chunk);
+      came += chunk.length;
+      if (came >= total) break;
+    }
+    const got = Buffer.concat(chunks);
+    let at = 0;
+    for (const [i, answer] of answers.entries()) {
+      assert.equal([got.readUInt32LE(at + 4), got.readUInt32LE(at + 8)], [i, answer.length]);
+      at += 16;
+      assert.is(Buffer.compare(got.subarray(at, at + answer.length), answer), 0, `answer ${i}`);
+      at += answer.length;
+    }
+    assert.is(at, came);
+    socket.destroy();
+  }));
+
 test('a method or a shape that is not known gets the error of the protocol, and is told once', () => {
   const refusals: Refusal[] = [];
   return serving({ onRefused: (refusal) => refusals.push(refusal) }, async (server, port) => {
