@@ -60,9 +60,11 @@ engineTest('loads within the step: layer by layer, and computed where a block is
       LOADABLE,
     );
     assert.is(await engine.externalTokens(), sum(LOADABLE));
+    assert.is((await engine.metrics())['vllm:mooncake_ts_load_seconds_count'], PROMPTS.length);
     await engine.reset();
     await cluster.corrupt((await cluster.keys()).filter((key) => key.includes('@group:')));
     sameTokens(await engine.generate(PROMPTS), expected);
+    assert.ok((await engine.metrics())['vllm:mooncake_ts_failed_loads'] > 0);
   }),
 );
 

@@ -6,8 +6,8 @@ import * as assert from 'uvu/assert';
 import { withVllm } from './support/available.js';
 import { baseline, sameTokens } from './support/baseline.js';
 import { Cluster } from './support/cluster.js';
-import { Engine, type LlmOptions } from './support/engine.js';
-import { NodeService, type ServiceOptions } from './support/node-service.js';
+import { Engine } from './support/engine.js';
+import { NodeService } from './support/node-service.js';
 import { PROMPTS } from './support/prompts.js';
 
 const engineTest = withVllm(test);
@@ -17,18 +17,6 @@ const LOADABLE = PROMPTS.map(({ length }) => Math.floor((length - 1) / BLOCK) * 
 const SAVED = PROMPTS.reduce((sum, { length }) => sum + Math.floor(length / BLOCK), 0);
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 
-async function withService(use: (service: NodeService) => Promise<void>, options?: ServiceOptions) {
-  const service = await NodeService.start(options);
-  try {
-    await use(service);
-  } finally {
-    await service.end();
-  }
-}
-
-const start = async (service: NodeService, name: string, llm?: LlmOptions) =>
-  Engine.start({ name, ...(await service.args('store')), llm });
-
 /** Forgets the engine's own cache. In this process's engine nothing steps between requests: blocks that a request kept
  * until they were saved are freed by the steps of the next one. */
 async function forget(engine: Engine) {
@@ -37,13 +25,13 @@ async function forget(engine: Engine) {
 }
 
 engineTest('A saves, A exits, B loads; the service is killed, and comes back', () =>
-  withService(async (service) => {
+  NodeService.use(async (service) => {
     const expected = await baseline();
-    const a = await start(service, 'A');
+    const a = await service.engine('A');
     sameTokens(await a.generate(PROMPTS), expected);
     assert.is(await a.externalTokens(), 0);
     await a.stop();
-    const b = await start(service, 'B');
+    const b = await service.engine('B');
     try {
       const loaded = await b.generate(PROMPTS);
       sameTokens(loaded, expected);
@@ -78,9 +66,9 @@ engineTest('a corrupted block is computed, not served; a node that is gone costs
   const expected = await baseline();
   const cluster = await Cluster.start();
   try {
-    await withService(
+    await NodeService.use(
       async (service) => {
-        const engine = await start(service, 'C');
+        const engine = await service.engine('C');
         try {
           sameTokens(await engine.generate(PROMPTS), expected);
           await cluster.holds(SAVED);
@@ -116,7 +104,7 @@ engineTest(
     const cluster = await Cluster.start({ master: 'stock', node: 'stock' });
     const [first, second] = [PROMPTS.slice(0, 2), PROMPTS.slice(2)];
     try {
-      await withService(
+      await NodeService.use(
         async (service) => {
           const stock = () => cluster.args('store').then((args) => Engine.start({ name: 'stock', ...args }));
           const theirs = await stock();
@@ -147,23 +135,6 @@ engineTest(
       await cluster.end();
     }
   },
-);
-
-engineTest('two tensor-parallel ranks', () =>
-  withService(async (service) => {
-    const llm = { tensor_parallel_size: 2, distributed_executor_backend: 'mp' };
-    const expected = await baseline(PROMPTS, { llm });
-    const engine = await start(service, 'TP 2', llm);
-    try {
-      sameTokens(await engine.generate(PROMPTS), expected);
-      await forget(engine);
-      const loaded = await engine.generate(PROMPTS);
-      sameTokens(loaded, expected);
-      assert.is(await engine.externalTokens(), sum(LOADABLE));
-    } finally {
-      await engine.stop();
-    }
-  }),
 );
 
 test.run();

@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { main } from '../../support/cli.js';
 import { CommandProcess } from '../../support/node-process.js';
 import type { Cluster } from './cluster.js';
-import type { KvTransferConfig } from './engine.js';
+import { Engine, type KvTransferConfig, type LlmOptions } from './engine.js';
 
 const run = promisify(execFile);
 
@@ -39,6 +39,21 @@ export class NodeService {
     const service = new NodeService(options);
     await service.again();
     return service;
+  }
+
+  /** A service for as long as `work` takes. */
+  static async use(work: (service: NodeService) => Promise<void>, options?: ServiceOptions): Promise<void> {
+    const service = await NodeService.start(options);
+    try {
+      await work(service);
+    } finally {
+      await service.end();
+    }
+  }
+
+  /** An engine with our store connector. */
+  async engine(name: string, llm?: LlmOptions): Promise<Engine> {
+    return Engine.start({ name, ...(await this.args('store')), llm });
   }
 
   /** Starts it where it does not run. */
