@@ -104,6 +104,7 @@ export type { ObjectView } from './store/view.js';
 export type { TransferOptions } from './transfer/base.js';
 export type {
   AllocateOptions,
+  DmaBuf,
   EnginePeer,
   EngineStatistics,
   FileOptions,
