@@ -105,6 +105,7 @@ export type { TransferOptions } from './transfer/base.js';
 export type {
   AllocateOptions,
   DeviceMemory,
+  DmaBuf,
   EnginePeer,
   EngineStatistics,
   FileOptions,

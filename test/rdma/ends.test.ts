@@ -1,4 +1,4 @@
 // Peers that end, or are others than ours, and what is refused.
 import { runInVm } from './vm.js';
 
-runInVm(['outages.js', 'stock.js', 'limits.js', 'doctor.js'], 4);
+runInVm(['outages.js', 'stock.js', 'limits.js', 'mtu.js', 'doctor.js'], 4);

@@ -61,7 +61,8 @@ for (const pair of PAIRS) {
       const readOnly = await b.allocate(4096, { access: 'read', name: 'constant' });
       const ours = await a.allocate(8192);
       const peer = await a.open(b.name);
-      const id = peer.segments[0].id;
+      const [{ id, readOnly: said }] = peer.segments;
+      assert.is(said, true);
       await rejects(a.read(peer, one(id, 4000, ours.id, 0, 97)), 'ERR_SEGMENT');
       await rejects(a.read(peer, one(id + 1000, 0, ours.id, 0, 1)), 'ERR_SEGMENT');
       await rejects(a.read(peer, one(id, 0, ours.id, 8000, 193)), 'ERR_SEGMENT');

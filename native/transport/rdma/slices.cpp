@@ -263,7 +263,7 @@ void Path::completed(const ibv_wc& completion, Settling& settling) {
   if (!good && work.kind != Work::Kind::message) {
     Op& op = ops_[work.index];
     if (op.result == IBV_WC_SUCCESS) op.result = completion.status;
-    if (ownFault(completion.status)) blame(op, settling);
+    if (op.slice != nullptr && ownFault(completion.status)) blame(op, settling);
   }
   if (!good) breakUp(broken(completion.status), settling);
   if (work.kind == Work::Kind::last) return moved(work.index, settling);

@@ -76,6 +76,19 @@ export interface ForeignMemory {
 }
 
 /**
+ * Memory of another device that its driver has exported, such as a GPU's (cuMemGetHandleForAddressRange): NICs reach it, the
+ * processor and other transports do not. What is moved there is not verified.
+ */
+export interface DmaBuf {
+  kind: 'dma-buf';
+  /** The engine keeps a duplicate of it. */
+  fd: number;
+  /** Bytes; default 0. */
+  offset?: number;
+  length: number;
+}
+
+/**
  * Memory of a GPU: `device` is "cuda:0" or the UUID that nvidia-smi prints. Either an address of this process, or what lies
  * `offset` bytes (default 0) into another process's allocation, by the 64 bytes of its CUDA IPC handle
  * (`cuIpcGetMemHandle`; memory of `cuMemCreate` has none).
@@ -96,7 +109,7 @@ export interface MemorySegment {
   /** For descriptors. Never used twice. */
   readonly id: number;
   readonly name: string;
-  /** Empty where an address was registered. */
+  /** Empty where an address or a dma-buf was registered. */
   readonly memory: Uint8Array;
   /** What peers on Mooncake's wire use. Without the accelerator a virtual one, of no use within the process. */
   readonly address: bigint;
@@ -184,8 +197,9 @@ export interface TransferEngineApi {
    * until `unregister` has resolved. Throws ERR_INVALID_ARGUMENT for views over a WebAssembly.Memory (they detach when
    * it grows), for detached or resizable buffers, and for addresses without the accelerator. With it the buffer is marked
    * as untransferable for good; nobody may call `transfer` of its ArrayBuffer, which asks no mark, while it is registered.
+   * A dma-buf throws ERR_NOT_SUPPORTED where no NIC in use takes it.
    */
-  register(memory: Uint8Array | ForeignMemory, options?: SegmentOptions): Promise<MemorySegment>;
+  register(memory: Uint8Array | ForeignMemory | DmaBuf, options?: SegmentOptions): Promise<MemorySegment>;
   /** A file as a segment, for the disk tier: `copy` moves to and from it, peers do not see it. */
   openFile(path: string, options?: FileOptions): Promise<{ id: number; length: number }>;
 

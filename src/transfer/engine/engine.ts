@@ -19,6 +19,7 @@ import { Announcement } from './announcement.js';
 import type {
   AllocateOptions,
   DeviceMemory,
+  DmaBuf,
   EnginePeer,
   EngineStatistics,
   FileOptions,
@@ -32,7 +33,7 @@ import type {
   TransferEngineOptions,
 } from './api.js';
 import { answerHandshake, Notifications } from './handshakes.js';
-import { checkDevice, checkMemory } from './memory.js';
+import { checkDevice, checkDmaBuf, checkMemory, isDmaBuf } from './memory.js';
 import { NativePlane } from './native-plane.js';
 import { type EngineSettings, engineSettings } from './options.js';
 import { generationOf, OpenPeer } from './peer.js';
@@ -132,7 +133,10 @@ export class TransferEngine implements TransferEngineApi {
       protocol: this.#settings.protocol,
       data: { host: this.#settings.advertise, port, version: 2 },
       devices,
-      buffers: segments.map((segment) => ({ ...segment, name: this.name })),
+      // Stock engines over TCP would find no memory at its address.
+      buffers: segments
+        .filter(({ unmapped }) => this.#settings.protocol === 'rdma' || !unmapped)
+        .map((segment) => ({ ...segment, name: this.name })),
       own: { generation: this.generation, endpoints, segments },
     });
   }
@@ -151,11 +155,19 @@ export class TransferEngine implements TransferEngineApi {
     return this.#announced(this.#segments.add(memory, length, wanted));
   }
 
-  async register(memory: Uint8Array | ForeignMemory, options?: SegmentOptions): Promise<MemorySegment> {
+  async register(memory: Uint8Array | ForeignMemory | DmaBuf, options?: SegmentOptions): Promise<MemorySegment> {
     this.#checkOpen();
+    if (isDmaBuf(memory)) return this.#registerDmaBuf(memory, options);
     const checked = checkMemory(memory);
     const wanted = this.#segments.check(options);
     return this.#announced(this.#segments.add(this.#plane.register(checked, wanted.writable), checked.length, wanted));
+  }
+
+  async #registerDmaBuf(memory: DmaBuf, options: SegmentOptions | undefined): Promise<MemorySegment> {
+    const checked = checkDmaBuf(memory);
+    const wanted = { ...this.#segments.check(options), unmapped: true };
+    const registered = this.#plane.registerDmaBuf(checked, wanted.writable);
+    return this.#announced(this.#segments.add(registered, checked.length, wanted), true);
   }
 
   /**
@@ -170,10 +182,10 @@ export class TransferEngine implements TransferEngineApi {
     return id;
   }
 
-  /** A segment that nobody can learn of is taken back. */
-  async #announced(segment: MemorySegment): Promise<MemorySegment> {
+  /** A segment that nobody can learn of is taken back. `byNics`: nothing else reaches it. */
+  async #announced(segment: MemorySegment, byNics = false): Promise<MemorySegment> {
     try {
-      this.#segments.setKeys(segment.id, await this.#plane.expose(segment.id));
+      this.#segments.setKeys(segment.id, await this.#plane.expose(segment.id, byNics));
       await this.#announcement.publish();
     } catch (error) {
       await this.unregister(segment.id).catch(() => {});

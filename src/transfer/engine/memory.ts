@@ -2,7 +2,7 @@
 import * as workerThreads from 'node:worker_threads';
 import { integer, options, string, typedArray } from '../../core/check.js';
 import { errors } from '../../core/errors.js';
-import type { DeviceMemory, ForeignMemory } from './api.js';
+import type { DeviceMemory, DmaBuf, ForeignMemory } from './api.js';
 
 /** ES2024 and later; undefined before. */
 type NewerBuffer = ArrayBufferLike & { resizable?: boolean; growable?: boolean; transfer?: (length: number) => void };
@@ -27,6 +27,19 @@ export function keepInPlace({ buffer }: Uint8Array): void {
   markAsUntransferable?.(buffer);
 }
 
+export function isDmaBuf(memory: Uint8Array | ForeignMemory | DmaBuf): memory is DmaBuf {
+  return (memory as DmaBuf | null)?.kind === 'dma-buf';
+}
+
+/** Throws ERR_INVALID_ARGUMENT. */
+export function checkDmaBuf(memory: DmaBuf): Required<DmaBuf> {
+  const { fd, offset = 0, length } = memory;
+  integer('memory.fd', fd, 0, 0x7fff_ffff);
+  integer('memory.offset', offset, 0, Number.MAX_SAFE_INTEGER);
+  integer('memory.length', length, 1, Number.MAX_SAFE_INTEGER);
+  return { kind: 'dma-buf', fd, offset, length };
+}
+
 /** Throws ERR_INVALID_ARGUMENT. */
 export function checkMemory(memory: Uint8Array | ForeignMemory): Uint8Array | ForeignMemory {
   if (typeof (memory as ForeignMemory | null)?.address === 'bigint') return checkForeign(memory as ForeignMemory);
@@ -34,7 +47,7 @@ export function checkMemory(memory: Uint8Array | ForeignMemory): Uint8Array | Fo
     'memory',
     memory,
     memory instanceof Uint8Array,
-    'a Uint8Array or { address, length }',
+    "a Uint8Array, { address, length } or { kind: 'dma-buf', fd, length }",
   );
   if (view.length === 0) throw errors.invalidArgument('memory', memory, 'at least one byte long');
   const buffer = view.buffer as NewerBuffer;

@@ -16,7 +16,7 @@ import { HANDSHAKE } from '../metadata/handshake.js';
 import { formatName } from '../metadata/name.js';
 import type { Move } from '../move-options.js';
 import type { MoveReport } from '../transfer.js';
-import type { DeviceMemory, ForeignMemory, TransferBatch } from './api.js';
+import type { DeviceMemory, DmaBuf, ForeignMemory, TransferBatch } from './api.js';
 import { keepInPlace } from './memory.js';
 import { attempt, failure, fromNative } from './native-errors.js';
 import { type CarryConnection, Nics, stockEndpoint } from './nics.js';
@@ -125,8 +125,8 @@ export class NativePlane implements DataPlane {
     return { port: Number(tcp.port), endpoints, devices };
   }
 
-  expose(segment: number): Promise<SegmentKeys | undefined> {
-    return this.#nics.expose(segment);
+  expose(segment: number, must = false): Promise<SegmentKeys | undefined> {
+    return this.#nics.expose(segment, must);
   }
 
   #uses(transport: string): boolean {
@@ -147,6 +147,11 @@ export class NativePlane implements DataPlane {
     const { address, length } = memory;
     const { id } = attempt('memory', () => this.#engine.registerAddress(address, length, writable));
     return { id, memory: new Uint8Array(), address };
+  }
+
+  registerDmaBuf({ fd, offset, length }: Required<DmaBuf>, writable: boolean): PlaneMemory {
+    const made = attempt(`the dma-buf ${fd}`, () => this.#engine.registerDmabuf(fd, offset, length, writable));
+    return { memory: new Uint8Array(), ...made };
   }
 
   async openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }> {

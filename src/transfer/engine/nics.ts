@@ -2,6 +2,7 @@
  * The accelerator's NICs: what it announces of them, the connections that peers ask of them and they of peers, and the keys with
  * which they reach segments. Handshakes go by the engine's names; the accelerator knows what is in them.
  */
+import { errors } from '../../core/errors.js';
 import { type Endpoint, type ExposeDone, NATIVE_CODES, type NativeEngine, type Settings } from '../../native/addon.js';
 import { formatConnection, parseConnection } from '../metadata/connection.js';
 import type { RdmaDevice, SegmentKeys } from '../metadata/descriptor.js';
@@ -86,9 +87,15 @@ export class Nics {
       });
   }
 
-  /** Undefined where there are no NICs, or none takes the memory and nobody insists. */
-  async expose(segment: number): Promise<SegmentKeys | undefined> {
-    if (this.devices.length === 0) return undefined;
+  /** Undefined where there are no NICs, or none takes the memory and nobody insists. `must`: an error in place of that. */
+  async expose(segment: number, must: boolean): Promise<SegmentKeys | undefined> {
+    if (this.devices.length === 0) {
+      if (!must) return undefined;
+      throw errors.notSupported(
+        `segment ${segment}`,
+        'it needs a NIC, and none is in use: see mooncake-ts doctor --rdma',
+      );
+    }
     try {
       return await new Promise<SegmentKeys>((resolve, reject) => {
         const done: ExposeDone = (code, local, remote) => {
@@ -98,7 +105,7 @@ export class Nics {
         attempt('a segment', () => this.#engine.expose('rdma', segment, done));
       });
     } catch (error) {
-      if (this.#options.insists) throw error;
+      if (must || this.#options.insists) throw error;
       warnOnce((error as Error).message);
       return undefined;
     }

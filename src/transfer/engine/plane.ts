@@ -5,7 +5,7 @@
 import type { Endpoint } from '../../native/addon.js';
 import type { DataPort, RdmaDevice, SegmentKeys } from '../metadata/descriptor.js';
 import type { Move } from '../move-options.js';
-import type { DeviceMemory, EngineStatistics, ForeignMemory, TransferBatch } from './api.js';
+import type { DeviceMemory, DmaBuf, EngineStatistics, ForeignMemory, TransferBatch } from './api.js';
 
 export type Operation = 'read' | 'write' | 'copy';
 
@@ -66,8 +66,10 @@ export interface DataPlane {
   allocate(length: number, options: { writable: boolean; hugePages: boolean; numaNode?: number }): PlaneMemory;
   /** `memory` was checked by checkMemory. `movable`: its buffer is not marked, the caller keeps it where it is. */
   register(memory: Uint8Array | ForeignMemory, writable: boolean, movable?: boolean): PlaneMemory;
-  /** Makes a segment reachable by NICs; undefined where there are none. Throws where none of them takes it. */
-  expose(segment: number): Promise<SegmentKeys | undefined>;
+  /** NICs alone reach it. Throws ERR_NOT_SUPPORTED without the accelerator. */
+  registerDmaBuf(memory: Required<DmaBuf>, writable: boolean): PlaneMemory;
+  /** Makes a segment reachable by NICs; undefined where there are none. Throws where none of them takes it, or where it `must` be. */
+  expose(segment: number, must?: boolean): Promise<SegmentKeys | undefined>;
   openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }>;
   /** `memory` was checked by checkDevice. */
   registerDevice(memory: DeviceMemory): number;

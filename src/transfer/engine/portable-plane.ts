@@ -10,7 +10,7 @@ import { type Limits, watch } from '../limits.js';
 import { detached, type Move } from '../move-options.js';
 import { Ranges } from '../ranges.js';
 import type { MoveReport } from '../transfer.js';
-import type { DeviceMemory, ForeignMemory, TransferBatch } from './api.js';
+import type { DeviceMemory, DmaBuf, ForeignMemory, TransferBatch } from './api.js';
 import type {
   AnswerHandshake,
   DataPlane,
@@ -69,6 +69,10 @@ export class PortablePlane implements DataPlane {
     }
     const { id, address } = this.#memory.add(memory, writable);
     return { id, memory, address: BigInt(address) };
+  }
+
+  registerDmaBuf({ fd }: DmaBuf): never {
+    throw errors.notSupported(`the dma-buf ${fd}`, NEEDS_ACCELERATOR);
   }
 
   async expose(): Promise<undefined> {}

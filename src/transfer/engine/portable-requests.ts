@@ -71,6 +71,9 @@ export class Requests {
     const segment = theirs(id);
     const name = `descriptors[${index}]`;
     if (!segment) throw errors.segment(`${name}.${side}Segment`, id, 'the peer has announced no such segment');
+    if (this.#write && segment.readOnly) {
+      throw errors.segment(`${name}.${side}Segment`, id, 'the peer registered it for reading');
+    }
     if (segment.address > MAX_ADDRESS) {
       throw errors.segment(`${name}.${side}Segment`, id, `its address ${segment.address} is past user space`);
     }

@@ -13,6 +13,8 @@ interface Entry {
   /** What peers are not told of (files, unannounced memory) has none, and no name. */
   memory?: MemorySegment;
   readOnly?: boolean;
+  /** NICs alone reach it. */
+  unmapped?: boolean;
   keys?: SegmentKeys;
 }
 
@@ -40,13 +42,13 @@ export class RegisteredSegments {
   add(
     { id, memory, address }: PlaneMemory,
     length: number,
-    checked: { name?: string; writable: boolean },
+    checked: { name?: string; writable: boolean; unmapped?: boolean },
   ): MemorySegment {
-    const { name: wanted, writable } = checked;
+    const { name: wanted, writable, unmapped } = checked;
     let name = wanted ?? `segment-${id}`;
     while (wanted === undefined && this.#names.has(name)) name += '+';
     const segment = { id, name, memory, address, length };
-    this.#entries.set(id, { length, memory: segment, ...(!writable && { readOnly: true }) });
+    this.#entries.set(id, { length, memory: segment, readOnly: !writable, unmapped });
     this.#names.add(name);
     return segment;
   }
@@ -72,10 +74,10 @@ export class RegisteredSegments {
 
   /** What peers are told of. */
   get announced(): OwnSegment[] {
-    return [...this.#entries.values()].flatMap(({ memory, keys, readOnly }) => {
+    return [...this.#entries.values()].flatMap(({ memory, keys, readOnly, unmapped }) => {
       if (!memory) return [];
       const { id, name, address, length } = memory;
-      return { id, name, address, length, keys, readOnly };
+      return { id, name, address, length, keys, readOnly, unmapped };
     });
   }
 

@@ -44,6 +44,8 @@ export interface OwnSegment extends Buffer {
   id: number;
   /** Peers may read it, not write it. */
   readOnly?: boolean;
+  /** NICs alone reach it. */
+  unmapped?: boolean;
 }
 
 /** What only engines of ours say. */

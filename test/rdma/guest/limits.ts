@@ -1,11 +1,11 @@
 // What goes wrong before anything moves: NICs that are not there, memory that cannot be locked; and what 200 connections leave.
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { MooncakeError, TransferEngine } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { one } from '../../support/descriptors.js';
-import { engine, linked, MiB, nic, nics, sleep } from './support.js';
+import { engine, hash, linked, MiB, nic, nics, sleep, withSides } from './support.js';
 
 async function refusal(work: Promise<unknown>, code: string, pattern: RegExp): Promise<void> {
   const error = await work.then(
@@ -42,6 +42,28 @@ test('memory that cannot be locked: said with the limit', async () => {
     cwd: new URL('.', import.meta.url),
   });
   assert.match(said, /rxe0.*ulimit -l/);
+});
+
+test('memory that was taken back: its batch ends with ERR_SEGMENT, and another one goes on', () =>
+  withSides(1, 4 * MiB, async ({ a, b, peer, ours, theirs }) => {
+    const lent = await b.allocate(MiB);
+    await peer.refresh();
+    const kept = peer.segments.find(({ id }) => id === lent.id)!;
+    await b.unregister(lent.id);
+    const other = a.write(peer, one(ours.id, 0, theirs.id, 0, 4 * MiB));
+    await refusal(a.write(peer, one(ours.id, 0, kept.id, 0, MiB)), 'ERR_SEGMENT', /rxe0.*remote access error/);
+    assert.is((await other).verifiedBytes, 4 * MiB);
+    assert.is(hash(theirs.memory), hash(ours.memory));
+    await linked(a, 1);
+  }));
+
+test('a dma-buf: these NICs take none, and say so', async () => {
+  const a = await engine(nics(0, 2));
+  const fd = openSync('/proc/self/exe', 'r');
+  await refusal(a.register({ kind: 'dma-buf', fd, length: 4096 }), 'ERR_NOT_SUPPORTED', /rxe0.*dma-buf.*rxe1/);
+  assert.is(a.statistics().segments.count, 0);
+  closeSync(fd);
+  await a.close();
 });
 
 test('200 connections leave no descriptor and no thread', async () => {
