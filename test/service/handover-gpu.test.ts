@@ -2,7 +2,7 @@
 import { ServiceConnector, type ServiceConnectorSpec } from 'mooncake-ts';
 import { test } from 'uvu';
 import { conformance, type World, type WorldOptions } from '../connector/conformance.js';
-import { gpuTest } from '../support/gpu.js';
+import { gpuScenarios } from '../support/gpu.js';
 import { gpuMemory, onGpu } from '../support/gpu-cache.js';
 import { ServiceProcess } from './service-process.js';
 
@@ -25,14 +25,14 @@ async function handedOver(mode: string, { abandons }: WorldOptions): Promise<Wor
   };
 }
 
+// What a mode has in common with the one before it is run once: the suite as a whole is service-handover.test.ts's.
+const once = gpuScenarios(test);
 for (const [mode, capabilities] of [
   ['pull', ['handover', 'tensorParallel']],
   ['layers', ['handover', 'early']],
 ] as const) {
   const world = (options: WorldOptions) => handedOver(mode, options);
-  conformance({ name: `${mode} between GPUs through services`, capabilities, world }, (name, run) =>
-    gpuTest(test, name, run, true),
-  );
+  conformance({ name: `${mode} between GPUs through services`, capabilities, world }, once);
 }
 
 test.after(async () => {

@@ -3,7 +3,7 @@ import { MooncakeStore, ServiceConnector, type ServiceConnectorSpec } from 'moon
 import { MooncakeMaster } from 'mooncake-ts/master';
 import { test } from 'uvu';
 import { conformance, type World } from '../connector/conformance.js';
-import { gpuTest } from '../support/gpu.js';
+import { gpuScenarios } from '../support/gpu.js';
 import { gpuMemory, onGpu } from '../support/gpu-cache.js';
 import { ServiceProcess } from './service-process.js';
 
@@ -37,13 +37,15 @@ async function world(loadAsync: boolean): Promise<World> {
   };
 }
 
+// What both ways of loading have in common is run once: the suite as a whole is service-conformance.test.ts's.
+const once = gpuScenarios(test);
 const SHARED = ['shared', 'evict', 'corrupt'] as const;
 for (const [loadAsync, capabilities] of [
-  [true, [...SHARED, 'tensorParallel']],
   [false, SHARED],
+  [true, [...SHARED, 'tensorParallel']],
 ] as const) {
   const name = `GPU memory through the service, ${loadAsync ? 'asynchronous' : 'by layer'}`;
-  conformance({ name, capabilities, world: () => world(loadAsync) }, (each, run) => gpuTest(test, each, run, true));
+  conformance({ name, capabilities, world: () => world(loadAsync) }, once);
 }
 
 test.after(async () => {

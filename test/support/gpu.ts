@@ -20,3 +20,13 @@ export function gpuTest(test: Test, name: string, body: () => Promise<void>, sim
   else if (real) skip(test, name, 'it writes memory of the simulated GPU', 'leave MOONCAKE_TEST_CUDA to the lane');
   else skip(test, name, 'the simulated GPU driver is not built', 'apt-get install cmake ninja-build g++');
 }
+
+/** For a suite that several subjects run ("subject: scenario"): each scenario for the first that has it, on a simulated GPU. */
+export function gpuScenarios(test: Test): (name: string, run: () => Promise<void>) => void {
+  const seen = new Set<string>();
+  return (name, run) => {
+    const scenario = name.slice(name.indexOf(': ') + 2);
+    if (!seen.has(scenario)) gpuTest(test, name, run, true);
+    seen.add(scenario);
+  };
+}
