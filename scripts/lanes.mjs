@@ -65,7 +65,7 @@ export const LANES = {
   },
   interop: { ci: true, setup: 'test/interop/setup.mjs', folders: ['test/interop'], dependencies: ['uvu'], parallel: 1 },
   native: { ci: true, run: 'scripts/native-test.mjs' },
-  rdma: { ci: false, setup: 'test/rdma/setup.mjs', folders: ['test/rdma'], dependencies: ['uvu'], parallel: 1 },
+  rdma: { ci: true, setup: 'test/rdma/setup.mjs', folders: ['test/rdma'], dependencies: ['uvu'], parallel: 1 },
   release: { ci: true, run: 'scripts/native-release.mjs' },
   sanitize: { ci: true, run: 'scripts/native-sanitize.mjs' },
   vllm: { ci: false, setup: 'test/vllm/setup.mjs', folders: ['test/vllm'], dependencies: ['uvu'], parallel: 1 },

@@ -136,6 +136,7 @@ void Dispatcher::post(const Postings& postings) {
 }
 
 bool Dispatcher::pick(size_t looks, Postings& postings, Ended& ended) {
+  if (std::all_of(std::begin(waiting_), std::end(waiting_), [](const auto& list) { return list.empty(); })) return false;
   bool more = false;
   for (Rail& rail : rails_) rail.state = rail.link->state();
   for (auto& waiting : waiting_) {

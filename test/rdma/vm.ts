@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-export function runInVm(files: string[], nics: number, seconds = 330): void {
+export function runInVm(files: string[], nics: number, seconds = 450): void {
   const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
   const imports = files.map((file) => `import '${here(`./guest/${file}`)}';`).join(' ');
   const node = [process.execPath, '--enable-source-maps', '--input-type=module', '-e', imports];
