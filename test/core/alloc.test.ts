@@ -1,8 +1,9 @@
 // The offset allocator against a naive model: a list of live ranges, whose gaps are the free regions.
 import fc from 'fast-check';
-import { AllocatorSet, MooncakeError, OffsetAllocator } from 'mooncake-ts';
+import { AllocatorSet, OffsetAllocator } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { rejects } from '../support/rejects.js';
 
 interface Range {
   offset: number;
@@ -38,18 +39,6 @@ function model(live: Range[], base: number, capacity: number) {
     allocations: live.length,
     fragmentation: used === capacity ? 0 : 1 - largestFree / (capacity - used),
   };
-}
-
-function rejects(argument: string, call: () => unknown, code = 'ERR_INVALID_ARGUMENT'): MooncakeError {
-  try {
-    call();
-  } catch (error) {
-    assert.instance(error, MooncakeError);
-    assert.is((error as MooncakeError).code, code);
-    assert.is((error as MooncakeError).argument, argument);
-    return error as MooncakeError;
-  }
-  return assert.unreachable(`${argument} was accepted`) as never;
 }
 
 function random(seed: number): () => number {

@@ -4,7 +4,7 @@ import {
   chooseInstance,
   type HeldPrefix,
   InstanceChooser,
-  MooncakeError,
+  type MooncakeError,
   NO_OVERLAP,
   type Overlaps,
   type Policy,
@@ -12,6 +12,7 @@ import {
 } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { rejects } from '../support/rejects.js';
 
 /** A match that says what it is told: for each instance its prefix on gpu, cpu, disk and on any mixture. */
 function matchOf(lengths: number[][], approximate = false): Overlaps {
@@ -22,18 +23,6 @@ function matchOf(lengths: number[][], approximate = false): Overlaps {
 }
 
 const gpu = (...lengths: number[]) => lengths.map((length) => [length, 0, 0]);
-
-function refused(work: () => unknown, argument: string): void {
-  try {
-    work();
-  } catch (error) {
-    assert.instance(error, MooncakeError);
-    assert.is((error as MooncakeError).code, 'ERR_INVALID_ARGUMENT');
-    assert.is((error as MooncakeError).argument, argument);
-    return;
-  }
-  assert.unreachable(`${argument} was accepted`);
-}
 
 test('best takes the longest prefix, half only a prefix of more than half', () => {
   const match = matchOf(gpu(0, 5, 3));
@@ -150,7 +139,7 @@ test('every choice agrees with the rule written out', () => {
 test('bad input is refused by name', () => {
   const match = matchOf(gpu(1));
   const bad = (options: unknown, argument: string) =>
-    refused(() => chooseInstance(match, options as ChooseOptions), argument);
+    rejects(argument, () => chooseInstance(match, options as ChooseOptions));
   bad(undefined, 'instances');
   bad(7, 'options');
   bad({ instances: 0 }, 'instances');
@@ -169,7 +158,7 @@ test('bad input is refused by name', () => {
   bad({ instances: 2, credits: { cpu: 1.5 } }, 'credits.cpu');
   bad({ instances: 2, prefillWeight: Number.POSITIVE_INFINITY }, 'prefillWeight');
   for (const not of [undefined, null, 3, [], {}]) {
-    refused(() => chooseInstance(not as unknown as Overlaps, { blocks: 1, instances: 1 }), 'match');
+    rejects('match', () => chooseInstance(not as unknown as Overlaps, { blocks: 1, instances: 1 }));
   }
   for (const odd of [
     { instance: -1 },
@@ -179,11 +168,11 @@ test('bad input is refused by name', () => {
     { gpu: 'x' },
   ]) {
     const held = { instance: 0, gpu: 0, cpu: 0, disk: 0, any: 1, ...odd } as HeldPrefix;
-    refused(() => chooseInstance({ approximate: false, entries: () => [held] }, { blocks: 1, instances: 2 }), 'match');
+    rejects('match', () => chooseInstance({ approximate: false, entries: () => [held] }, { blocks: 1, instances: 2 }));
   }
-  refused(() => new InstanceChooser(0), 'instances');
-  refused(() => new InstanceChooser(2, { policy: 'x' as Policy }), 'policy');
-  refused(() => new InstanceChooser(2).choose(match, { blocks: 1, load: [0] }), 'load');
+  rejects('instances', () => new InstanceChooser(0));
+  rejects('policy', () => new InstanceChooser(2, { policy: 'x' as Policy }));
+  rejects('load', () => new InstanceChooser(2).choose(match, { blocks: 1, load: [0] }));
 });
 
 test.run();

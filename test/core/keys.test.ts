@@ -1,20 +1,9 @@
 // Packed keys: any keys come back byte for byte, and what is no key is named.
 import fc from 'fast-check';
-import { Keys, MAX_KEY_BYTES, MooncakeError } from 'mooncake-ts';
+import { Keys, MAX_KEY_BYTES } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-
-function rejects(argument: string, call: () => unknown): void {
-  try {
-    call();
-  } catch (error) {
-    assert.instance(error, MooncakeError);
-    assert.is((error as MooncakeError).code, 'ERR_INVALID_ARGUMENT');
-    assert.is((error as MooncakeError).argument, argument);
-    return;
-  }
-  assert.unreachable(`${argument} was accepted`);
-}
+import { rejects } from '../support/rejects.js';
 
 const key = fc.oneof(
   fc.string({ unit: 'binary', minLength: 1, maxLength: 40 }),

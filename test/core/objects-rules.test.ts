@@ -1,20 +1,9 @@
 // Rules of the object table that no model shows: memory, its limit, ids that are none, wrong arguments.
-import { Keys, MAX_KEY_BYTES, MooncakeError, OBJECT_EXISTS, OBJECT_TABLE_FULL, ObjectTable } from 'mooncake-ts';
+import { Keys, MAX_KEY_BYTES, OBJECT_EXISTS, OBJECT_TABLE_FULL, ObjectTable } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { rejects } from '../support/rejects.js';
 import { STOCK } from './objects-model.js';
-
-function rejects(argument: string, call: () => unknown, code = 'ERR_INVALID_ARGUMENT'): void {
-  try {
-    call();
-  } catch (error) {
-    assert.instance(error, MooncakeError);
-    assert.is((error as MooncakeError).code, code);
-    assert.is((error as MooncakeError).argument, argument);
-    return;
-  }
-  assert.unreachable(`${argument} was accepted`);
-}
 
 const stock = (number: number) => STOCK + number.toString(16).padStart(8, '0').repeat(8);
 

@@ -12,6 +12,7 @@ import { METHODS, type Packed, RpcClient } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { main } from '../support/cli.js';
+import { replicateConfig } from '../support/replicate-config.js';
 
 const CLIENTS = 3;
 const LENGTH = 2 ** 26;
@@ -19,21 +20,7 @@ const BATCH = 8;
 const KILLS = 3;
 const LEASE_MS = 500;
 const TENANT = 'default';
-const CONFIG = {
-  replicas: 1n,
-  nofReplicas: 0n,
-  dfsReplicas: 0n,
-  softPin: 0,
-  softPinTtlMs: undefined,
-  hardPin: false,
-  preferredSegments: [],
-  preferredSegment: '',
-  preferredNofSegments: [],
-  preferSameNode: false,
-  dataType: 0,
-  hostId: '',
-  groups: undefined,
-};
+const CONFIG = replicateConfig();
 
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 const folder = mkdtempSync(join(tmpdir(), 'master-restart-'));

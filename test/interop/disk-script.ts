@@ -3,7 +3,8 @@
  * order of their names. Clients that lend disks have remounted, as real ones have: stock forgets the disks of others.
  */
 import { METHODS, type MethodName, type RpcClient } from 'mooncake-ts/rpc';
-import { type Answers, config, pack, segment } from './master-script.js';
+import { replicateConfig } from '../support/replicate-config.js';
+import { type Answers, pack, segment } from './master-script.js';
 
 const MiB = 2 ** 20;
 const tenant = 'default';
@@ -61,7 +62,7 @@ export async function diskScript(rpc: RpcClient, leaseMs: number): Promise<Answe
       client: A,
       key: key(name),
       size: 1000n,
-      config: config({ preferredSegments: [preferred] }),
+      config: replicateConfig({ preferredSegments: [preferred] }),
       tenant,
     };
     await call(name, 'PutStart', start);
@@ -154,7 +155,13 @@ export async function diskScript(rpc: RpcClient, leaseMs: number): Promise<Answe
   }
 
   async function eviction() {
-    await call('on a disk alone', 'PutStart', { client: A, key: key('old'), size: 1000n, config: config(), tenant });
+    await call('on a disk alone', 'PutStart', {
+      client: A,
+      key: key('old'),
+      size: 1000n,
+      config: replicateConfig(),
+      tenant,
+    });
     await evict('one', 'one');
     await get('evicted', 'one');
     await evict('leased', 'old');

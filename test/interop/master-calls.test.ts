@@ -3,14 +3,13 @@
  * answer must be the same but for those below, which are decisions (docs/compatibility.md).
  */
 import { test } from 'uvu';
-import * as assert from 'uvu/assert';
-import { type Answers, script } from './master-script.js';
-import { type Kind, Master } from './masters.js';
+import { compareMasters, type Decisions } from './compare.js';
+import { script } from './master-script.js';
 
 const LEASE_MS = 300;
 
 /** By step: what ours answers, what stock answers. */
-const DECISIONS: Record<string, { ours: unknown; stock: unknown; why: string }> = {
+const DECISIONS: Decisions = {
   'MountSegment: size 2^63': { ours: -600, stock: { ok: null }, why: 'no process has such memory' },
   'MountSegment: base 2^63': { ours: -600, stock: { ok: null }, why: 'no process has such memory' },
   'MountSegment: no name': { ours: -600, stock: { ok: null }, why: 'nobody could reach it' },
@@ -58,28 +57,7 @@ const DECISIONS: Record<string, { ours: unknown; stock: unknown; why: string }> 
   'PutStart: preferred again': { ours: -705, stock: { ok: ['memory 10 tcp state 2'] }, why: 'the same' },
 };
 
-async function answersOf(kind: Kind): Promise<Answers> {
-  const master = await Master.start(kind, [`--default_kv_lease_ttl=${LEASE_MS}`]);
-  const client = await master.connect();
-  try {
-    return await script(client, LEASE_MS);
-  } finally {
-    client.close();
-    await master.end();
-  }
-}
-
-test('both masters answer alike, but where ours differs by decision', async () => {
-  const stock = await answersOf('stock');
-  const ours = await answersOf('ours');
-  assert.equal(Object.keys(ours), Object.keys(stock));
-  assert.ok(Object.keys(ours).length > 400);
-  for (const [step, answer] of Object.entries(ours)) {
-    const decision = DECISIONS[step];
-    assert.equal(answer, decision ? decision.ours : stock[step], `${step}: ours`);
-    if (decision) assert.equal(stock[step], decision.stock, `${step}: stock`);
-  }
-  for (const step of Object.keys(DECISIONS)) assert.ok(step in ours, step);
-});
+test('both masters answer alike, but where ours differs by decision', () =>
+  compareMasters(script, { decisions: DECISIONS, leaseMs: LEASE_MS, least: 400 }));
 
 test.run();

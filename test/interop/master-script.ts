@@ -3,6 +3,7 @@
  * addresses, which segment). A step's answer is a value, or the number of an error.
  */
 import { METHODS, type MethodName, type RpcClient } from 'mooncake-ts/rpc';
+import { replicateConfig } from '../support/replicate-config.js';
 import { copySteps, taskSteps } from './master-task-steps.js';
 
 export type Answers = Record<string, unknown>;
@@ -23,23 +24,6 @@ export function pack(keys: readonly (string | Uint8Array)[]) {
   for (const [i, part] of parts.entries()) offsets[i + 1] = offsets[i] + part.length;
   return { bytes: Buffer.concat(parts), offsets };
 }
-
-export const config = (more: Arguments = {}) => ({
-  replicas: 1n,
-  nofReplicas: 0n,
-  dfsReplicas: 0n,
-  softPin: 0,
-  softPinTtlMs: undefined,
-  hardPin: false,
-  preferredSegments: [],
-  preferredSegment: '',
-  preferredNofSegments: [],
-  preferSameNode: false,
-  dataType: 0,
-  hostId: '',
-  groups: undefined,
-  ...more,
-});
 
 export const segment = (id: string, name: string, base: bigint, size: bigint, more: Arguments = {}) => ({
   id,
@@ -110,7 +94,7 @@ export async function script(client: RpcClient, leaseMs: number): Promise<Answer
     more: Arguments = {},
     name = 'PutStart',
     client = A,
-  ) => call(step, name as MethodName, { client, key: bytes(key), size, config: config(more), tenant: TENANT });
+  ) => call(step, name as MethodName, { client, key: bytes(key), size, config: replicateConfig(more), tenant: TENANT });
   const putEnd = (step: string, key: string, client = A, name = 'PutEnd') =>
     call(step, name as MethodName, {
       client,
@@ -276,7 +260,7 @@ export async function script(client: RpcClient, leaseMs: number): Promise<Answer
       client: A,
       keys: pack(['bu1', 'bu2']),
       sizes: [10n, 20n],
-      config: config(),
+      config: replicateConfig(),
       tenant: TENANT,
     });
     await call('one, and one that is not there', 'BatchUpsertEnd', {
@@ -316,7 +300,13 @@ export async function script(client: RpcClient, leaseMs: number): Promise<Answer
 
   async function batches() {
     const start = (step: string, keys: string[], sizes: bigint[], more: Arguments = {}) =>
-      call(step, 'BatchPutStart', { client: A, keys: pack(keys), sizes, config: config(more), tenant: TENANT });
+      call(step, 'BatchPutStart', {
+        client: A,
+        keys: pack(keys),
+        sizes,
+        config: replicateConfig(more),
+        tenant: TENANT,
+      });
     await start('two and one that exists', ['b1', 'b2', 'k'], [10n, 20n, 30n]);
     await start('sizes not one a key', ['b3', 'b4'], [10n]);
     await start('one of size 0, one without a key', ['b5', 'b6', ''], [0n, 10n, 10n]);
@@ -393,7 +383,7 @@ export async function script(client: RpcClient, leaseMs: number): Promise<Answer
         client: A,
         keys,
         sizes,
-        config: config({ groups }),
+        config: replicateConfig({ groups }),
         tenant: TENANT,
       });
       await call(`groups, ${step}`, 'BatchPutRevoke', { client: A, keys, replicaType: 4, tenant: TENANT });

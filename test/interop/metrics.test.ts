@@ -8,7 +8,8 @@ import { METHODS } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { run } from '../support/cli.js';
-import { config, script, segment } from './master-script.js';
+import { replicateConfig } from '../support/replicate-config.js';
+import { script, segment } from './master-script.js';
 import { type Kind, Master } from './masters.js';
 
 const LEASE_MS = 300;
@@ -83,7 +84,7 @@ async function lent(kind: Kind) {
   const client = await master.connect();
   const own = '1'.repeat(32);
   const memory = segment(own, 'host:1', 2n ** 32n, 2n ** 24n);
-  const put = { client: own, size: 4096n, config: config(), tenant: 'default' };
+  const put = { client: own, size: 4096n, config: replicateConfig(), tenant: 'default' };
   try {
     await client.call(METHODS.MountSegment, { segment: memory, client: own });
     const mounted = read((await ask(master, '/metrics')).text).values.get('master_active_clients');

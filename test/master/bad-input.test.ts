@@ -4,6 +4,7 @@ import { MooncakeMaster } from 'mooncake-ts/master';
 import { METHODS, pack, RpcClient } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { replicateConfig } from '../support/replicate-config.js';
 
 const TENANT = 'default';
 const CLIENT = '1'.repeat(32);
@@ -17,21 +18,7 @@ const segment = {
   protocol: 'tcp',
   hostId: '',
 };
-const config = {
-  replicas: 1n,
-  nofReplicas: 0n,
-  dfsReplicas: 0n,
-  softPin: 0,
-  softPinTtlMs: undefined,
-  hardPin: true,
-  preferredSegments: [],
-  preferredSegment: '',
-  preferredNofSegments: [],
-  preferSameNode: false,
-  dataType: 0,
-  hostId: '',
-  groups: undefined,
-};
+const config = replicateConfig({ hardPin: true });
 const put = { client: CLIENT, key: KEY, size: 100n, config, tenant: TENANT };
 const packed = { bytes: Buffer.from('ab'), offsets: Uint32Array.of(0, 1, 2) };
 

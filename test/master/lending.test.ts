@@ -6,6 +6,7 @@ import { type MasterEvent, MooncakeMaster } from 'mooncake-ts/master';
 import { METHODS, RpcClient } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { replicateConfig } from '../support/replicate-config.js';
 
 const TENANT = 'default';
 const id = (n: number) => n.toString(16).padStart(32, '0');
@@ -20,21 +21,7 @@ const segment = (n: number, name = `host:${n}`, endpoint = name) => ({
   protocol: 'tcp',
   hostId: '',
 });
-const CONFIG = {
-  replicas: 1n,
-  nofReplicas: 0n,
-  dfsReplicas: 0n,
-  softPin: 0,
-  softPinTtlMs: undefined,
-  hardPin: false,
-  preferredSegments: [],
-  preferredSegment: '',
-  preferredNofSegments: [],
-  preferSameNode: false,
-  dataType: 0,
-  hostId: '',
-  groups: undefined,
-};
+const CONFIG = replicateConfig();
 
 async function running(
   body: (one: Awaited<ReturnType<typeof cluster>>) => Promise<void>,

@@ -3,6 +3,7 @@ import * as fc from 'fast-check';
 import { METHODS, type Method, type MethodName, pack, type Type, typeCode, unpack } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { replicateConfig } from '../support/replicate-config.js';
 import { payload } from './values.js';
 
 const codes = JSON.parse(readFileSync(new URL('../vectors/rpc/codes_0_3_13.json', import.meta.url), 'utf8')) as {
@@ -38,21 +39,7 @@ test('messages of the stock client and master, byte for byte', () => {
     client: '00000000000000010000000000000002',
     key: Buffer.from('hello'),
     size: 23n,
-    config: {
-      replicas: 1n,
-      nofReplicas: 0n,
-      dfsReplicas: 0n,
-      softPin: 0,
-      softPinTtlMs: undefined,
-      hardPin: false,
-      preferredSegments: [],
-      preferredSegment: '',
-      preferredNofSegments: [],
-      preferSameNode: false,
-      dataType: 0,
-      hostId: '',
-      groups: undefined,
-    },
+    config: replicateConfig(),
     tenant: 'default',
   };
   const wire = from(`0ebd85e3 0100000000000000 0200000000000000 05 68656c6c6f 1700000000000000
