@@ -122,7 +122,7 @@ void Launcher::unpin(Slot& slot) {
 }
 
 u32 Launcher::blocks(const Slot& slot) const {
-  const u32 wanted = slot.work.host ? (slot.summed ? 2 * HOST_BLOCKS : HOST_BLOCKS) : slot.summed ? SUMMED_BLOCKS : DEVICE_BLOCKS;
+  const u32 wanted = slot.work.host ? HOST_BLOCKS : slot.summed ? SUMMED_BLOCKS : DEVICE_BLOCKS;
   return std::min(wanted, mostBlocks_);
 }
 

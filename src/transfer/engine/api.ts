@@ -209,9 +209,9 @@ export interface TransferEngineApi {
 
   /**
    * Memory of a GPU on this host, as a segment for `copy`: to and from host memory, which is pinned when it is first copied,
-   * and other memory of GPUs. Scattered pieces cost what one piece costs. Peers do not reach it. Bytes are not verified on
-   * the way. What its owner writes must be complete (its stream synchronized) before it is copied, and the owner must outlive
-   * the registration.
+   * and other memory of GPUs. Scattered pieces cost what one piece costs. What its owner writes must be
+   * complete before it is copied (its stream synchronized, or an event of it named in `MoveOptions.gpu`), and the owner must
+   * outlive the registration of a handle.
    * @throws ERR_NOT_SUPPORTED without accelerator, driver or GPU; ERR_INVALID_ARGUMENT for memory or a handle that is not
    * the GPU's; ERR_OUT_OF_MEMORY where its memory is full
    */
