@@ -6,6 +6,10 @@
  *
  * Needs an NVIDIA GPU; GPU_PYTHON names a Python with torch, which measures the ceilings (one copy of pinned memory, of the
  * whole size) and the baseline of one call for each block in the same run.
+ *
+ * GPU_TOKENS names sizes ("128,2048"), GPU_VERIFY=full has every byte summed on the GPU, MOONCAKE_GPU_WAY insists on `kernel` or
+ * `engines`, GPU_ROWS=1 copies 2 of 4 heads out of blocks (512 of each 1,024 bytes), and GPU_BUSY=1 has another process
+ * multiply matrices on the GPU meanwhile (test/gpu/owner.py, or GPU_OWNER): how much slower that one gets is a row of its own.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -15,11 +19,17 @@ import { median, missing, report } from './support/report.js';
 
 const BLOCK = 65_536;
 const TOKEN = 147_456;
-const TOKENS = [128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768];
+const ALL_TOKENS = [128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768];
+const TOKENS = process.env.GPU_TOKENS?.split(',').map(Number) ?? ALL_TOKENS;
+const VERIFY = process.env.GPU_VERIFY === 'full' ? 'full' : 'off';
+const ROWS = process.env.GPU_ROWS === '1';
+const SETTING = [process.env.MOONCAKE_GPU_WAY, VERIFY === 'full' && 'verified', ROWS && 'heads split'].filter(Boolean);
 const ROUNDS = 9;
-const MOST = TOKENS[TOKENS.length - 1] * TOKEN;
+/** Copies that are not counted: memory is pinned, and each way of copying is tried. */
+const WARMING = 6;
+const MOST = Math.max(...TOKENS) * TOKEN;
 /** Bytes that are compared in the end. */
-const CHECKED = 64 << 20;
+const CHECKED = 8 << 20;
 
 /** The owner: allocates, says how it is reached, and fills or sums what it has when asked. */
 async function own(): Promise<void> {
@@ -49,6 +59,9 @@ interface Side {
 }
 
 const HALF = MOST / 2;
+/** Bytes of 2 heads of a token, half of those that a block's rank has. */
+const HEADS = 512;
+const GPU_ROWS = { rows: { count: BLOCK / HEADS / 2, sourceStride: 2 * HEADS, destinationStride: HEADS } };
 
 /** As many blocks at random of `source` to blocks at random of `destination`, both in the first `room` blocks. */
 function scatter(source: Side, destination: Side, blocks: number, room = MOST / BLOCK): Descriptors {
@@ -71,7 +84,7 @@ function scatter(source: Side, destination: Side, blocks: number, room = MOST / 
     view.setUint32(at + 4, there.segment, true);
     view.setBigUint64(at + 8, here.at, true);
     view.setBigUint64(at + 16, there.at, true);
-    view.setBigUint64(at + 24, BigInt(BLOCK), true);
+    view.setBigUint64(at + 24, BigInt(ROWS ? HEADS : BLOCK), true);
   }
   return new Descriptors(bytes);
 }
@@ -116,6 +129,23 @@ function ceilings(): Ceiling[] {
     .map((line) => JSON.parse(line));
 }
 
+/** A process that computes on the GPU: `rate` is what it did in each quarter of a second, as it says it. */
+async function busyProcess() {
+  const script = process.env.GPU_OWNER ?? fileURLToPath(new URL('../../test/gpu/owner.py', import.meta.url));
+  const child = spawn(process.env.GPU_PYTHON ?? 'python3', [script, 'busy'], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const rates: number[] = [];
+  createInterface({ input: child.stdout }).on('line', (line) => rates.push(JSON.parse(line).rate));
+  const during = async (work: () => Promise<void>): Promise<number> => {
+    rates.length = 0;
+    // Those at either end were not wholly during it.
+    while (rates.length < 8) await work();
+    return median(rates.slice(1));
+  };
+  const wait = () => new Promise<void>((resolve) => setTimeout(resolve, 50));
+  await during(wait);
+  return { alone: await during(wait), during, end: () => child.kill() };
+}
+
 async function main(): Promise<void> {
   const engine = await TransferEngine.create();
   const cuda = engine.statistics().transports.find(({ name }) => name === 'cuda');
@@ -124,6 +154,7 @@ async function main(): Promise<void> {
     return engine.close();
   }
   const known = ceilings();
+  const busy = process.env.GPU_BUSY === '1' ? await busyProcess() : undefined;
   const owner: ChildProcess = spawn(process.execPath, [fileURLToPath(import.meta.url), '--own'], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
@@ -150,24 +181,49 @@ async function main(): Promise<void> {
       d2d: scatter(first, second, blocks),
       d2h: scatter(second, host, blocks),
     };
+    const moved = ROWS ? size / 2 : size;
+    const options = { verify: VERIFY, gpu: ROWS ? GPU_ROWS : undefined } as const;
     for (const [way, descriptors] of Object.entries(ways)) {
       const times: number[] = [];
-      for (let round = 0; round < ROUNDS + 2; round++) {
+      const copy = async () => {
         const began = performance.now();
-        await engine.copy(descriptors, { verify: 'off' });
-        if (round >= 2) times.push(performance.now() - began);
+        const { verifiedBytes } = await engine.copy(descriptors, options);
+        times.push(performance.now() - began);
+        if (VERIFY === 'full' && verifiedBytes !== moved) throw new Error(`${verifiedBytes} of ${moved} were verified`);
+      };
+      for (let round = 0; round < WARMING; round++) await copy();
+      times.length = 0;
+      const slowed = await busy?.during(copy);
+      for (let round = 0; round < (busy ? 0 : ROUNDS); round++) await copy();
+      const rate = moved / median(times) / 1e6;
+      const name = [`${way}, ${tokens} tokens`, ...SETTING].join(', ');
+      if (busy && slowed) {
+        report({ name: `${name}, the GPU busy: slowdown`, value: busy.alone / slowed, unit: 'times' }, 'lower');
       }
-      const rate = size / median(times) / 1e6;
       const ceiling = known.find((each) => each.size === size);
       const one = ceiling && size / ceiling[way] / 1e9;
       const peer = 'one copy by torch';
-      report({ name: `${way}, ${tokens} tokens`, value: rate, unit: 'GB/s', baseline: one, peer }, 'higher');
+      report({ name: busy ? `${name}, the GPU busy` : name, value: rate, unit: 'GB/s', baseline: one, peer }, 'higher');
       if (!ceiling) continue;
       const each = size / ceiling[`each ${way}`] / 1e9;
       report({ name: `${way}, ${tokens} tokens, a call for each block`, value: each, unit: 'GB/s' }, 'higher');
     }
   }
-  // What came round is what was sent, block by block.
+  if (!ROWS) await compare(engine, halves, host, first, second);
+  busy?.end();
+  await engine.unregister(gpu.id);
+  owner.stdin!.end();
+  await engine.close();
+}
+
+/** What came round is what was sent, block by block. */
+async function compare(
+  engine: TransferEngine,
+  halves: readonly { memory: Uint8Array }[],
+  host: Side,
+  first: Side,
+  second: Side,
+): Promise<void> {
   const [memory] = halves.map((half) => Buffer.from(half.memory.buffer, half.memory.byteOffset, CHECKED));
   const blocks = CHECKED / BLOCK;
   for (let word = 0; word < CHECKED; word += 4) memory.writeUInt32LE(word, word);
@@ -185,9 +241,6 @@ async function main(): Promise<void> {
       throw new Error(`block ${block} arrived wrong`);
     }
   }
-  await engine.unregister(gpu.id);
-  owner.stdin!.end();
-  await engine.close();
 }
 
 await (process.argv.includes('--own') ? own() : main());

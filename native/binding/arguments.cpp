@@ -186,4 +186,24 @@ bool Arguments::property(Napi::Object from, const char* name, bool fallback) {
   return value.IsBoolean() && value.As<Napi::Boolean>().Value();
 }
 
+double Arguments::property(Napi::Object from, const char* name, double fallback) {
+  const Napi::Value value = from.Get(name);
+  if (value.IsUndefined()) return fallback;
+  if (!value.IsNumber()) wrong(name, "a number");
+  return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : fallback;
+}
+
+std::vector<u32> Arguments::numbers(Napi::Object from, const char* name) {
+  std::vector<u32> numbers;
+  const Napi::Value value = from.Get(name);
+  if (value.IsUndefined()) return numbers;
+  if (!value.IsArray()) {
+    wrong(name, "an array");
+    return numbers;
+  }
+  const Napi::Array list = value.As<Napi::Array>();
+  for (u32 i = 0; i < list.Length(); i++) numbers.push_back(static_cast<u32>(toCount(list.Get(i), name, UINT32_MAX)));
+  return numbers;
+}
+
 }  // namespace mooncake::binding

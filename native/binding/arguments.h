@@ -38,6 +38,9 @@ class Arguments {
   // Properties of an object; `fallback` where it has none.
   u64 property(Napi::Object from, const char* name, u64 fallback, u64 most);
   bool property(Napi::Object from, const char* name, bool fallback);
+  double property(Napi::Object from, const char* name, double fallback);
+  /** Of 32 bits each; none where it has none. */
+  std::vector<u32> numbers(Napi::Object from, const char* name);
 
  private:
   void wrong(const std::string& name, const char* expected);

@@ -7,9 +7,20 @@ namespace mooncake::binding {
 
 namespace {
 
-Napi::Value segment(Napi::Env env, const Expected<u32>& id) {
+Napi::Value number(Napi::Env env, const Expected<u32>& id) {
   if (!id.ok()) return refuse(env, id.status);
   return Napi::Number::New(env, id.value);
+}
+
+/** A handle of 64 bytes; refuses others. */
+template <class Handle>
+Handle handleOf(Napi::Env env, Napi::Uint8Array bytes) {
+  Handle handle;
+  if (bytes.ByteLength() != sizeof handle.bytes) {
+    refuse(env, {Code::invalidArgument, "handle has " + std::to_string(bytes.ByteLength()) + " bytes, not 64"});
+  }
+  std::memcpy(handle.bytes, bytes.Data(), sizeof handle.bytes);
+  return handle;
 }
 
 }  // namespace
@@ -20,7 +31,7 @@ Napi::Value EngineObject::allocateDevice(Info info) {
   const u64 length = arguments.count(1, "length");
   if (!arguments.ok()) return arguments.refuse();
   checkOpen(info);
-  return segment(info.Env(), engine_->allocateDevice(gpu, length));
+  return number(info.Env(), engine_->allocateDevice(gpu, length));
 }
 
 Napi::Value EngineObject::registerDevice(Info info) {
@@ -30,7 +41,7 @@ Napi::Value EngineObject::registerDevice(Info info) {
   const u64 length = arguments.count(2, "length");
   if (!arguments.ok()) return arguments.refuse();
   checkOpen(info);
-  return segment(info.Env(), engine_->registerDevice(gpu, address, length));
+  return number(info.Env(), engine_->registerDevice(gpu, address, length));
 }
 
 Napi::Value EngineObject::importDevice(Info info) {
@@ -41,12 +52,8 @@ Napi::Value EngineObject::importDevice(Info info) {
   const u64 length = arguments.count(3, "length");
   if (!arguments.ok()) return arguments.refuse();
   checkOpen(info);
-  cuda::IpcHandle handle;
-  if (bytes.ByteLength() != sizeof handle.bytes) {
-    return refuse(info.Env(), {Code::invalidArgument, "handle has " + std::to_string(bytes.ByteLength()) + " bytes, not 64"});
-  }
-  std::memcpy(handle.bytes, bytes.Data(), sizeof handle.bytes);
-  return segment(info.Env(), engine_->importDevice(gpu, handle, offset, length));
+  const auto handle = handleOf<cuda::IpcHandle>(info.Env(), bytes);
+  return number(info.Env(), engine_->importDevice(gpu, handle, offset, length));
 }
 
 Napi::Value EngineObject::exportDevice(Info info) {
@@ -61,6 +68,88 @@ Napi::Value EngineObject::exportDevice(Info info) {
   result.Set("handle", Napi::Buffer<u8>::Copy(env, exported.value.handle.bytes, sizeof exported.value.handle.bytes));
   result.Set("offset", static_cast<double>(exported.value.offset));
   return result;
+}
+
+Napi::Value EngineObject::allocateVirtual(Info info) {
+  Arguments arguments(info);
+  const std::string gpu = arguments.text(0, "device");
+  const u64 length = arguments.count(1, "length");
+  if (!arguments.ok()) return arguments.refuse();
+  checkOpen(info);
+  return number(info.Env(), engine_->allocateVirtual(gpu, length));
+}
+
+/** (device, descriptor or fabric handle, bytes of the allocation, offset, length) */
+Napi::Value EngineObject::mapDevice(Info info) {
+  Arguments arguments(info);
+  const std::string gpu = arguments.text(0, "device");
+  cuda::Shared shared;
+  Napi::Uint8Array fabric;
+  if (info[1].IsTypedArray()) {
+    fabric = arguments.view(1, "handle");
+    shared.type = cuda::HANDLE_FABRIC;
+  } else {
+    shared.fd = static_cast<int>(arguments.count(1, "fd", INT32_MAX));
+  }
+  shared.bytes = arguments.count(2, "size");
+  const u64 offset = arguments.count(3, "offset");
+  const u64 length = arguments.count(4, "length");
+  if (!arguments.ok()) return arguments.refuse();
+  checkOpen(info);
+  if (shared.type == cuda::HANDLE_FABRIC) shared.fabric = handleOf<cuda::FabricHandle>(info.Env(), fabric);
+  return number(info.Env(), engine_->mapDevice(gpu, shared, offset, length));
+}
+
+Napi::Value EngineObject::exportDescriptor(Info info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  const u32 id = static_cast<u32>(arguments.count(0, "segment", UINT32_MAX));
+  const std::string kind = arguments.text(1, "kind");
+  if (!arguments.ok()) return arguments.refuse();
+  checkOpen(info);
+  const Expected<cuda::ExportedFd> exported = kind == "dma-buf" ? engine_->exportDmabuf(id) : engine_->exportAllocation(id);
+  if (!exported.ok()) return refuse(env, exported.status);
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("fd", exported.value.fd);
+  result.Set("offset", static_cast<double>(exported.value.offset));
+  result.Set("size", static_cast<double>(exported.value.bytes));
+  return result;
+}
+
+Napi::Value EngineObject::createEvent(Info info) {
+  Arguments arguments(info);
+  const std::string gpu = arguments.text(0, "device");
+  if (!arguments.ok()) return arguments.refuse();
+  checkOpen(info);
+  return number(info.Env(), engine_->createEvent(gpu));
+}
+
+Napi::Value EngineObject::openEvent(Info info) {
+  Arguments arguments(info);
+  const std::string gpu = arguments.text(0, "device");
+  Napi::Uint8Array bytes = arguments.view(1, "handle");
+  if (!arguments.ok()) return arguments.refuse();
+  checkOpen(info);
+  return number(info.Env(), engine_->openEvent(gpu, handleOf<cuda::IpcEventHandle>(info.Env(), bytes)));
+}
+
+Napi::Value EngineObject::exportEvent(Info info) {
+  Arguments arguments(info);
+  const u32 id = static_cast<u32>(arguments.count(0, "event", UINT32_MAX));
+  if (!arguments.ok()) return arguments.refuse();
+  checkOpen(info);
+  const Expected<cuda::IpcEventHandle> handle = engine_->exportEvent(id);
+  if (!handle.ok()) return refuse(info.Env(), handle.status);
+  return Napi::Buffer<u8>::Copy(info.Env(), handle.value.bytes, sizeof handle.value.bytes);
+}
+
+Napi::Value EngineObject::closeEvent(Info info) {
+  Arguments arguments(info);
+  const u32 id = static_cast<u32>(arguments.count(0, "event", UINT32_MAX));
+  if (!arguments.ok()) return arguments.refuse();
+  checkOpen(info);
+  if (const Status status = engine_->closeEvent(id); !status.ok()) return refuse(info.Env(), status);
+  return info.Env().Undefined();
 }
 
 }  // namespace mooncake::binding

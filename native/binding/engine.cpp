@@ -2,6 +2,7 @@
 
 #include "binding/exports.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <system_error>
@@ -44,6 +45,13 @@ Napi::Function EngineObject::define(Napi::Env env) {
                          InstanceMethod<&EngineObject::registerDevice>("registerDevice"),
                          InstanceMethod<&EngineObject::importDevice>("importDevice"),
                          InstanceMethod<&EngineObject::exportDevice>("exportDevice"),
+                         InstanceMethod<&EngineObject::allocateVirtual>("allocateVirtual"),
+                         InstanceMethod<&EngineObject::mapDevice>("mapDevice"),
+                         InstanceMethod<&EngineObject::exportDescriptor>("exportDescriptor"),
+                         InstanceMethod<&EngineObject::createEvent>("createEvent"),
+                         InstanceMethod<&EngineObject::openEvent>("openEvent"),
+                         InstanceMethod<&EngineObject::exportEvent>("exportEvent"),
+                         InstanceMethod<&EngineObject::closeEvent>("closeEvent"),
                          InstanceMethod<&EngineObject::unregister>("unregister"),
                          InstanceMethod<&EngineObject::listen>("listen"),
                          InstanceMethod<&EngineObject::reply>("reply"),
@@ -67,6 +75,7 @@ EngineObject::EngineObject(Info info) : ObjectWrap(info) {
   EngineOptions options;
   options.copyThreads = static_cast<u32>(arguments.property(given, "copyThreads", 0, 64));
   options.maxBatches = static_cast<u32>(arguments.property(given, "maxBatches", options.maxBatches, 1 << 20));
+  options.gpuShare = std::clamp(arguments.property(given, "gpuShare", options.gpuShare), 0.0, 1.0);
   options.spinUs = static_cast<u32>(arguments.property(given, "spinUs", options.spinUs, 10'000));
   if (const Napi::Value names = given.Get("transports"); names.IsArray()) {
     const Napi::Array list = names.As<Napi::Array>();
@@ -278,6 +287,15 @@ Napi::Value EngineObject::submit(Info info) {
   spec.records = arguments.descriptors(2, "descriptors");
   const u64 timeout = arguments.count(3, "timeoutMs", UINT32_MAX);
   spec.verify = arguments.flag(4, "verify");
+  // What only copies with memory of GPUs have.
+  if (info.Length() > 5) {
+    const Napi::Object with = arguments.object(5, "device");
+    spec.waits = arguments.numbers(with, "waitFor");
+    spec.signals = arguments.numbers(with, "record");
+    spec.repeat.count = static_cast<u32>(arguments.property(with, "count", 1, UINT32_MAX));
+    spec.repeat.sourceStride = arguments.property(with, "sourceStride", 0, u64{1} << 53);
+    spec.repeat.destinationStride = arguments.property(with, "destinationStride", 0, u64{1} << 53);
+  }
   if (!arguments.ok()) return arguments.refuse();
   checkOpen(info);
   spec.op = static_cast<Op>(op);

@@ -28,6 +28,13 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
   Napi::Value registerDevice(Info info);
   Napi::Value importDevice(Info info);
   Napi::Value exportDevice(Info info);
+  Napi::Value allocateVirtual(Info info);
+  Napi::Value mapDevice(Info info);
+  Napi::Value exportDescriptor(Info info);
+  Napi::Value createEvent(Info info);
+  Napi::Value openEvent(Info info);
+  Napi::Value exportEvent(Info info);
+  Napi::Value closeEvent(Info info);
   Napi::Value unregister(Info info);
   Napi::Value listen(Info info);
   Napi::Value reply(Info info);

@@ -50,16 +50,20 @@ Status Batch::prepare(MemoryTable& memory, const Peer* peer, const SliceLimits& 
     if (record.length == 0) {
       return {Code::invalidArgument, "record " + std::to_string(i) + ": length is 0"};
     }
-    if (bytes_ + record.length < bytes_) {
+    if (Status status = checkRepeat(i, limits); !status.ok()) return status;
+    const u64 bytes = record.length * repeat_.count;
+    if (bytes_ + bytes < bytes_) {
       return {Code::invalidArgument, "record " + std::to_string(i) + ": the batch's bytes exceed 64 bits"};
     }
-    bytes_ += record.length;
+    bytes_ += bytes;
+    const u64 sourceLength = repeat_.sourceExtent(record.length);
+    const u64 destinationLength = repeat_.destinationExtent(record.length);
     if (op_ != Op::read) {
       if (source == nullptr || source->id != record.source) {
         if (Status status = hold(memory, record.source, i, "source", source); !status.ok()) return status;
       }
-      if (!within(record.sourceOffset, record.length, source->length)) {
-        return leaves(i, "source", record.source, record.sourceOffset, record.length, source->length);
+      if (!within(record.sourceOffset, sourceLength, source->length)) {
+        return leaves(i, "source", record.source, record.sourceOffset, sourceLength, source->length);
       }
     }
     if (op_ != Op::write) {
@@ -69,8 +73,8 @@ Status Batch::prepare(MemoryTable& memory, const Peer* peer, const SliceLimits& 
           return {Code::segment, where(i, "destination", record.destination) + " is a file opened for reading"};
         }
       }
-      if (!within(record.destinationOffset, record.length, destination->length)) {
-        return leaves(i, "destination", record.destination, record.destinationOffset, record.length, destination->length);
+      if (!within(record.destinationOffset, destinationLength, destination->length)) {
+        return leaves(i, "destination", record.destination, record.destinationOffset, destinationLength, destination->length);
       }
     }
     if (op_ == Op::copy) continue;
@@ -90,6 +94,27 @@ Status Batch::prepare(MemoryTable& memory, const Peer* peer, const SliceLimits& 
                                        std::to_string(MAX_SLICES) + " slices of " + std::to_string(limits.bytes)};
   }
   cut(limits);
+  if (repeat_.count == 1 && !order_) return {};
+  for (const Slice& slice : slices_) {
+    if (slice.devices != 0) continue;
+    return {Code::invalidArgument, "record " + std::to_string(slice.first) +
+                                       " names no memory of a GPU: such a batch has no repeats and no events"};
+  }
+  return {};
+}
+
+/** Repeats are not cut: each goes into a slice, and its extents are far from overflowing. */
+Status Batch::checkRepeat(size_t record, const SliceLimits& limits) const {
+  if (repeat_.count == 1) return {};
+  const u64 length = records_[record].length;
+  constexpr u64 FARTHEST = u64{1} << 34;
+  if (repeat_.count == 0 || length > limits.deviceBytes / repeat_.count || repeat_.sourceStride > FARTHEST ||
+      repeat_.destinationStride > FARTHEST) {
+    return {Code::invalidArgument, "record " + std::to_string(record) + ": " + std::to_string(repeat_.count) + " runs of " +
+                                       std::to_string(length) + " bytes, strides " + std::to_string(repeat_.sourceStride) + " and " +
+                                       std::to_string(repeat_.destinationStride) + ": at least 1 run, at most " +
+                                       std::to_string(limits.deviceBytes) + " bytes a record and 2^34 a stride"};
+  }
   return {};
 }
 
@@ -139,7 +164,8 @@ void Batch::cut(const SliceLimits& limits) {
     slice.devices = devices;
     slice.unmapped = unmappedHere;
     slice.node = node;
-    u64 left = records_[i].length;
+    u64 left = records_[i].length * repeat_.count;
+    if (repeat_.count > 1 && slice.bytes + left > mostBytes) finish(i);
     // A record that does not fit ends its slice where the slice is full, and goes on in the next.
     while (slice.bytes + left > mostBytes) {
       const u64 part = mostBytes - slice.bytes;

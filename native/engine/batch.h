@@ -15,6 +15,9 @@ namespace mooncake {
 class Batch;
 class Link;
 class Peer;
+namespace cuda {
+struct Order;
+}
 
 using Clock = std::chrono::steady_clock;
 
@@ -30,6 +33,17 @@ static_assert(sizeof(Record) == 32);
 
 /** read: the peer's memory is the source; write: it is the destination; copy: both sides are ours. */
 enum class Op : u8 { read, write, copy };
+
+/** What every record of a batch stands for: so many runs of its length, one stride apart on each side. Heads of a KV cache that
+    are split or joined lie so: a run for each token, further apart where there are more heads. */
+struct Repeat {
+  u32 count = 1;
+  u64 sourceStride = 0;
+  u64 destinationStride = 0;
+
+  u64 sourceExtent(u64 length) const { return length + (count - 1) * sourceStride; }
+  u64 destinationExtent(u64 length) const { return length + (count - 1) * destinationStride; }
+};
 
 struct BatchResult {
   Status status;
@@ -110,6 +124,14 @@ class Batch {
   bool verify() const { return verify_; }
   Clock::time_point deadline() const { return deadline_; }
   const std::vector<Record>& records() const { return records_; }
+  const Repeat& repeat() const { return repeat_; }
+  /** Events of GPUs that it waits for, and records; null: none. */
+  cuda::Order* order() const { return order_.get(); }
+  /** Before `prepare`. Both are for batches every record of which names memory of a GPU. */
+  void set(const Repeat& repeat, std::shared_ptr<cuda::Order> order) {
+    repeat_ = repeat;
+    order_ = std::move(order);
+  }
 
   /** A segment of ours that the batch names; null for others. */
   const Segment* segment(u32 id) const {
@@ -126,6 +148,7 @@ class Batch {
   u64 bytes() const { return bytes_; }
 
  private:
+  Status checkRepeat(size_t record, const SliceLimits& limits) const;
   Status hold(MemoryTable& memory, u32 id, size_t record, const char* side, const Segment*& out);
   void cut(const SliceLimits& limits);
   bool touchesFile(const Record& record) const;
@@ -138,6 +161,8 @@ class Batch {
   const bool verify_;
   const Clock::time_point deadline_;
   const std::vector<Record> records_;
+  Repeat repeat_;
+  std::shared_ptr<cuda::Order> order_;
   /** By id, each once. */
   std::vector<SegmentRef> held_;
   std::vector<Slice> slices_;

@@ -51,13 +51,15 @@ struct Engine::Impl {
                 [this](const std::string& peer, Settings request, std::function<void(Expected<Settings>)> answer) {
                   shake(peer, std::move(request), std::move(answer));
                 },
-                options.verbs, &gpus},
+                options.verbs, &gpus, options.gpuShare},
         keeper([this](Clock::time_point now) { return visit(now); }) {}
 
   void makeTransports();
   void openSelf();
   Transport* transport(const std::string& name) const;
   Expected<const cuda::Gpu*> gpu(const std::string& name);
+  template <class Visit>
+  auto onDevice(u32 segment, Visit&& visit);
   std::vector<Rail> openLinks(const PeerEndpoint& endpoint, Dispatcher& peer, Status& status);
   DispatcherPointer makeDispatcher(std::string name, u64 peerGeneration);
   DispatcherPointer dispatcher(u32 peer) const;
@@ -70,6 +72,7 @@ struct Engine::Impl {
   const EngineOptions options;
   // Before the memory: segments of theirs give it back when they go.
   cuda::Gpus gpus;
+  cuda::Events events;
   MemoryTable memory;
   CopyPool copies;
   const u64 generation;
@@ -249,15 +252,48 @@ Expected<u32> Engine::importDevice(const std::string& gpu, const cuda::IpcHandle
   return cuda::importDevice(impl_->memory, impl_->imports, *found.value, handle, offset, length);
 }
 
-Expected<cuda::Exported> Engine::exportDevice(u32 segment) {
-  const SegmentRef held = impl_->memory.hold(segment);
+/** What `visit` makes of a GPU's segment and the GPU. */
+template <class Visit>
+auto Engine::Impl::onDevice(u32 segment, Visit&& visit) {
+  using Result = decltype(visit(std::declval<const cuda::Gpu&>(), std::declval<const Segment&>()));
+  const SegmentRef held = memory.hold(segment);
   if (!held || held->backing != Backing::device) {
-    return Status(Code::segment, "segment " + std::to_string(segment) + " is not registered, or not a GPU's");
+    return Result(Status(Code::segment, "segment " + std::to_string(segment) + " is not registered, or not a GPU's"));
   }
-  const Expected<const cuda::Gpu*> found = impl_->gpu("cuda:" + std::to_string(held->device));
-  if (!found.ok()) return found.status;
-  return cuda::exportDevice(*found.value, *held);
+  const Expected<const cuda::Gpu*> found = gpu("cuda:" + std::to_string(held->device));
+  return found.ok() ? visit(*found.value, *held) : Result(found.status);
 }
+
+Expected<cuda::Exported> Engine::exportDevice(u32 segment) { return impl_->onDevice(segment, cuda::exportDevice); }
+Expected<cuda::ExportedFd> Engine::exportAllocation(u32 segment) { return impl_->onDevice(segment, cuda::exportAllocation); }
+Expected<cuda::ExportedFd> Engine::exportDmabuf(u32 segment) { return impl_->onDevice(segment, cuda::exportDmabuf); }
+
+Expected<u32> Engine::allocateVirtual(const std::string& gpu, u64 length) {
+  const Expected<const cuda::Gpu*> found = impl_->gpu(gpu);
+  if (!found.ok()) return found.status;
+  return cuda::allocateVirtual(impl_->memory, *found.value, length);
+}
+
+Expected<u32> Engine::mapDevice(const std::string& gpu, const cuda::Shared& shared, u64 offset, u64 length) {
+  const Expected<const cuda::Gpu*> found = impl_->gpu(gpu);
+  if (!found.ok()) return found.status;
+  return cuda::mapDevice(impl_->memory, *found.value, shared, offset, length);
+}
+
+Expected<u32> Engine::createEvent(const std::string& gpu) {
+  const Expected<const cuda::Gpu*> found = impl_->gpu(gpu);
+  if (!found.ok()) return found.status;
+  return impl_->events.create(*found.value);
+}
+
+Expected<u32> Engine::openEvent(const std::string& gpu, const cuda::IpcEventHandle& handle) {
+  const Expected<const cuda::Gpu*> found = impl_->gpu(gpu);
+  if (!found.ok()) return found.status;
+  return impl_->events.open(*found.value, handle);
+}
+
+Expected<cuda::IpcEventHandle> Engine::exportEvent(u32 event) { return impl_->events.exportEvent(event); }
+Status Engine::closeEvent(u32 event) { return impl_->events.close(event); }
 
 Expected<Settings> Engine::listen(const std::string& transport, const Settings& settings) {
   const std::shared_lock open(impl_->closing, std::try_to_lock);
@@ -343,10 +379,21 @@ Expected<u64> Engine::submit(BatchSpec spec, BatchDone done) {
   const u64 number = impl_->nextBatch.fetch_add(1, std::memory_order_relaxed);
   const Clock::time_point deadline = spec.deadline;
   auto job = std::make_unique<Job>(number, spec.op, spec.verify, deadline, std::move(spec.records));
+  std::shared_ptr<cuda::Order> order;
+  if (!spec.waits.empty() || !spec.signals.empty()) {
+    Expected<std::shared_ptr<cuda::Order>> made = impl_->events.order(spec.waits, spec.signals);
+    if (!made.ok()) {
+      impl_->active.fetch_sub(1, std::memory_order_relaxed);
+      return made.status;
+    }
+    order = std::move(made.value);
+  }
+  job->set(spec.repeat, order);
   job->done = std::move(done);
   job->started = Clock::now();
   job->due = deadline;
   Status status = job->prepare(impl_->memory, spec.op == Op::copy ? nullptr : &peer->peer(), peer->limits());
+  if (order) order->left = static_cast<u32>(job->slices().size());
   if (status.ok()) status = peer->start(std::move(job));
   if (!status.ok()) {
     impl_->active.fetch_sub(1, std::memory_order_relaxed);

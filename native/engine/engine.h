@@ -6,7 +6,9 @@
 
 #include "engine/peer.h"
 #include "memory/allocate.h"
+#include "transport/cuda/events.h"
 #include "transport/cuda/memory.h"
+#include "transport/cuda/virtual.h"
 #include "transport/transport.h"
 
 #include <functional>
@@ -27,6 +29,8 @@ struct EngineOptions {
   std::shared_ptr<rdma::Verbs> verbs{};
   /** For tests: in place of the machine's CUDA driver. */
   const cuda::Driver* cudaDriver = nullptr;
+  /** The part of a GPU's multiprocessors that copies may have, 0 to 1. 0: the copy engines do it all, and nothing is verified. */
+  double gpuShare = 0.5;
 };
 
 struct BatchSpec {
@@ -36,6 +40,11 @@ struct BatchSpec {
   std::vector<Record> records;
   Clock::time_point deadline;
   bool verify = true;
+  Repeat repeat{};
+  /** Events (below) that must be over before anything is copied, and those that are recorded behind the copies: when the last of
+      them is given to the GPU, which may be before it is done. A batch that fails may not have recorded them. */
+  std::vector<u32> waits{};
+  std::vector<u32> signals{};
 };
 
 struct PeerEndpoint {
@@ -64,6 +73,18 @@ class Engine {
   Expected<u32> importDevice(const std::string& gpu, const cuda::IpcHandle& handle, u64 offset, u64 length);
   /** What names a segment of a GPU to other processes of the host. */
   Expected<cuda::Exported> exportDevice(u32 segment);
+
+  /** Memory of cuMemCreate: ours, another process's, a segment handed over; see transport/cuda/virtual.h. */
+  Expected<u32> allocateVirtual(const std::string& gpu, u64 length);
+  Expected<u32> mapDevice(const std::string& gpu, const cuda::Shared& shared, u64 offset, u64 length);
+  Expected<cuda::ExportedFd> exportAllocation(u32 segment);
+  Expected<cuda::ExportedFd> exportDmabuf(u32 segment);
+
+  /** Events of GPUs, for BatchSpec::waits and BatchSpec::signals; see transport/cuda/events.h. */
+  Expected<u32> createEvent(const std::string& gpu);
+  Expected<u32> openEvent(const std::string& gpu, const cuda::IpcEventHandle& handle);
+  Expected<cuda::IpcEventHandle> exportEvent(u32 event);
+  Status closeEvent(u32 event);
 
   /** What peers need to reach this transport. */
   Expected<Settings> listen(const std::string& transport, const Settings& settings);

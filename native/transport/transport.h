@@ -147,6 +147,8 @@ struct TransportContext {
   std::shared_ptr<rdma::Verbs> verbs{};
   /** For the transport cuda. None is opened before somebody registers memory of it (transport/cuda/gpu.h). */
   cuda::Gpus* gpus = nullptr;
+  /** The part of a GPU's multiprocessors that copies may have (transport/cuda/launcher.h). */
+  double gpuShare = 0.5;
 };
 
 /** With which a NIC of ours, and NICs of peers, reach a segment; 0 where it is not registered with that NIC. */

@@ -33,6 +33,15 @@ export interface Endpoint {
 /** For copyPieces: no checksum is wanted. */
 export const NO_SUM = 0xffff_ffff;
 
+/** Events that a copy with memory of GPUs waits for and records, and how often each record repeats at which strides. */
+export interface DeviceOrder {
+  waitFor?: number[];
+  record?: number[];
+  count?: number;
+  sourceStride?: number;
+  destinationStride?: number;
+}
+
 /** How a batch ended. */
 export interface Completion {
   batch: number;
@@ -49,6 +58,8 @@ export interface NativeEngineOptions {
   maxBatches?: number;
   spinUs?: number;
   transports?: string[];
+  /** The part of a GPU's multiprocessors that copies may have, 0 to 1. */
+  gpuShare?: number;
   /** Called once per wake-up with every batch that ended since the last. */
   onCompletions(completions: Completion[]): void;
   /** A handshake of a peer (type 1 metadata, 2 notify, 3 probe); answer with `reply(id, json)` within 5 s. */
@@ -81,6 +92,17 @@ export interface NativeEngine {
   /** `handle`: the 64 bytes of cuIpcGetMemHandle, from another process. */
   importDevice(device: string, handle: Uint8Array, offset: number, length: number): number;
   exportDevice(segment: number): { handle: Uint8Array; offset: number };
+  /** Memory of cuMemCreate, which can be handed over as a descriptor. */
+  allocateVirtual(device: string, length: number): number;
+  /** `shared`: a descriptor, which stays the caller's, or a fabric handle of 64 bytes; of an allocation of `size` bytes. */
+  mapDevice(device: string, shared: number | Uint8Array, size: number, offset: number, length: number): number;
+  /** The descriptor is the caller's. */
+  exportDescriptor(segment: number, kind: 'cuda-vmm-fd' | 'dma-buf'): { fd: number; offset: number; size: number };
+  createEvent(device: string): number;
+  /** `handle`: the 64 bytes of cuIpcGetEventHandle, from another process. */
+  openEvent(device: string, handle: Uint8Array): number;
+  exportEvent(event: number): Uint8Array;
+  closeEvent(event: number): void;
   /** `released` is called once nothing touches the memory any more. */
   unregister(id: number, released: () => void): void;
   listen(transport: string, settings: Settings): Settings;
@@ -99,7 +121,14 @@ export interface NativeEngine {
   ): void;
   closePeer(peer: number): void;
   /** `descriptors`: KVTD bytes, copied. `timeoutMs` from now. Returns the batch's number. */
-  submit(op: number, peer: number, descriptors: Uint8Array, timeoutMs: number, verify: boolean): number;
+  submit(
+    op: number,
+    peer: number,
+    descriptors: Uint8Array,
+    timeoutMs: number,
+    verify: boolean,
+    device?: DeviceOrder,
+  ): number;
   cancel(batch: number): void;
   /** JSON of Engine::statistics. */
   statistics(): string;
@@ -117,7 +146,7 @@ export interface NativeFeature {
 }
 
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
-export const INTERFACE = 9;
+export const INTERFACE = 10;
 
 /** The socket on which the node service is handed descriptors of engines' memory (native/service/descriptor_socket.h). */
 export interface DescriptorSocket {

@@ -3,7 +3,7 @@ import { integer, options as optionsOf } from '../core/check.js';
 import { Descriptors } from '../core/descriptors.js';
 import { errors } from '../core/errors.js';
 import { checkLimits, type Limits, MAX_TIMEOUT_MS } from './limits.js';
-import type { CallLimits, MoveOptions, Verify } from './transfer.js';
+import type { CallLimits, GpuOrder, MoveOptions, Verify } from './transfer.js';
 
 export interface MoveDefaultOptions {
   /** Deadline of operations that name none, in milliseconds. Default 30,000. */
@@ -17,6 +17,7 @@ export interface Move {
   descriptors: Descriptors;
   limits: Limits;
   verify: boolean;
+  gpu?: GpuOrder;
 }
 
 export class MoveDefaults {
@@ -41,13 +42,31 @@ export class MoveDefaults {
     const { verify = this.#verify } = optionsOf('options', options);
     checkVerify('options.verify', verify);
     const limits = this.limits(options);
-    return { descriptors, limits, verify: this.#verifies(verify) };
+    const gpu = checkOrder(options?.gpu);
+    return { descriptors, limits, verify: this.#verifies(verify), gpu };
   }
 
   /** The first of every N batches is verified where one in N is. */
   #verifies(verify: Verify): boolean {
     return typeof verify === 'object' ? this.#sampled++ % verify.sampled === 0 : verify === 'full';
   }
+}
+
+function checkOrder(order: GpuOrder | undefined): GpuOrder | undefined {
+  if (order === undefined) return undefined;
+  const { waitFor, record, rows } = optionsOf('options.gpu', order);
+  for (const [name, events] of Object.entries({ waitFor, record })) {
+    if (events === undefined) continue;
+    if (!Array.isArray(events)) throw errors.invalidArgument(`options.gpu.${name}`, events, 'an array of events');
+    for (const event of events) integer(`options.gpu.${name}`, event, 0, 0xffff_ffff);
+  }
+  if (rows !== undefined) {
+    const { count, sourceStride, destinationStride } = optionsOf('options.gpu.rows', rows);
+    integer('options.gpu.rows.count', count, 1, 0xffff_ffff);
+    integer('options.gpu.rows.sourceStride', sourceStride, 0, Number.MAX_SAFE_INTEGER);
+    integer('options.gpu.rows.destinationStride', destinationStride, 0, Number.MAX_SAFE_INTEGER);
+  }
+  return order;
 }
 
 function checkVerify(argument: string, verify: Verify): Verify {

@@ -25,6 +25,18 @@ export interface CallLimits {
 export interface MoveOptions extends CallLimits {
   /** Default: the transfer's, which is `full`. */
   verify?: Verify;
+  /** For copies that name memory of a GPU in every record (docs/gpu.md). */
+  gpu?: GpuOrder;
+}
+
+/** What a copy with memory of GPUs waits for, and whose heads it splits or joins. */
+export interface GpuOrder {
+  /** Events (`openEvent`) that are over before a byte is read. */
+  waitFor?: readonly number[];
+  /** Events, of one GPU, that are recorded behind the copy. One that fails may leave them as they were. */
+  record?: readonly number[];
+  /** Each record stands for `count` runs of its length, so many bytes apart at either side. */
+  rows?: { count: number; sourceStride: number; destinationStride: number };
 }
 
 export interface MoveReport {

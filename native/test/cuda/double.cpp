@@ -1,93 +1,38 @@
 #include "test/cuda/double.h"
 
-#include "transport/cuda/copier.h"
+#include "test/cuda/double_state.h"
 
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
-#include <functional>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <thread>
-#include <utility>
-#include <vector>
-
-namespace mooncake::cuda {
-
-// What the handles of driver.h stand for here.
-struct ContextTag {
-  int gpu = 0;
-  u64 peers = 0;
-  u32 retained = 0;
-};
-struct EventTag {
-  bool recorded = false;
-  bool over = false;
-};
-struct StreamTag {
-  ContextTag* context = nullptr;
-  std::deque<std::function<void()>> queue;
-  bool ending = false;
-  u64 begun = 0;
-  u64 ended = 0;
-  std::thread thread;
-};
-
-}  // namespace mooncake::cuda
 
 namespace mooncake::test {
 
-namespace {
-
-using namespace cuda;
-
-constexpr Result INVALID_VALUE = 1;
-constexpr Result INVALID_CONTEXT = 201;
-constexpr Result ILLEGAL_ADDRESS = 700;
-
-struct Block {
-  u64 bytes = 0;
-  int gpu = 0;
-  bool foreign = false;
-  u32 opened = 0;
-  /** Where its bytes are; null: at its address. */
-  u8* at = nullptr;
-};
-
-struct State {
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::vector<ContextTag> contexts;
-  std::map<Pointer, Block> blocks;
-  std::map<Pointer, u64> pinned;
-  std::map<std::string, std::pair<Result, int>> faults;
-  size_t events = 0;
-  size_t streams = 0;
-  size_t modules = 0;
-  bool held = false;
-  bool separate = false;
-  Result broken = SUCCESS;
-  u64 launches = 0;
-  u64 copied = 0;
-  u64 opened = 0;
-};
-/** Never freed by a destructor of the process: threads may wait in it. */
 State* state = nullptr;
-thread_local std::vector<ContextTag*> stack;
 
-/** The planted fault of a call, or what broke the context before. */
 Result fault(const char* symbol) {
   const auto found = state->faults.find(symbol);
   if (found == state->faults.end() || found->second.second == 0) return SUCCESS;
   found->second.second--;
   return found->second.first;
 }
-#define PLANTED(symbol)                                                \
-  const std::lock_guard lock(state->mutex);                            \
-  if (const Result planted = fault(symbol); planted != SUCCESS) return planted
+
+Block* blockOf(Pointer at, Pointer* base) {
+  auto next = state->blocks.upper_bound(at);
+  if (next == state->blocks.begin()) return nullptr;
+  --next;
+  if (at - next->first >= next->second.bytes) return nullptr;
+  if (base != nullptr) *base = next->first;
+  return &next->second;
+}
+
+namespace {
+
+constexpr Result INVALID_VALUE = 1;
+constexpr Result INVALID_CONTEXT = 201;
+constexpr Result ILLEGAL_ADDRESS = 700;
+
+thread_local std::vector<ContextTag*> stack;
 
 ContextTag* current() { return stack.empty() ? nullptr : stack.back(); }
 
@@ -96,14 +41,6 @@ bool inside(const std::map<Pointer, u64>& ranges, Pointer at, u64 length) {
   if (next == ranges.begin()) return false;
   --next;
   return at - next->first <= next->second && length <= next->second - (at - next->first);
-}
-Block* blockOf(Pointer at, Pointer* base = nullptr) {
-  auto next = state->blocks.upper_bound(at);
-  if (next == state->blocks.begin()) return nullptr;
-  --next;
-  if (at - next->first >= next->second.bytes) return nullptr;
-  if (base != nullptr) *base = next->first;
-  return &next->second;
 }
 /** Whether a kernel in this context may touch it. */
 bool addressable(const ContextTag& context, Pointer at, u64 length) {
@@ -186,7 +123,9 @@ Result moduleUnload(Module) {
   const std::lock_guard lock(state->mutex);
   return state->modules--, SUCCESS;
 }
-Result moduleFunction(Function* function, Module, const char*) { return *function = reinterpret_cast<Function>(8), SUCCESS; }
+Result moduleFunction(Function* function, Module, const char* name) {
+  return *function = reinterpret_cast<Function>(const_cast<char*>(name)), SUCCESS;
+}
 Result allocate(Pointer* pointer, size_t bytes) {
   PLANTED("cuMemAlloc");
   if (current() == nullptr) return INVALID_CONTEXT;
@@ -277,36 +216,71 @@ Result eventDestroy(Event event) {
 }
 Result eventRecord(Event event, Stream stream) {
   PLANTED("cuEventRecord");
-  event->recorded = true;
-  event->over = false;
-  enqueue(stream, [event] { event->over = true; });
+  EventTag& itself = event->itself();
+  itself.recorded = true;
+  itself.over = false;
+  enqueue(stream, [&itself] { itself.over = true; });
   return SUCCESS;
 }
 Result eventQuery(Event event) {
   const std::lock_guard lock(state->mutex);
-  return event->over ? state->broken : NOT_READY;
+  if (const Result planted = fault("cuEventQuery"); planted != SUCCESS) return planted;
+  return event->itself().recorded && !event->itself().over ? NOT_READY : state->broken;
 }
 Result eventSynchronize(Event event) {
   std::unique_lock lock(state->mutex);
-  state->changed.wait(lock, [&] { return event->over; });
+  state->changed.wait(lock, [&] { return event->itself().over; });
   if (const Result planted = fault("cuEventSynchronize"); planted != SUCCESS) return planted;
   return state->broken;
 }
-Result launch(Function, unsigned blocks, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream stream,
+/** CRC-64/ECMA-182, by a table of what each byte comes to bit by bit. */
+u64 sumOf(const u8* at, u64 length) {
+  static const std::vector<u64> table = [] {
+    std::vector<u64> made;
+    for (u64 byte = 0; byte < 256; byte++) {
+      u64 sum = byte << 56;
+      for (int bit = 0; bit < 8; bit++) sum = (sum << 1) ^ ((sum >> 63) != 0 ? 0x42F0E1EBA9EA3693 : 0);
+      made.push_back(sum);
+    }
+    return made;
+  }();
+  u64 sum = 0;
+  for (u64 i = 0; i < length; i++) sum = (sum << 8) ^ table[sum >> 56 ^ at[i]];
+  return sum;
+}
+/** What the kernel of that name does with one run; false: a side is not for it. */
+bool copied(const ContextTag& context, Pointer to, Pointer from, u64 length) {
+  if (!addressable(context, from, length) || !addressable(context, to, length)) return false;
+  return move(to, from, length), true;
+}
+Result launch(Function function, unsigned blocks, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream stream,
               void** parameters, void**) {
   PLANTED("cuLaunchKernel");
   const Pointer list = *static_cast<Pointer*>(parameters[0]);
   const u32 count = *static_cast<u32*>(parameters[1]);
-  if (blocks == 0 || !inside(state->pinned, list, count * sizeof(Run))) return INVALID_VALUE;
+  const std::string kernel = reinterpret_cast<const char*>(function);
+  const u64 each = kernel == "mooncake_rows" ? sizeof(Rows) : sizeof(Run);
+  if (blocks == 0 || !inside(state->pinned, list, count * each)) return INVALID_VALUE;
+  u64* const sums = kernel == "mooncake_sum" ? *static_cast<u64**>(parameters[2]) : nullptr;
+  if (sums != nullptr && !inside(state->pinned, reinterpret_cast<Pointer>(sums), 2 * count * sizeof(u64))) return INVALID_VALUE;
   state->launches++;
-  enqueue(stream, [stream, list, count] {
-    for (const Run* run = reinterpret_cast<const Run*>(list); run != reinterpret_cast<const Run*>(list) + count; run++) {
-      if (!addressable(*stream->context, run->source, run->length) || !addressable(*stream->context, run->destination, run->length)) {
-        state->broken = ILLEGAL_ADDRESS;
-        return;
+  enqueue(stream, [=] {
+    bool fine = true;
+    for (u32 i = 0; i < count && kernel == "mooncake_rows"; i++) {
+      const Rows& rows = reinterpret_cast<const Rows*>(list)[i];
+      for (u64 row = 0; row < rows.count; row++) {
+        fine = fine && copied(*stream->context, rows.destination + row * rows.destinationStride, rows.source + row * rows.sourceStride, rows.length);
       }
-      move(run->destination, run->source, run->length);
     }
+    for (u32 i = 0; i < count && kernel != "mooncake_rows"; i++) {
+      const Run& run = reinterpret_cast<const Run*>(list)[i];
+      fine = fine && copied(*stream->context, run.destination, run.source, run.length);
+      if (!fine || sums == nullptr) continue;
+      sums[i] = sumOf(bytesOf(run.source), run.length);
+      if (std::exchange(state->corrupting, false)) bytesOf(run.destination)[run.length / 2] ^= 1;
+      sums[count + i] = sumOf(bytesOf(run.destination), run.length);
+    }
+    if (!fine) state->broken = ILLEGAL_ADDRESS;
   });
   return SUCCESS;
 }
@@ -316,16 +290,50 @@ Result copyAsync(Pointer destination, Pointer source, size_t bytes, Stream strea
   enqueue(stream, [=] { move(destination, source, bytes); });
   return SUCCESS;
 }
+Result copyBatch(Pointer* destinations, Pointer* sources, size_t* bytes, size_t count, CopyAttributes*, size_t*, size_t, size_t*, Stream stream) {
+  PLANTED("cuMemcpyBatchAsync");
+  state->batches++;
+  for (size_t i = 0; i < count; i++) {
+    enqueue(stream, [stream, to = destinations[i], from = sources[i], length = bytes[i]] {
+      if (!copied(*stream->context, to, from, length)) state->broken = ILLEGAL_ADDRESS;
+    });
+  }
+  return SUCCESS;
+}
+Result deviceAttribute(int* value, int attribute, int) {
+  return *value = attribute == ATTRIBUTE_MULTIPROCESSORS ? 132 : attribute == ATTRIBUTE_DMA_BUF ? 1 : 0, SUCCESS;
+}
+Result ipcExportEvent(IpcEventHandle* handle, Event event) {
+  *handle = {};
+  return std::memcpy(handle->bytes, &event, sizeof event), SUCCESS;
+}
+Result ipcOpenEvent(Event* event, IpcEventHandle handle) {
+  PLANTED("cuIpcOpenEventHandle");
+  EventTag* named = nullptr;
+  std::memcpy(&named, handle.bytes, sizeof named);
+  for (const auto& foreign : state->foreignEvents) {
+    if (foreign.get() != named) continue;
+    state->events++;
+    *event = new EventTag;
+    return (*event)->of = named, SUCCESS;
+  }
+  return INVALID_VALUE;
+}
 Result errorName(Result, const char** name) { return *name = "CUDA_ERROR_PLANTED", SUCCESS; }
 Result errorText(Result, const char** text) { return *text = "planted", SUCCESS; }
 
-const Driver DRIVER = {
+Driver made() {
+  Driver driver = {
     init, deviceCount, deviceGet, deviceName, deviceUuid, deviceMemory, contextRetain,
     contextRelease, contextPush, contextPop, canAccessPeer, enablePeerAccess, streamPriorities, moduleLoad, moduleUnload,
     moduleFunction, allocate, release, addressRange, hostAllocate, hostFree, hostRegister, hostUnregister, ipcExport, ipcOpen,
-    ipcClose, streamCreate, streamDestroy, streamSynchronize, eventCreate, eventDestroy, eventRecord, eventQuery,
-    eventSynchronize, launch, copyAsync, errorName, errorText,
-};
+    ipcClose, deviceAttribute, ipcExportEvent, ipcOpenEvent, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+    nullptr, nullptr, nullptr, nullptr, nullptr, streamCreate, streamDestroy, streamSynchronize, eventCreate, eventDestroy, eventRecord, eventQuery,
+    eventSynchronize, launch, copyAsync, errorName, errorText, copyBatch,
+  };
+  addVirtualCalls(driver);
+  return driver;
+}
 
 }  // namespace
 
@@ -336,11 +344,16 @@ CudaDouble::CudaDouble(int gpus) {
 }
 
 CudaDouble::~CudaDouble() {
-  for (const auto& [base, block] : state->blocks) std::free(reinterpret_cast<void*>(base));
+  for (const auto& [base, block] : state->blocks) {
+    if (block.at == nullptr) std::free(reinterpret_cast<void*>(base));
+  }
   delete std::exchange(state, nullptr);
 }
 
-const Driver* CudaDouble::driver() const { return &DRIVER; }
+const Driver* CudaDouble::driver() const {
+  static const Driver driver_ = made();
+  return &driver_;
+}
 
 void CudaDouble::fail(const std::string& symbol, Result result, int times) {
   const std::lock_guard lock(state->mutex);
@@ -382,9 +395,41 @@ void CudaDouble::forget(Pointer base) {
   state->blocks.erase(base);
 }
 
+IpcEventHandle CudaDouble::foreignEvent(size_t& number) {
+  const std::lock_guard lock(state->mutex);
+  number = state->foreignEvents.size();
+  state->foreignEvents.push_back(std::make_unique<EventTag>());
+  IpcEventHandle handle{};
+  EventTag* const event = state->foreignEvents.back().get();
+  std::memcpy(handle.bytes, &event, sizeof event);
+  return handle;
+}
+
+void CudaDouble::setForeign(size_t number, bool over) {
+  const std::lock_guard lock(state->mutex);
+  state->foreignEvents[number]->recorded = true;
+  state->foreignEvents[number]->over = over;
+  state->changed.notify_all();
+}
+
+bool CudaDouble::foreignIsOver(size_t number) const {
+  const std::lock_guard lock(state->mutex);
+  return state->foreignEvents[number]->recorded && state->foreignEvents[number]->over;
+}
+
+void CudaDouble::corruptNext() {
+  const std::lock_guard lock(state->mutex);
+  state->corrupting = true;
+}
+
+u64 CudaDouble::batches() const {
+  const std::lock_guard lock(state->mutex);
+  return state->batches;
+}
+
 size_t CudaDouble::leaks() const {
   const std::lock_guard lock(state->mutex);
-  size_t count = state->pinned.size() + state->events + state->streams + state->modules;
+  size_t count = state->pinned.size() + state->events + state->streams + state->modules + state->made.size() + state->reserved.size();
   for (const auto& [base, block] : state->blocks) count += block.foreign ? block.opened : 1;
   for (const ContextTag& context : state->contexts) count += context.retained;
   return count;

@@ -34,6 +34,15 @@ class CudaDouble {
   bool adopt(cuda::Pointer base, u64 bytes, u8* at);
   void forget(cuda::Pointer base);
 
+  /** An event of "another process" that is over; `setForeign` says that it was recorded, and whether that is over. */
+  cuda::IpcEventHandle foreignEvent(size_t& number);
+  void setForeign(size_t number, bool over);
+  bool foreignIsOver(size_t number) const;
+  /** The next run that is summed arrives with a bit turned. */
+  void corruptNext();
+  /** Calls that copied many pieces at once. */
+  u64 batches() const;
+
   /** Of this process: allocations, opened handles, pinned ranges, contexts, events and streams that are still there. */
   size_t leaks() const;
   /** Kernels launched, and bytes that the driver copied itself. */

@@ -7,26 +7,8 @@
 
 namespace mooncake::cuda {
 
-namespace {
-
-Pointer addressOf(const Segment& segment, u64 offset) {
-  return segment.backing == Backing::device ? segment.deviceAddress + offset : reinterpret_cast<Pointer>(segment.base) + offset;
-}
-
-struct Sides {
-  const Segment* source;
-  u64 sourceOffset;
-  const Segment* destination;
-  u64 destinationOffset;
-};
-
-/** Of a copy: links of this transport carry nothing else. */
-Sides sidesOf(const Piece& piece) { return {piece.source, piece.remoteOffset, piece.local, piece.localOffset}; }
-
-}  // namespace
-
-Copier::Copier(const Gpu& gpu, Pins& pins, std::chrono::microseconds spin, Settled settled)
-    : gpu_(gpu), driver_(*gpu.driver), pins_(pins), spin_(spin), settled_(std::move(settled)) {}
+Copier::Copier(const Gpu& gpu, Pins& pins, const Share& share, std::chrono::microseconds spin, Settled settled)
+    : gpu_(gpu), driver_(*gpu.driver), launcher_(gpu, pins, share), spin_(spin), settled_(std::move(settled)) {}
 
 void Copier::post(Slice& slice) {
   {
@@ -40,7 +22,7 @@ void Copier::post(Slice& slice) {
       return;
     }
   }
-  settled_(slice, {Code::closed, "the engine is closed"});
+  settled_(slice, {Code::closed, "the engine is closed"}, false);
 }
 
 void Copier::cancel(Batch& batch) {
@@ -63,157 +45,130 @@ void Copier::close() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Copier::over(Slice& slice, Status status) {
+void Copier::over(Slice& slice, Status status, bool verified) {
   load_.fetch_sub(slice.bytes, std::memory_order_relaxed);
-  settled_(slice, std::move(status));
+  settled_(slice, std::move(status), verified);
 }
 
 void Copier::work() {
+  // Sleeps as short as asked for.
+  ::prctl(PR_SET_TIMERSLACK, 1000UL);
   const Current current(gpu_);
-  broken_ = prepare();
+  broken_ = launcher_.prepare();
+  progress_ = Clock::now();
+  std::vector<std::pair<Slice*, Status>> failed;
   for (;;) {
     Slice* next = nullptr;
     {
       std::unique_lock lock(mutex_);
-      const bool idle = launched_ == finished_;
-      if (idle) changed_.wait(lock, [this] { return closed_ || !queue_.empty(); });
-      if (!queue_.empty() && launched_ - finished_ < SLOTS) {
-        next = queue_.front();
-        queue_.pop_front();
-      } else if (closed_ && idle) {
-        break;
+      next = take(failed);
+      if (next == nullptr && failed.empty() && launched_ == finished_ && closed_) {
+        // What is left waits for events that nobody will record any more.
+        for (Slice* const slice : queue_) failed.emplace_back(slice, Status(Code::closed, "the engine is closed"));
+        queue_.clear();
+        if (failed.empty()) break;
       }
     }
+    for (auto& [slice, status] : failed) over(*slice, std::move(status));
+    const bool refused = !failed.empty();
+    failed.clear();
     if (next != nullptr) {
       start(*next);
+    } else if (launched_ != finished_ && driver_.eventQuery(oldest().done) != NOT_READY) {
+      finish(oldest());
+    } else if (!refused) {
+      std::unique_lock lock(mutex_);
+      pause(lock);
       continue;
     }
-    Slot& oldest = slots_[finished_ % SLOTS];
-    await(oldest);
-    finish(oldest);
+    progress_ = Clock::now();
   }
-  unprepare();
+  launcher_.unprepare();
 }
 
-/** Looks again and again while a copy is short: to be woken up by the driver takes longer than many a copy does. */
-void Copier::await(const Slot& slot) {
-  const auto since = Clock::now();
-  for (auto waited = Clock::duration{}; waited < LONG_WAIT; waited = Clock::now() - since) {
-    if (driver_.eventQuery(slot.done) != NOT_READY) return;
-    if (waited < spin_) {
-      ::sched_yield();
-    } else {
-      std::this_thread::sleep_for(LOOK_EVERY);
+Slice* Copier::take(std::vector<std::pair<Slice*, Status>>& failed) {
+  if (launched_ - finished_ >= Launcher::SLOTS) return nullptr;
+  const Batch* asked = nullptr;
+  for (auto at = queue_.begin(); at != queue_.end();) {
+    Slice* const slice = *at;
+    Order* const order = slice->batch->order();
+    // Slices of one batch are mostly next to each other.
+    if (order != nullptr && slice->batch == asked) {
+      ++at;
+      continue;
     }
+    asked = order != nullptr ? slice->batch : asked;
+    const Expected<bool> ready = order == nullptr ? Expected<bool>(true) : order->ready();
+    if (ready.ok() && !ready.value) {
+      ++at;
+      continue;
+    }
+    at = queue_.erase(at);
+    if (ready.ok()) return slice;
+    failed.emplace_back(slice, ready.status);
   }
+  return nullptr;
 }
 
-Status Copier::prepare() {
-  // Sleeps as short as asked for.
-  ::prctl(PR_SET_TIMERSLACK, 1000UL);
-  int least = 0;
-  int greatest = 0;
-  if (driver_.streamPriorities(&least, &greatest) != SUCCESS) least = 0;
-  Status status;
-  for (Stream& stream : streams_) {
-    if (status.ok()) status = gpu_.status("cuStreamCreate", driver_.streamCreate(&stream, STREAM_NON_BLOCKING, least));
+/**
+ * Until there may be something to do: a slice that can be launched, or the end of one that is under way. To be woken up by the
+ * driver takes longer than many a copy does, so it is asked again and again while a copy is short, and without sleeping
+ * shortly before and after its end is expected.
+ */
+void Copier::pause(std::unique_lock<std::mutex>& lock) {
+  const bool idle = launched_ == finished_;
+  if (idle && queue_.empty()) {
+    changed_.wait(lock, [this] { return closed_ || !queue_.empty(); });
+    progress_ = Clock::now();
+    return;
   }
-  void* memory = nullptr;
-  if (status.ok()) {
-    status = gpu_.status("cuMemHostAlloc for lists of runs", driver_.hostAllocate(&memory, SLOTS * RUNS * sizeof(Run), HOST_PORTABLE));
+  const size_t queued = queue_.size();
+  const auto now = Clock::now();
+  const auto quiet = now - progress_;
+  auto sleep = std::chrono::duration_cast<Clock::duration>(quiet < LONG_WAIT ? LOOK_EVERY : LOOK_SELDOM);
+  if (spin_.count() > 0) {
+    const double rate = idle ? 0 : launcher_.ways().rate(oldest().work);
+    auto due = progress_;
+    if (rate > 0) {
+      const std::chrono::duration<double> expected(static_cast<double>(oldest().work.bytes) / rate);
+      due = std::max(oldest().launched, lastEnd_) + std::chrono::duration_cast<Clock::duration>(expected);
+    }
+    if (now >= due - AWAKE && now < due + spin_) {
+      lock.unlock();
+      ::sched_yield();
+      return;
+    }
+    if (due - AWAKE > now && queue_.empty()) sleep = std::max(sleep, std::min<Clock::duration>(due - AWAKE - now, LONG_WAIT));
   }
-  memory_ = static_cast<Run*>(memory);
-  for (size_t i = 0; i < SLOTS && status.ok(); i++) {
-    slots_[i].runs = memory_ + i * RUNS;
-    status = gpu_.status("cuEventCreate", driver_.eventCreate(&slots_[i].done, EVENT_DISABLE_TIMING | EVENT_BLOCKING_SYNC));
-  }
-  return status;
-}
-
-void Copier::unprepare() {
-  for (Slot& slot : slots_) {
-    if (slot.done != nullptr) driver_.eventDestroy(slot.done);
-  }
-  if (memory_ != nullptr) driver_.hostFree(memory_);
-  for (const Stream stream : streams_) {
-    if (stream != nullptr) driver_.streamDestroy(stream);
-  }
+  changed_.wait_for(lock, sleep, [&] { return queue_.size() != queued; });
 }
 
 void Copier::start(Slice& slice) {
   if (!broken_.ok()) return over(slice, broken_);
-  Slot& slot = slots_[launched_ % SLOTS];
+  Slot& slot = launcher_.slots()[launched_ % Launcher::SLOTS];
   slot.slice = &slice;
-  const Stream stream = streams_[launched_ % streams_.size()];
-  Status status = launch(slot, stream);
-  if (status.ok()) status = gpu_.status("cuEventRecord", driver_.eventRecord(slot.done, stream));
-  if (status.ok()) {
-    launched_++;
-    return;
-  }
-  // Part of it may be under way: nobody may have the memory back before that is over.
-  driver_.streamSynchronize(stream);
-  for (const u32 segment : slot.pinned) pins_.release(segment);
-  slot.pinned.clear();
-  over(slice, std::move(status));
-}
-
-bool Copier::pin(Slot& slot, const Segment& segment) {
-  if (segment.backing == Backing::device) return (gpu_.reach >> segment.device & 1) != 0;
-  if (std::find(slot.pinned.begin(), slot.pinned.end(), segment.id) != slot.pinned.end()) return true;
-  if (!pins_.acquire(gpu_, segment)) return false;
-  slot.pinned.push_back(segment.id);
-  return true;
-}
-
-Status Copier::launch(Slot& slot, Stream stream) {
-  Slice& slice = *slot.slice;
-  bool addressable = true;
-  bool host = false;
-  const Segment* last[2] = {};
-  slice.forEach([&](const Piece& piece) {
-    const Segment* const segments[2] = {sidesOf(piece).source, sidesOf(piece).destination};
-    for (int i = 0; i < 2; i++) {
-      if (segments[i] == last[i]) continue;
-      last[i] = segments[i];
-      host = host || segments[i]->backing != Backing::device;
-      addressable = pin(slot, *segments[i]) && addressable;
-    }
-  });
-  const u32 blocks = host ? HOST_BLOCKS : DEVICE_BLOCKS;
-  // Small slices are cut finer, so that every block has some of it.
-  const u64 cut = std::clamp<u64>(slice.bytes / (blocks * 4) & ~u64{4095}, SHORTEST_CUT, LONGEST_RUN);
-  u32 count = 0;
-  Status status;
-  slice.forEach([&](const Piece& piece) {
-    const Sides sides = sidesOf(piece);
-    const Pointer source = addressOf(*sides.source, sides.sourceOffset);
-    const Pointer destination = addressOf(*sides.destination, sides.destinationOffset);
-    if (!addressable) {
-      if (status.ok()) status = gpu_.status("cuMemcpyAsync", driver_.copyAsync(destination, source, piece.length, stream));
-      return;
-    }
-    for (u64 at = 0; at < piece.length; at += cut) {
-      slot.runs[count++] = {source + at, destination + at, std::min(cut, piece.length - at)};
-    }
-  });
-  if (!addressable || !status.ok()) return status;
-  Pointer runs = reinterpret_cast<Pointer>(slot.runs);
-  void* parameters[] = {&runs, &count};
-  return gpu_.status("cuLaunchKernel", driver_.launch(gpu_.copy, std::min(blocks, count), 1, 1, THREADS, 1, 1, 0, stream,
-                                                      parameters, nullptr));
+  Status status = launcher_.launch(slot);
+  if (!status.ok()) return over(slice, std::move(status));
+  launched_++;
 }
 
 void Copier::finish(Slot& slot) {
   Status status = gpu_.status("copying", driver_.eventSynchronize(slot.done));
+  const auto now = Clock::now();
+  const double seconds = std::chrono::duration<double>(now - std::max(slot.launched, lastEnd_)).count();
+  lastEnd_ = now;
   // A context that has failed fails for good.
   if (!status.ok()) broken_ = status;
-  for (const u32 segment : slot.pinned) pins_.release(segment);
-  slot.pinned.clear();
+  Status found = launcher_.finish(slot);
+  if (status.ok()) {
+    launcher_.ways().took(slot.work, slot.way, seconds);
+    status = std::move(found);
+  }
   Slice& slice = *slot.slice;
   slot.slice = nullptr;
   finished_++;
-  over(slice, std::move(status));
+  const bool verified = slot.summed && status.ok();
+  over(slice, std::move(status), verified);
 }
 
 }  // namespace mooncake::cuda

@@ -2,8 +2,10 @@
 
 #include "transport/cuda/copier.h"
 
-
+#include <algorithm>
+#include <array>
 #include <bit>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 
@@ -13,14 +15,25 @@ namespace {
 
 using namespace cuda;
 
-/** Slices go to a GPU that has a side of them, the one with less to do. Bytes are not verified on the way. */
+/** So many slices, and GPUs that were slower are tried again. */
+constexpr u64 LOOK_AGAIN = 64;
+constexpr double ABOUT_AS_FAST = 0.9;
+
+Share shareOf(const TransportContext& context) {
+  const char* const way = std::getenv("MOONCAKE_GPU_WAY");
+  return {context.gpuShare, way == nullptr ? "" : way};
+}
+
+/** Slices go to a GPU that has a side of them: the one that copies such slices faster, which is the idle one where another process
+    computes on one of them; of equals the one with less to do. */
 class CudaLink final : public Link {
  public:
   CudaLink(TransportContext& context, LinkEvents& events) : context_(context), events_(events), pins_(context.memory) {
     capabilities_.copy = true;
+    capabilities_.verify = true;
     capabilities_.devices = true;
-    capabilities_.sliceBytes = Copier::SLICE_BYTES;
-    capabilities_.sliceRecords = Copier::SLICE_RECORDS;
+    capabilities_.sliceBytes = Launcher::SLICE_BYTES;
+    capabilities_.sliceRecords = Launcher::SLICE_RECORDS;
     capabilities_.windowBytes = u64{4} << 30;
     capabilities_.bandwidth = 50e9;
   }
@@ -33,7 +46,7 @@ class CudaLink final : public Link {
   bool reaches(const Slice& slice) const override { return !slice.file; }
 
   void post(Slice& slice) override {
-    const Expected<Copier*> copier = copierFor(slice.devices);
+    const Expected<Copier*> copier = copierFor(slice);
     if (copier.ok()) return copier.value->post(slice);
     events_.settled(slice, copier.status, false);
   }
@@ -58,23 +71,42 @@ class CudaLink final : public Link {
     return all;
   }
 
-  Expected<Copier*> copierFor(u64 devices) {
+  Expected<Copier*> copierFor(const Slice& slice) {
     const std::lock_guard lock(mutex_);
     if (closed_) return Status(Code::closed, "the engine is closed");
-    Copier* best = nullptr;
+    // What a batch records is of one GPU, which then has all of the batch.
+    const Order* const order = slice.batch->order();
+    const bool signals = order != nullptr && !order->signals.empty();
+    u64 devices = signals ? u64{1} << order->signals.front()->gpu.ordinal : slice.devices;
+    std::array<Copier*, 64> candidates;
+    size_t count = 0;
+    double fastest = 0;
     for (; devices != 0; devices &= devices - 1) {
-      const int ordinal = std::countr_zero(devices);
-      std::unique_ptr<Copier>& copier = copiers_[ordinal];
-      if (!copier) {
-        // Open already: its memory is registered.
-        const Expected<const Gpu*> gpu = context_.gpus->open("cuda:" + std::to_string(ordinal));
-        if (!gpu.ok()) return gpu.status;
-        const auto settled = [this](Slice& slice, Status status) { events_.settled(slice, std::move(status), false); };
-        copier = std::make_unique<Copier>(*gpu.value, pins_, context_.spin, settled);
-      }
-      if (best == nullptr || copier->load() < best->load()) best = copier.get();
+      const Expected<Copier*> copier = open(std::countr_zero(devices));
+      if (!copier.ok()) return copier;
+      candidates[count++] = copier.value;
+      fastest = std::max(fastest, copier.value->rate(slice));
+    }
+    const bool all = ++posted_ % LOOK_AGAIN == 0;
+    Copier* best = nullptr;
+    for (size_t i = 0; i < count; i++) {
+      const double rate = candidates[i]->rate(slice);
+      if (!all && rate > 0 && rate < ABOUT_AS_FAST * fastest) continue;
+      if (best == nullptr || candidates[i]->load() < best->load()) best = candidates[i];
     }
     return best;
+  }
+
+  Expected<Copier*> open(int ordinal) {
+    std::unique_ptr<Copier>& copier = copiers_[ordinal];
+    if (!copier) {
+      // Open already: its memory is registered.
+      const Expected<const Gpu*> gpu = context_.gpus->open("cuda:" + std::to_string(ordinal));
+      if (!gpu.ok()) return gpu.status;
+      const auto settled = [this](Slice& slice, Status status, bool verified) { events_.settled(slice, std::move(status), verified); };
+      copier = std::make_unique<Copier>(*gpu.value, pins_, shareOf(context_), context_.spin, settled);
+    }
+    return copier.get();
   }
 
   TransportContext& context_;
@@ -84,6 +116,7 @@ class CudaLink final : public Link {
   Capabilities capabilities_;
   std::mutex mutex_;
   std::map<int, std::unique_ptr<Copier>> copiers_;
+  u64 posted_ = 0;
   std::atomic<bool> closed_{false};
 };
 

@@ -35,6 +35,10 @@ Loaded load() {
   if (loaded.driver.field == nullptr) missing = symbol;
   MOONCAKE_CUDA_CALLS(MOONCAKE_CUDA_FIND)
 #undef MOONCAKE_CUDA_FIND
+#define MOONCAKE_CUDA_LOOK_FOR(field, symbol, parameters) \
+  loaded.driver.field = reinterpret_cast<Result(*) parameters>(::dlsym(opened, symbol));
+  MOONCAKE_CUDA_OPTIONAL_CALLS(MOONCAKE_CUDA_LOOK_FOR)
+#undef MOONCAKE_CUDA_LOOK_FOR
   if (missing != nullptr) {
     loaded.status = {Code::notSupported, std::string(name) + " has no " + missing};
     return loaded;

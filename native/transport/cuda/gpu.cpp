@@ -2,6 +2,7 @@
 
 #include "transport/cuda/kernels_ptx.h"
 
+#include <algorithm>
 #include <cstdio>
 
 namespace mooncake::cuda {
@@ -61,6 +62,9 @@ Status Gpus::find() {
     gpu->name = name;
     gpu->uuid = text(uuid);
     gpu->memoryBytes = bytes;
+    int multiprocessors = 0;
+    found->deviceAttribute(&multiprocessors, ATTRIBUTE_MULTIPROCESSORS, gpu->device);
+    gpu->multiprocessors = static_cast<u32>(std::max(multiprocessors, 1));
     all_.push_back(std::move(gpu));
   }
   return {};
@@ -98,11 +102,20 @@ Status Gpus::openContext(Gpu& gpu) {
   gpu.context = context;
   const Current current(gpu);
   Status status = gpu.status("cuModuleLoadData of the copy kernel", driver.moduleLoad(&gpu.module, KERNELS));
-  if (status.ok()) status = gpu.status("cuModuleGetFunction", driver.moduleFunction(&gpu.copy, gpu.module, "mooncake_copy"));
+  for (const auto& [function, name] : {std::pair{&gpu.copy, "mooncake_copy"}, {&gpu.sum, "mooncake_sum"}, {&gpu.rows, "mooncake_rows"}}) {
+    if (status.ok()) status = gpu.status("cuModuleGetFunction", driver.moduleFunction(function, gpu.module, name));
+  }
   if (!status.ok()) {
     gpu.context = nullptr;
     driver.contextRelease(gpu.device);
     return status;
+  }
+  gpu.reachedFrom = {gpu.device};
+  for (const auto& other : all_) {
+    int can = 0;
+    if (other.get() != &gpu && driver.canAccessPeer(&can, other->device, gpu.device) == SUCCESS && can != 0) {
+      gpu.reachedFrom.push_back(other->device);
+    }
   }
   connect(gpu);
   return {};

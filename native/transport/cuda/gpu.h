@@ -22,9 +22,15 @@ struct Gpu {
   u64 memoryBytes = 0;
   Context context = nullptr;
   Module module = nullptr;
+  /** mooncake_copy, mooncake_sum and mooncake_rows of kernels.cu. */
   Function copy = nullptr;
+  Function sum = nullptr;
+  Function rows = nullptr;
   /** GPUs whose memory its kernels can address, itself among them: a bit for each ordinal. */
   u64 reach = 0;
+  /** Devices (the driver's numbers) that can address its memory, itself first. */
+  std::vector<int> reachedFrom;
+  u32 multiprocessors = 0;
 
   Status status(const std::string& call, Result result) const {
     return result == SUCCESS ? Status() : driver->status(uuid + ": " + call, result);

@@ -4,15 +4,6 @@ namespace mooncake::cuda {
 
 namespace {
 
-Segment segmentOf(const Gpu& gpu, Pointer address, u64 length) {
-  Segment segment;
-  segment.length = length;
-  segment.backing = Backing::device;
-  segment.device = gpu.ordinal;
-  segment.deviceAddress = address;
-  return segment;
-}
-
 /** Whether the allocation around `address` has so many bytes from there. */
 Status within(const Gpu& gpu, Pointer address, u64 length) {
   Pointer base = 0;
@@ -27,6 +18,15 @@ Status within(const Gpu& gpu, Pointer address, u64 length) {
 }
 
 }  // namespace
+
+Segment segmentOf(const Gpu& gpu, Pointer address, u64 length) {
+  Segment segment;
+  segment.length = length;
+  segment.backing = Backing::device;
+  segment.device = gpu.ordinal;
+  segment.deviceAddress = address;
+  return segment;
+}
 
 std::string Imports::key(const Gpu& gpu, const IpcHandle& handle) {
   return std::to_string(gpu.ordinal) + ":" + std::string(reinterpret_cast<const char*>(handle.bytes), sizeof handle.bytes);

@@ -31,6 +31,9 @@ class Imports {
   std::map<std::string, Entry> entries_;
 };
 
+/** What every segment of a GPU's memory has. */
+Segment segmentOf(const Gpu& gpu, Pointer address, u64 length);
+
 /** Memory of our own; freed when the segment is released. Not zeroed. */
 Expected<u32> allocateDevice(MemoryTable& memory, const Gpu& gpu, u64 length);
 

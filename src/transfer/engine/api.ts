@@ -38,6 +38,11 @@ export interface TransferEngineOptions {
   spinUs?: number;
   /** Deadline of operations that name none. Default 30,000 ms. */
   timeoutMs?: number;
+  /**
+   * The part of a GPU's multiprocessors that copies may have beside whoever computes on it, 0 to 1. 0: its copy engines do it
+   * all, and nothing is verified. Default 0.5.
+   */
+  gpuShare?: number;
   verify?: Verify;
   /** false: TypeScript over TCP even where the accelerator is there. Default: the accelerator where it loads. */
   native?: boolean;
@@ -96,7 +101,22 @@ export interface DmaBuf {
 export type DeviceMemory = { device: string /** Bytes. */; length: number } & (
   | { address: bigint }
   | { handle: Uint8Array; offset?: number }
+  /** What `cuMemExportToShareableHandle` made of memory of cuMemCreate, `size` bytes in all. The descriptor stays the caller's. */
+  | { fd: number; size: number; offset?: number }
+  /** 64 bytes, where the GPUs are in one NVLink domain. */
+  | { fabric: Uint8Array; size: number; offset?: number }
 );
+
+export type DescriptorKind = 'cuda-vmm-fd' | 'dma-buf';
+
+/** A file descriptor for memory of a GPU: the caller closes it. */
+export interface DeviceDescriptor {
+  fd: number;
+  /** Where the segment lies in it, in bytes. */
+  offset: number;
+  /** Bytes of all that it stands for. */
+  size: number;
+}
 
 export interface FileOptions {
   /** Bytes. Default: the file's own. A shorter file is made longer, where it may be written. */
@@ -206,16 +226,35 @@ export interface TransferEngineApi {
   /**
    * Memory of a GPU on this host, as a segment for `copy`: to and from host memory, which is pinned when it is first copied,
    * and other memory of GPUs; and for this side of reads and writes, by way of pinned host memory. Scattered pieces cost what
-   * one piece costs. Peers do not reach it. Copies are not verified. What its owner writes must be complete (its stream synchronized) before it is copied, and the owner must outlive
-   * the registration.
+   * one piece costs. Peers do not reach it. What its owner writes must be complete before it is copied (its stream
+   * synchronized, or an event of it named in `MoveOptions.gpu`), and the owner must outlive the registration of a handle.
    * @throws ERR_NOT_SUPPORTED without accelerator, driver or GPU; ERR_INVALID_ARGUMENT for memory or a handle that is not
    * the GPU's; ERR_OUT_OF_MEMORY where its memory is full
    */
   registerDevice(memory: DeviceMemory): Promise<{ id: number; length: number }>;
   /** Memory of our own on a GPU; not zeroed. */
-  allocateDevice(device: string, length: number): Promise<{ id: number; length: number }>;
+  allocateDevice(
+    device: string,
+    length: number,
+    options?: {
+      /** Memory of cuMemCreate, which `exportDescriptor` hands over; default: of cuMemAlloc, which has a handle. */
+      exportable?: boolean;
+    },
+  ): Promise<{ id: number; length: number }>;
   /** What other processes register a GPU's segment by, as `handle` and `offset`. They must unregister it first. */
   exportDevice(segment: number): { handle: Uint8Array; offset: number };
+  /**
+   * `cuda-vmm-fd`: what other processes register memory of cuMemCreate by. `dma-buf`: what NICs register.
+   * @throws ERR_INVALID_ARGUMENT for memory that cuMemCreate did not make; ERR_NOT_SUPPORTED where the GPU has no dma-buf
+   */
+  exportDescriptor(segment: number, kind: DescriptorKind): DeviceDescriptor;
+  /** An event that other processes may open by `exportEvent`; a number for `MoveOptions.gpu`. */
+  createEvent(device: string): number;
+  /** Another process's event, by the 64 bytes of `cuIpcGetEventHandle`. Throws ERR_INVALID_ARGUMENT for what is none. */
+  openEvent(device: string, handle: Uint8Array): number;
+  exportEvent(event: number): Uint8Array;
+  /** Copies under way keep it until they end. */
+  closeEvent(event: number): void;
   /** Resolves when nothing touches the memory any more. */
   unregister(segment: number, limits?: CallLimits): Promise<void>;
   /** Opens a peer, or returns the open one, refreshed. Throws ERR_PEER where there is none of that name. */

@@ -3,7 +3,7 @@
  * `accelerated`; nothing else differs but speed, and what only the accelerator can do (addresses, shared memory, checksums
  * between engines).
  */
-import { integer, oneOf, options as optionsOf, string } from '../../core/check.js';
+import { boolean, integer, oneOf, options as optionsOf, string } from '../../core/check.js';
 import type { Descriptors } from '../../core/descriptors.js';
 import { errors, MooncakeError } from '../../core/errors.js';
 import { loadAddon, noteFallback, whyNoAddon } from '../../native/load.js';
@@ -18,6 +18,8 @@ import type { CallLimits, MoveOptions, MoveReport } from '../transfer.js';
 import { Announcement } from './announcement.js';
 import type {
   AllocateOptions,
+  DescriptorKind,
+  DeviceDescriptor,
   DeviceMemory,
   DmaBuf,
   EnginePeer,
@@ -33,7 +35,7 @@ import type {
   TransferEngineOptions,
 } from './api.js';
 import { answerHandshake, Notifications } from './handshakes.js';
-import { checkDevice, checkDmaBuf, checkMemory, isDmaBuf } from './memory.js';
+import { checkDevice, checkDmaBuf, checkMemory, handle64, isDmaBuf } from './memory.js';
 import { NativePlane } from './native-plane.js';
 import { type EngineSettings, engineSettings } from './options.js';
 import { generationOf, OpenPeer } from './peer.js';
@@ -214,15 +216,47 @@ export class TransferEngine implements TransferEngineApi {
     return this.#device(this.#plane.registerDevice(checked), checked.length);
   }
 
-  async allocateDevice(device: string, length: number): Promise<{ id: number; length: number }> {
+  async allocateDevice(
+    device: string,
+    length: number,
+    options?: { exportable?: boolean },
+  ): Promise<{ id: number; length: number }> {
     this.#checkOpen();
     integer('length', length, 1, Number.MAX_SAFE_INTEGER);
-    return this.#device(this.#plane.allocateDevice(string('device', device), length), length);
+    const { exportable = false } = optionsOf('options', options);
+    boolean('options.exportable', exportable);
+    return this.#device(this.#plane.allocateDevice(string('device', device), length, exportable), length);
   }
 
   exportDevice(segment: number): { handle: Uint8Array; offset: number } {
     this.#checkOpen();
     return this.#plane.exportDevice(integer('segment', segment, 0, 0xffff_ffff));
+  }
+
+  exportDescriptor(segment: number, kind: DescriptorKind): DeviceDescriptor {
+    this.#checkOpen();
+    const checked = oneOf('kind', kind, ['cuda-vmm-fd', 'dma-buf'] as const);
+    return this.#plane.exportDescriptor(integer('segment', segment, 0, 0xffff_ffff), checked);
+  }
+
+  createEvent(device: string): number {
+    this.#checkOpen();
+    return this.#plane.createEvent(string('device', device));
+  }
+
+  openEvent(device: string, handle: Uint8Array): number {
+    this.#checkOpen();
+    return this.#plane.openEvent(string('device', device), handle64('handle', handle));
+  }
+
+  exportEvent(event: number): Uint8Array {
+    this.#checkOpen();
+    return this.#plane.exportEvent(integer('event', event, 0, 0xffff_ffff));
+  }
+
+  closeEvent(event: number): void {
+    this.#checkOpen();
+    this.#plane.closeEvent(integer('event', event, 0, 0xffff_ffff));
   }
 
   #device(id: number, length: number): { id: number; length: number } {

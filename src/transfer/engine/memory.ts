@@ -73,21 +73,25 @@ export function isDeviceMemory(memory: Uint8Array | DeviceMemory): memory is Dev
   return !(memory instanceof Uint8Array) && typeof (memory as DeviceMemory | null)?.device === 'string';
 }
 
+/** What the CUDA driver names memory and events by. Throws ERR_INVALID_ARGUMENT. */
+export function handle64(argument: string, handle: Uint8Array): Uint8Array {
+  return typedArray(argument, handle, handle instanceof Uint8Array && handle.length === 64, 'a Uint8Array of 64 bytes');
+}
+
 /** Throws ERR_INVALID_ARGUMENT. */
 export function checkDevice(memory: DeviceMemory, argument = 'memory'): DeviceMemory {
   if (memory === undefined) throw errors.invalidArgument(argument, memory, 'an object');
   options(argument, memory);
   string(`${argument}.device`, memory.device);
   integer(`${argument}.length`, memory.length, 1, Number.MAX_SAFE_INTEGER);
-  if ('handle' in memory) {
-    const { handle, offset = 0 } = memory;
-    typedArray(
-      `${argument}.handle`,
-      handle,
-      handle instanceof Uint8Array && handle.length === 64,
-      'a Uint8Array of 64 bytes',
-    );
-    integer(`${argument}.offset`, offset, 0, Number.MAX_SAFE_INTEGER);
+  if ('size' in memory) {
+    integer(`${argument}.size`, memory.size, 1, Number.MAX_SAFE_INTEGER);
+    integer(`${argument}.offset`, memory.offset ?? 0, 0, Number.MAX_SAFE_INTEGER);
+    if ('fd' in memory) integer(`${argument}.fd`, memory.fd, 0, 0x7fff_ffff);
+    else handle64(`${argument}.fabric`, memory.fabric);
+  } else if ('handle' in memory) {
+    handle64(`${argument}.handle`, memory.handle);
+    integer(`${argument}.offset`, memory.offset ?? 0, 0, Number.MAX_SAFE_INTEGER);
   } else {
     const { address } = memory;
     if (typeof address !== 'bigint') throw errors.invalidArgument('memory.address', address, 'a bigint');

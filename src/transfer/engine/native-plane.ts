@@ -16,7 +16,7 @@ import { HANDSHAKE } from '../metadata/handshake.js';
 import { formatName } from '../metadata/name.js';
 import type { Move } from '../move-options.js';
 import type { MoveReport } from '../transfer.js';
-import type { DeviceMemory, DmaBuf, ForeignMemory, TransferBatch } from './api.js';
+import type { DescriptorKind, DeviceDescriptor, DeviceMemory, DmaBuf, ForeignMemory, TransferBatch } from './api.js';
 import { keepInPlace } from './memory.js';
 import { attempt, failure, fromNative } from './native-errors.js';
 import { type CarryConnection, Nics, stockEndpoint } from './nics.js';
@@ -37,6 +37,7 @@ export interface NativePlaneOptions {
   transports?: readonly string[];
   streams: number;
   spinUs?: number;
+  gpuShare?: number;
   protocol?: 'tcp' | 'rdma';
   /** Undefined: NICs are used where there are some. */
   rdma?: Settings;
@@ -72,7 +73,7 @@ export class NativePlane implements DataPlane {
   #closing?: Promise<void>;
 
   constructor(addon: Addon, answer: AnswerHandshake, options: NativePlaneOptions, carry?: CarryConnection) {
-    const { transports, spinUs } = options;
+    const { transports, spinUs, gpuShare } = options;
     this.#transports = transports;
     this.#streams = options.streams;
     this.#protocol = options.protocol;
@@ -82,6 +83,7 @@ export class NativePlane implements DataPlane {
       () =>
         new addon.Engine({
           spinUs,
+          gpuShare,
           transports: transports && [...new Set(['local', NAMED, ...transports])],
           onCompletions: (completions) => {
             for (const completion of completions) this.#completed(completion);
@@ -164,6 +166,10 @@ export class NativePlane implements DataPlane {
 
   registerDevice(memory: DeviceMemory): number {
     const { device, length } = memory;
+    if ('size' in memory) {
+      const shared = 'fd' in memory ? memory.fd : memory.fabric;
+      return attempt(device, () => this.#engine.mapDevice(device, shared, memory.size, memory.offset ?? 0, length));
+    }
     return attempt(device, () =>
       'handle' in memory
         ? this.#engine.importDevice(device, memory.handle, memory.offset ?? 0, length)
@@ -171,8 +177,30 @@ export class NativePlane implements DataPlane {
     );
   }
 
-  allocateDevice(device: string, length: number): number {
-    return attempt(device, () => this.#engine.allocateDevice(device, length));
+  allocateDevice(device: string, length: number, exportable = false): number {
+    return attempt(device, () =>
+      exportable ? this.#engine.allocateVirtual(device, length) : this.#engine.allocateDevice(device, length),
+    );
+  }
+
+  exportDescriptor(segment: number, kind: DescriptorKind): DeviceDescriptor {
+    return attempt(`segment ${segment}`, () => this.#engine.exportDescriptor(segment, kind));
+  }
+
+  createEvent(device: string): number {
+    return attempt(device, () => this.#engine.createEvent(device));
+  }
+
+  openEvent(device: string, handle: Uint8Array): number {
+    return attempt(device, () => this.#engine.openEvent(device, handle));
+  }
+
+  exportEvent(event: number): Uint8Array {
+    return attempt(`event ${event}`, () => this.#engine.exportEvent(event));
+  }
+
+  closeEvent(event: number): void {
+    attempt(`event ${event}`, () => this.#engine.closeEvent(event));
   }
 
   exportDevice(segment: number): { handle: Uint8Array; offset: number } {
@@ -223,7 +251,7 @@ export class NativePlane implements DataPlane {
   }
 
   submit(operation: Operation, peer: number, move: Move): TransferBatch {
-    const { limits, verify } = move;
+    const { limits, verify, gpu } = move;
     const descriptors = withoutEmpty(move.descriptors);
     if (descriptors.count === 0) {
       return { done: Promise.resolve({ bytes: 0, verifiedBytes: 0, milliseconds: 0 }), cancel: () => {} };
@@ -231,7 +259,13 @@ export class NativePlane implements DataPlane {
     const what = operation === 'copy' ? 'the copy' : (this.#peers.get(peer) ?? 'the peer');
     const to = operation === 'copy' ? 0 : peer;
     const number = attempt(what, () =>
-      this.#engine.submit(OP[operation], to, descriptors.bytes, limits.timeoutMs, verify),
+      gpu === undefined
+        ? this.#engine.submit(OP[operation], to, descriptors.bytes, limits.timeoutMs, verify)
+        : this.#engine.submit(OP[operation], to, descriptors.bytes, limits.timeoutMs, verify, {
+            waitFor: gpu.waitFor && [...gpu.waitFor],
+            record: gpu.record && [...gpu.record],
+            ...gpu.rows,
+          }),
     );
     const cancel = () => this.#engine.cancel(number);
     const done = new Promise<MoveReport>((resolve, reject) => {

@@ -22,6 +22,7 @@ export interface EngineSettings {
   transports?: readonly string[];
   streams: number;
   spinUs?: number;
+  gpuShare?: number;
   protocol: 'tcp' | 'rdma';
   /** Settings of the accelerator's transport; undefined: nothing was said of it. */
   rdma?: Settings;
@@ -51,11 +52,17 @@ export function engineSettings(options: TransferEngineOptions | undefined): Engi
     transports: given.transports && checkTransports(given.transports),
     streams: integer('options.streams', given.streams ?? 2, 1, MAX_STREAMS),
     spinUs: given.spinUs === undefined ? undefined : integer('options.spinUs', given.spinUs, 0, MAX_SPIN_US),
+    gpuShare: given.gpuShare === undefined ? undefined : checkShare(given.gpuShare),
     protocol: oneOf('options.protocol', given.protocol ?? 'tcp', PROTOCOLS),
     rdma: given.rdma && rdmaSettings(given.rdma),
     defaults: new MoveDefaults(given),
     native: given.native === undefined || boolean('options.native', given.native),
   };
+}
+
+function checkShare(share: number): number {
+  if (typeof share === 'number' && share >= 0 && share <= 1) return share;
+  throw errors.invalidArgument('options.gpuShare', share, 'a number from 0 to 1');
 }
 
 function checkTransports(transports: readonly string[]): readonly string[] {

@@ -5,7 +5,15 @@
 import type { Endpoint } from '../../native/addon.js';
 import type { DataPort, RdmaDevice, SegmentKeys } from '../metadata/descriptor.js';
 import type { Move } from '../move-options.js';
-import type { DeviceMemory, DmaBuf, EngineStatistics, ForeignMemory, TransferBatch } from './api.js';
+import type {
+  DescriptorKind,
+  DeviceDescriptor,
+  DeviceMemory,
+  DmaBuf,
+  EngineStatistics,
+  ForeignMemory,
+  TransferBatch,
+} from './api.js';
 
 export type Operation = 'read' | 'write' | 'copy';
 
@@ -73,8 +81,13 @@ export interface DataPlane {
   openFile(path: string, length: number | undefined, writable: boolean): Promise<{ id: number; length: number }>;
   /** `memory` was checked by checkDevice. */
   registerDevice(memory: DeviceMemory): number;
-  allocateDevice(device: string, length: number): number;
+  allocateDevice(device: string, length: number, exportable?: boolean): number;
   exportDevice(segment: number): { handle: Uint8Array; offset: number };
+  exportDescriptor(segment: number, kind: DescriptorKind): DeviceDescriptor;
+  createEvent(device: string): number;
+  openEvent(device: string, handle: Uint8Array): number;
+  exportEvent(event: number): Uint8Array;
+  closeEvent(event: number): void;
   unregister(segment: number): Promise<void>;
   openPeer(places: PeerPlaces): number;
   setSegments(peer: number, segments: RemoteRange[]): void;

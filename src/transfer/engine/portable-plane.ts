@@ -93,6 +93,26 @@ export class PortablePlane implements DataPlane {
     throw errors.notSupported(`exporting segment ${segment}`, NEEDS_ACCELERATOR);
   }
 
+  exportDescriptor(segment: number): never {
+    throw errors.notSupported(`exporting segment ${segment}`, NEEDS_ACCELERATOR);
+  }
+
+  createEvent(device: string): never {
+    throw errors.notSupported(`events of ${device}`, NEEDS_ACCELERATOR);
+  }
+
+  openEvent(device: string): never {
+    throw errors.notSupported(`events of ${device}`, NEEDS_ACCELERATOR);
+  }
+
+  exportEvent(event: number): never {
+    throw errors.notSupported(`event ${event}`, NEEDS_ACCELERATOR);
+  }
+
+  closeEvent(event: number): never {
+    throw errors.notSupported(`event ${event}`, NEEDS_ACCELERATOR);
+  }
+
   unregister(segment: number): Promise<void> {
     return this.#files.has(segment) ? this.#files.remove(segment) : this.#memory.remove(segment);
   }
