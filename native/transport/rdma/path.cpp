@@ -209,10 +209,8 @@ void Path::tick(Clock::time_point now) {
         }
         break;
       case State::draining:
-        if (drained() || now - since_ >= DRAIN_LIMIT) {
-          cancelled_.clear();
-          takeDown(settling);
-        }
+        // What was cancelled stays so: slices that wait for the new connection do not begin again. Cleared when it is up.
+        if (drained() || now - since_ >= DRAIN_LIMIT) takeDown(settling);
         break;
       case State::out:
         if (closing_) takeDown(settling);

@@ -211,7 +211,13 @@ bool Path::remoteKey(u32 segment, u64& address, u32& key, Status& refusal) {
       refusal = {Code::notSupported, settings_.remoteNic + " has announced no key for segment " + std::to_string(segment)};
       return false;
     }
-    remote_ = {segment, version, found.address, (*found.keys)[settings_.remoteIndex]};
+    const u32 announced = (*found.keys)[settings_.remoteIndex];
+    // Mooncake's engines announce the keys that their NICs gave; ours 0 where a NIC did not take the memory.
+    if (announced == 0) {
+      refusal = {Code::notSupported, settings_.remoteNic + " did not take segment " + std::to_string(segment)};
+      return false;
+    }
+    remote_ = {segment, version, found.address, announced};
   }
   address = remote_.address;
   key = remote_.key;
