@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -12,6 +13,9 @@ Expected<std::shared_ptr<Mapping>> mapFile(int fd, u64 offset, u64 length) {
   if (::fstat(fd, &status) != 0) return systemError("fstat", errno);
   if (!S_ISREG(status.st_mode)) return Status(Code::invalidArgument, "it is no file");
   const u64 size = static_cast<u64>(status.st_size);
+  if (offset % static_cast<u64>(::sysconf(_SC_PAGESIZE)) != 0) {
+    return Status(Code::invalidArgument, "offset " + std::to_string(offset) + " is no page's start");
+  }
   if (length == 0 || offset > size || length > size - offset) {
     return Status(Code::invalidArgument, std::to_string(length) + " bytes at " + std::to_string(offset) + " of a file of " +
                                              std::to_string(size));

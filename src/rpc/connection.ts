@@ -107,13 +107,17 @@ export class Connection {
       const waiting = this.#waiting;
       let started = 0;
       this.#isStarting = true;
-      while (started < waiting.length && !this.#isFull) {
-        this.#calls++;
-        this.#start(waiting[started++], this);
+      try {
+        while (started < waiting.length && !this.#isFull) {
+          this.#calls++;
+          this.#start(waiting[started++], this);
+        }
+      } finally {
+        // Also where a hook throws: what is left in the outbox would be the next connection's.
+        this.#isStarting = false;
+        this.#outbox.flush(socket);
+        this.#waiting = started === waiting.length ? [] : waiting.slice(started);
       }
-      this.#isStarting = false;
-      this.#outbox.flush(socket);
-      this.#waiting = started === waiting.length ? [] : waiting.slice(started);
     }
     if (this.#waiting.length > 0) {
       socket.pause();

@@ -227,7 +227,8 @@ function decode(from: Uint8Array, start: number, length: number): string {
     while (same < length && known.bytes[same] === from[start + same]) same++;
     if (same === length) return known.text;
   }
-  const bytes = from.slice(start, start + length);
+  // Of a Buffer, `slice` would be a view that keeps all that came with it.
+  const bytes = new Uint8Array(from.subarray(start, start + length));
   const decoded = strict.decode(bytes);
   recent[place] = { bytes, text: decoded };
   return decoded;

@@ -35,7 +35,9 @@ export class TransferCore extends MoveDefaults {
   devices!: DeviceSegments;
 
   override move(descriptors: Descriptors, options: MoveOptions | undefined): Move {
-    return detached(super.move(descriptors, options));
+    const move = super.move(descriptors, options);
+    if (move.gpu !== undefined) throw errors.notSupported('options.gpu', 'copies of a TransferEngine are ordered so');
+    return detached(move);
   }
 
   /** A segment that peers ask for by its name. */

@@ -137,7 +137,7 @@ function layout([id]: readonly number[]): KvLayout {
 }
 
 test('a service that stops and keeps the memory: a step that needs it fails, and the next does not', async () => {
-  const connector = new ServiceConnector({ socket, connector: { kind: 'store' }, timeoutMs: 300, silenceMs: 300 });
+  const connector = new ServiceConnector({ socket, connector: { kind: 'store' }, timeoutMs: 5000, silenceMs: 300 });
   const engine = { engineId: 'silent', model: 'm', role: 'both', hash: { blockSize: 8, seed: '0' } } as const;
   const worker = connector.createWorker(engine, 0);
   worker.registerKvCaches({ memories: [sharedMemory(4096)], layout });

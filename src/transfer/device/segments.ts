@@ -42,6 +42,7 @@ export class DeviceSegments implements Devices, DeviceTable {
       new DeviceWindows((bytes) => (this.#windows = this.#makeWindow(bytes, 'read'))),
     );
     this.serving = new DeviceServing({
+      any: () => this.#entries.size > 0,
       near: (segment, writing) => this.#served(segment, writing),
       copy: (descriptors, limits) => this.copy(descriptors, limits),
       makeWindow: (bytes) => this.#makeWindow(bytes, 'read-write'),

@@ -33,6 +33,8 @@ export interface DeviceAnswer {
 }
 
 export interface ServedDevices {
+  /** Whether there is memory of GPUs at all: without it nobody needs a window. */
+  any(): boolean;
   /** Throws ERR_SEGMENT where peers may not do that. */
   near(segment: number, writing: boolean): number;
   copy(descriptors: Descriptors, limits: Limits): Promise<unknown>;
@@ -45,6 +47,8 @@ interface Held {
   readonly memory: WindowMemory;
   readonly peer: RequestContext['peer'];
   readonly timer: NodeJS.Timeout;
+  /** A copy is under way: it is not given back yet. */
+  copying: boolean;
 }
 
 export class DeviceServing {
@@ -72,7 +76,7 @@ export class DeviceServing {
         return taken;
       }
       case 'land': {
-        const held = this.#find(request.window, peer);
+        const held = this.#idle(request.window, peer);
         try {
           await this.#copied(held, this.#read(request.descriptors, 'destinationSegment'), limits);
         } finally {
@@ -81,7 +85,7 @@ export class DeviceServing {
         return null;
       }
       case 'release':
-        this.#giveBack(this.#find(request.window, peer));
+        this.#giveBack(this.#idle(request.window, peer));
         return null;
       case 'drop':
         await this.#drop(this.#find(request.window, peer));
@@ -94,21 +98,34 @@ export class DeviceServing {
   /** Takes every window away. */
   async close(): Promise<void> {
     await Promise.all([...this.#held.keys()].map((window) => this.#drop(window)));
-    for (let free = this.#turns.take(); free !== undefined; free = this.#turns.take()) {
-      await this.#devices.dropWindow(free);
+    while (this.#turns.free > 0) {
+      const free = this.#turns.take();
+      if (free !== undefined) await this.#devices.dropWindow(free);
     }
   }
 
   async #take(peer: RequestContext['peer'], limits: Limits): Promise<DeviceAnswer> {
-    const memory = (await waitFor(this.#turns, limits)) ?? this.#devices.makeWindow(WINDOW_BYTES);
+    if (!this.#devices.any())
+      throw errors.segment('window', undefined, 'is for memory of GPUs, of which there is none');
+    const memory = (await waitFor(this.#turns, limits)) ?? this.#made();
     const window = this.#next++;
     const timer = setTimeout(() => void this.#drop(window), HELD_MS).unref();
-    this.#held.set(window, { memory, peer, timer });
+    this.#held.set(window, { memory, peer, timer, copying: false });
     if (!this.#watched.has(peer)) {
       this.#watched.add(peer);
       void peer.closed.then(() => this.#left(peer));
     }
     return { window, segment: memory.far };
+  }
+
+  /** A new one; where there can be none, its turn is somebody else's. */
+  #made(): WindowMemory {
+    try {
+      return this.#devices.makeWindow(WINDOW_BYTES);
+    } catch (error) {
+      this.#turns.give(undefined);
+      throw error;
+    }
   }
 
   /** Checked, with the window's place still to be filled in. */
@@ -138,11 +155,14 @@ export class DeviceServing {
   async #copied(window: number, copies: (window: number) => Descriptors, limits: Limits): Promise<void> {
     const held = this.#held.get(window);
     if (held === undefined) throw errors.closed('the window');
+    held.copying = true;
     try {
       await this.#devices.copy(copies(held.memory.near), limits);
     } catch (error) {
       await this.#drop(window);
       throw error;
+    } finally {
+      held.copying = false;
     }
   }
 
@@ -151,6 +171,13 @@ export class DeviceServing {
     const held = this.#held.get(window as number);
     if (held?.peer !== peer) throw errors.segment('window', window, 'is not held by this peer, or was taken away');
     return window as number;
+  }
+
+  /** The same, and no copy of it is under way: it would go on in the next peer's window. */
+  #idle(window: unknown, peer: RequestContext['peer']): number {
+    const found = this.#find(window, peer);
+    if (this.#held.get(found)?.copying) throw errors.segment('window', window, 'is being copied');
+    return found;
   }
 
   #giveBack(window: number): void {

@@ -320,7 +320,11 @@ export class TransferEngine implements TransferEngineApi {
 
   #submit(operation: Operation, peer: number, descriptors: Descriptors, options?: MoveOptions): TransferBatch {
     this.#checkOpen();
-    return this.#staged.submit(operation, peer, this.#settings.defaults.move(descriptors, options));
+    const move = this.#settings.defaults.move(descriptors, options);
+    if (move.gpu !== undefined && (operation !== 'copy' || !this.accelerated)) {
+      throw errors.notSupported('options.gpu', 'only copies within an engine that has the accelerator are ordered so');
+    }
+    return this.#staged.submit(operation, peer, move);
   }
 
   /** Mooncake's stream does not say which run serves it: where a peer of ours knows an address no more, it is asked. */
