@@ -60,7 +60,7 @@ void help(void*, void* item) {
 
 }  // namespace
 
-void copyPieces(std::vector<CopyPiece> pieces, std::span<u64> sums) {
+void copyPieces(std::vector<CopyPiece> pieces, std::span<u64> sums, CopyPool* pool) {
   const auto copies = std::make_shared<Copies>();
   copies->sums = sums.data();
   copies->next.assign(pieces.size(), NONE);
@@ -76,9 +76,10 @@ void copyPieces(std::vector<CopyPiece> pieces, std::span<u64> sums) {
   copies->pieces = std::move(pieces);
   const u32 chains = static_cast<u32>(copies->chains.size());
   if (bytes >= HELPED_BYTES) {
-    for (u32 i = 0; i < helpers().threads() && i + 1 < chains; i++) {
+    if (pool == nullptr) pool = &helpers();
+    for (u32 i = 0; i < pool->threads() && i + 1 < chains; i++) {
       auto held = std::make_unique<std::shared_ptr<Copies>>(copies);
-      if (!helpers().submit({help, nullptr, held.get()})) break;
+      if (!pool->submit({help, nullptr, held.get()})) break;
       static_cast<void>(held.release());
     }
   }

@@ -9,6 +9,8 @@
 
 namespace mooncake {
 
+class CopyPool;
+
 struct CopyPiece {
   u8* to = nullptr;
   const u8* from = nullptr;
@@ -22,8 +24,8 @@ inline constexpr u32 NO_SUM = UINT32_MAX;
 
 /**
  * Copies all pieces; those of one sum in their order, the others in any. Ranges of one piece may overlap; destinations must not overlap
- * any range of another piece. `sums` are continued.
+ * any range of another piece. `sums` are continued. Without a `pool` the process's own threads help, which wait for work until it ends.
  */
-void copyPieces(std::vector<CopyPiece> pieces, std::span<u64> sums);
+void copyPieces(std::vector<CopyPiece> pieces, std::span<u64> sums, CopyPool* pool = nullptr);
 
 }  // namespace mooncake

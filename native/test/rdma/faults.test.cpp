@@ -283,7 +283,8 @@ TEST(rdma_faults, a_batch_that_is_given_up_ends_no_other) {
   // Less than a link's window, so that the next batch has some on the silent rail too.
   const BatchSpec other = pair.spec(Op::write, {{moves.ours.id, moves.theirs.id, 0, 0, 2 << 20}});
   REQUIRE(pair.a.engine.submit(other, [&](u64, BatchResult result) { done.set_value(std::move(result)); }).ok());
-  CHECK(moves.write(100).status.code == Code::timeout);
+  // Time enough for a slow processor to be done with all that the other rail has of it.
+  CHECK(moves.write(2000).status.code == Code::timeout);
   CHECK(done.get_future().get().status.ok());
   CHECK(std::memcmp(moves.ours.data.data(), moves.theirs.data.data(), 2 << 20) == 0);
 }
