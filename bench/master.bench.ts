@@ -10,6 +10,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { METHODS, type Packed, RpcClient } from 'mooncake-ts/rpc';
+import { replicateConfig } from '../test/support/replicate-config.js';
 import { median, missing, report } from './support/report.js';
 
 const BATCH = 512;
@@ -22,21 +23,7 @@ const PACE = 8000;
 const PACED = 8000;
 const CLIENT = '1'.padStart(32, '0');
 const TENANT = 'default';
-const CONFIG = {
-  replicas: 1n,
-  nofReplicas: 0n,
-  dfsReplicas: 0n,
-  softPin: 0,
-  softPinTtlMs: undefined,
-  hardPin: false,
-  preferredSegments: [],
-  preferredSegment: '',
-  preferredNofSegments: [],
-  preferSameNode: false,
-  dataType: 0,
-  hostId: '',
-  groups: undefined,
-};
+const CONFIG = replicateConfig();
 
 const keyOf = (i: number) =>
   Buffer.from(

@@ -1,22 +1,13 @@
 // Reads and writes between memory of a GPU and a peer's: by way of pinned host memory, beside a naive model, on the simulated
 // driver, whose memory nobody can touch but by a copy.
-import { MooncakeError, TransferEngine, type TransferEngineOptions } from 'mooncake-ts';
+import { TransferEngine, type TransferEngineOptions } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { descriptorsOf, one, pattern } from '../support/descriptors.js';
+import { failureOf } from '../support/failure-of.js';
 import { gpuTest, SECOND_GPU } from '../support/gpu.js';
 
 const MIB = 2 ** 20;
-
-async function failureOf(call: () => Promise<unknown>): Promise<MooncakeError> {
-  try {
-    await call();
-  } catch (error) {
-    if (error instanceof MooncakeError) return error;
-    throw error;
-  }
-  throw new Error('it did not fail');
-}
 
 async function withPair(
   options: TransferEngineOptions,

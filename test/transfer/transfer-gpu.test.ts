@@ -1,23 +1,14 @@
 // Peers whose memory is a GPU's, on one side or on both: beside a naive model, on the simulated driver, whose memory nobody can
 // touch but by a copy.
-import { LocalTransfer, MooncakeError, TcpTransfer, type Transfer } from 'mooncake-ts';
+import { LocalTransfer, type MooncakeError, TcpTransfer, type Transfer } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { descriptorsOf, one, pattern } from '../support/descriptors.js';
+import { failureOf } from '../support/failure-of.js';
 import { gpuTest, SECOND_GPU } from '../support/gpu.js';
 import { GpuOwner } from '../support/gpu-owner.js';
 
 const MIB = 2 ** 20;
-
-async function failureOf(call: () => Promise<unknown>): Promise<MooncakeError> {
-  try {
-    await call();
-  } catch (error) {
-    if (error instanceof MooncakeError) return error;
-    throw error;
-  }
-  throw new Error('it did not fail');
-}
 
 const MAKERS: Record<string, () => Promise<Transfer>> = {
   'within the process': async () => new LocalTransfer(),
