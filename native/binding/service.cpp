@@ -41,7 +41,7 @@ void unmap(std::shared_ptr<shm::Mapping> mapping) {
 }
 
 /** The descriptor's memory as a buffer; local peers may map it too, as it is one of processMemory(). */
-Napi::Value mapped(Napi::Env env, shm::Fd fd, u64 offset, u64 length) {
+Napi::Value mapped(Napi::Env env, Fd fd, u64 offset, u64 length) {
   Expected<shm::Mapping> opened = shm::Mapping::open(fd.get(), offset, length, true);
   if (!opened.ok()) return refuse(env, opened.status);
   auto mapping = std::make_shared<shm::Mapping>(std::move(opened.value));
@@ -102,7 +102,7 @@ class DescriptorSocketObject final : public Napi::ObjectWrap<DescriptorSocketObj
     if (!arguments.ok()) return arguments.refuse();
     const Ticket ticket = ticketOf(info.Env(), view);
     if (!socket_) return refuse(info.Env(), {Code::closed, "the descriptor socket is closed"});
-    Expected<shm::Fd> taken = socket_->take(ticket, static_cast<pid_t>(pid));
+    Expected<Fd> taken = socket_->take(ticket, static_cast<pid_t>(pid));
     if (!taken.ok()) return refuse(info.Env(), taken.status);
     return mapped(info.Env(), std::move(taken.value), offset, length);
   }

@@ -84,6 +84,7 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::
   }
   Rail* best = nullptr;
   double bestEnd = 0;
+  Rail* next = nullptr;
   // Of the full links of the best rank: what they have and are to have, and bytes per second of those that are not hung.
   bool full = false;
   u64 fullBytes = waiting;
@@ -98,14 +99,19 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::
       connecting = true;
       continue;
     }
-    if (((best != nullptr || full) && rail.can.rank > rank) || !rail.link->reaches(slice)) continue;
-    if ((best != nullptr || full) && rail.can.rank < rank) {
-      best = nullptr;
+    const bool any = best != nullptr || next != nullptr || full;
+    if ((any && rail.can.rank > rank) || !rail.link->reaches(slice)) continue;
+    if (any && rail.can.rank < rank) {
+      best = next = nullptr;
       full = false;
       fullBytes = waiting;
       fullBandwidth = 0;
     }
     rank = rail.can.rank;
+    if (rail.can.inTurn) {
+      if (next == nullptr || rail.turn < next->turn) next = &rail;
+      continue;
+    }
     const double hung = rail.meter.hung(now);
     const bool far = isFar(rail, slice);
     if (!rail.hasRoom(slice.bytes)) {
@@ -121,6 +127,7 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::
     best = &rail;
     bestEnd = end;
   }
+  if (next != nullptr) return next->hasRoom(slice.bytes) ? Choice{Verdict::post, next} : Choice{Verdict::wait};
   const bool spared = static_cast<double>(fullBytes) < bestEnd * fullBandwidth;
   if (best != nullptr && !spared) return {Verdict::post, best};
   return {best != nullptr || full || connecting ? Verdict::wait : Verdict::unreachable, nullptr, best != nullptr};

@@ -4,6 +4,9 @@
 // would have moved everything that waits before the best link with room had moved this slice: then the slice waits, so that
 // a slow link does not hold up the end of a batch. A link that has settled nothing for longer than what it has takes may be
 // hung: its predictions are later by as much, and it is not counted on where it is full.
+//
+// Links that take turns (Capabilities::inTurn) get one slice after the other whatever they are worth, and a full one is waited
+// for: each carries as many as the next, and the slowest sets the pace. It is what others do, kept for comparison.
 #pragma once
 
 #include "transport/transport.h"
@@ -53,6 +56,8 @@ struct alignas(64) Rail {
   std::unique_ptr<Link> link;
   Capabilities can;
   Meter meter;
+  /** Of its last slice, counted over all links of the peer: whose was longest ago is next where links take turns. */
+  u64 turn = 0;
   /** As it was last asked: once for all slices of a look at the queue. */
   LinkState state = LinkState::up;
 };

@@ -172,6 +172,7 @@ bool Dispatcher::pickFrom(std::list<Job*>& waiting, size_t looks, Postings& post
         waitingBytes_ -= slice.bytes;
         slice.link = rail.link.get();
         rail.meter.posted(slice.bytes, now);
+        rail.turn = ++turns_;
         rail.link->stats.inFlightBytes.store(rail.meter.inFlight(), std::memory_order_relaxed);
         postings.at[postings.count++] = {&slice, slice.link};
         place(job);

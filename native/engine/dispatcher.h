@@ -140,6 +140,8 @@ class Dispatcher final : public LinkEvents, public std::enable_shared_from_this<
   /** Batches with slices that no link has, by Slice::file of the next one: what waits for a disk holds up no copy. */
   std::list<Job*> waiting_[3];
   u64 waitingBytes_ = 0;
+  /** Slices that were given to links. */
+  u64 turns_ = 0;
   /** Batches that are no longer in `jobs_` and whose `done` has not returned. */
   size_t unreported_ = 0;
   bool closed_ = false;

@@ -23,7 +23,7 @@ Expected<size_t> moved(ssize_t count, const char* what) {
 Expected<ControlSocket> ControlSocket::connect(const std::string& path) {
   const Expected<sockaddr_un> address = shm::unixAddress(path);
   if (!address.ok()) return address.status;
-  shm::Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!socket) return systemError("socket", errno);
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.value), sizeof address.value) != 0) {
     return systemError("connect " + path, errno, Code::peer);

@@ -3,8 +3,8 @@
 // the same socket by a descriptor of its own, between such calls.
 #pragma once
 
+#include "engine/fd.h"
 #include "engine/status.h"
-#include "transport/shm/fd.h"
 
 #include <chrono>
 #include <span>
@@ -29,9 +29,9 @@ class ControlSocket {
   Expected<int> duplicate() const;
 
  private:
-  explicit ControlSocket(shm::Fd socket) : socket_(std::move(socket)) {}
+  explicit ControlSocket(Fd socket) : socket_(std::move(socket)) {}
 
-  shm::Fd socket_;
+  Fd socket_;
 };
 
 }  // namespace mooncake::service

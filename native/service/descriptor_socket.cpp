@@ -15,8 +15,6 @@ namespace mooncake::service {
 
 namespace {
 
-using shm::Fd;
-
 struct Packet {
   Ticket ticket;
   u64 length;

@@ -3,8 +3,7 @@
 // what nobody asks for is closed after a while. docs/service.md has the packets.
 #pragma once
 
-#include "transport/shm/fd.h"
-
+#include "engine/fd.h"
 #include "engine/status.h"
 
 #include <sys/types.h>
@@ -46,7 +45,7 @@ class DescriptorSocket {
   DescriptorSocket& operator=(const DescriptorSocket&) = delete;
 
   /** The descriptor that `pid` has handed over under this ticket; the ticket is used up then. Any thread. */
-  Expected<shm::Fd> take(const Ticket& ticket, pid_t pid);
+  Expected<Fd> take(const Ticket& ticket, pid_t pid);
 
   /** Descriptors that wait for their ticket. */
   size_t waiting() const;
@@ -58,12 +57,12 @@ class DescriptorSocket {
   using Clock = std::chrono::steady_clock;
 
   struct Waiting {
-    shm::Fd fd;
+    Fd fd;
     pid_t pid;
     Clock::time_point since;
   };
   struct Connection {
-    shm::Fd socket;
+    Fd socket;
     pid_t pid;
     Clock::time_point heard;
   };
@@ -74,13 +73,13 @@ class DescriptorSocket {
   void accept();
   /** Takes what the connection has to say; false where it is to be ended. */
   bool receive(Connection& connection);
-  Status keep(const Ticket& ticket, u64 length, shm::Fd fd, pid_t pid);
+  Status keep(const Ticket& ticket, u64 length, Fd fd, pid_t pid);
   void expire();
 
   const std::string path_;
   const Limits limits_;
-  shm::Fd listener_;
-  shm::Fd wake_;
+  Fd listener_;
+  Fd wake_;
   std::thread thread_;
   // The thread's alone:
   std::vector<Connection> connections_;

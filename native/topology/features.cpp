@@ -1,5 +1,6 @@
 #include "topology/features.h"
 
+#include "engine/fd.h"
 #include "engine/status.h"
 
 #include <cerrno>
@@ -23,27 +24,13 @@ Feature refused(const char* name, const std::string& call) {
   return {name, false, systemError(call, errno).detail};
 }
 
-/** Closes what it holds. */
-class Fd {
-public:
-  explicit Fd(long fd) : fd_(static_cast<int>(fd)) {}
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  ~Fd() {
-    if (fd_ >= 0)
-      close(fd_);
-  }
-  explicit operator bool() const { return fd_ >= 0; }
-  int get() const { return fd_; }
-
-private:
-  int fd_;
-};
+/** What a raw system call has opened. */
+Fd descriptor(long result) { return Fd(static_cast<int>(result)); }
 
 } // namespace
 
 Feature probeMemfd() {
-  const Fd fd(syscall(SYS_memfd_create, "mooncake-probe", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const Fd fd = descriptor(syscall(SYS_memfd_create, "mooncake-probe", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd)
     return refused("memfd", "memfd_create");
   if (ftruncate(fd.get(), 4096) != 0)
@@ -54,7 +41,7 @@ Feature probeMemfd() {
 }
 
 Feature probeHugePages() {
-  const Fd fd(syscall(SYS_memfd_create, "mooncake-probe", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB));
+  const Fd fd = descriptor(syscall(SYS_memfd_create, "mooncake-probe", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB));
   if (!fd)
     return refused("hugePages", "memfd_create with 2 MiB pages");
   if (ftruncate(fd.get(), kHugePage) != 0)
@@ -82,7 +69,7 @@ Feature probeMemoryPolicy() {
 
 Feature probeIoUring() {
   io_uring_params params{};
-  const Fd ring(syscall(SYS_io_uring_setup, 4u, &params));
+  const Fd ring = descriptor(syscall(SYS_io_uring_setup, 4u, &params));
   if (!ring)
     return refused("ioUring", "io_uring_setup");
   char text[48];

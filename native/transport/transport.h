@@ -48,6 +48,8 @@ struct Capabilities {
   double bandwidth = 1e9;
   /** Of the device that moves the bytes; -1: of none, or not known. */
   int numaNode = -1;
+  /** Slices go to links of this rank one after the other, not to whichever is predicted to be done first. */
+  bool inTurn = false;
   int rank = 0;  // local 0, shm 1, rdma 2, tcp 3; file and cuda 0 (each the only one for its segments)
 };
 

@@ -2,6 +2,7 @@
  * Saving blocks of one group from one rank's cache: the blocks that were full before the step at once, those that the step
  * fills layer by layer as the forward pass leaves them. Nothing is visible before the last layer of a block is there.
  */
+import { joinDescriptors } from '../core/descriptors.js';
 import { STATUS } from '../master/status.js';
 import type { CallLimits } from '../transfer/transfer.js';
 import { blockKeys } from './blocks.js';
@@ -13,6 +14,7 @@ import { type Limiter, pickHashes, type StoreWorkerContext } from './store-worke
 /** Says when a layer of the step has been computed. */
 export class ForwardPass {
   readonly #layers = new Map<number, { computed: Promise<boolean>; settle: (computed: boolean) => void }>();
+  readonly #computed = new Set<number>();
   #over = false;
 
   /** True when the layer has been computed; false when the pass ended without. */
@@ -21,7 +23,14 @@ export class ForwardPass {
   }
 
   computed(layer: number): void {
+    this.#computed.add(layer);
     this.#gate(layer).settle(true);
+  }
+
+  /** Those at the front of `layers` that are computed by now. */
+  front(layers: readonly number[]): readonly number[] {
+    const end = layers.findIndex((layer) => !this.#computed.has(layer));
+    return end < 0 ? layers : layers.slice(0, end);
   }
 
   /** The pass has ended. A layer that was not named was not computed: engines give a step up whose load failed. */
@@ -120,14 +129,16 @@ export class SaveBatch {
       await this.#write(
         batch,
         open.filter((at) => ready[at]),
-        undefined,
+        this.#layers,
         limits,
       );
       const fresh = open.filter((at) => !ready[at]);
       if (fresh.length > 0) {
-        for (const layer of this.#layers) {
-          if (!(await this.#pass.layer(layer))) break;
-          await this.#write(batch, fresh, layer, limits);
+        // As many layers at once as the pass has left behind: each write has a price of its own, not only its bytes.
+        for (let next = this.#layers; next.length > 0 && (await this.#pass.layer(next[0])); ) {
+          const layers = this.#pass.front(next);
+          await this.#write(batch, fresh, layers, limits);
+          next = next.slice(layers.length);
         }
       }
       leave();
@@ -151,12 +162,16 @@ export class SaveBatch {
   async #write(
     batch: Awaited<ReturnType<StoreWorkerContext['store']['openPut']>>,
     indices: readonly number[],
-    layer: number | undefined,
+    layers: readonly number[],
     limits: SaveLimits,
   ): Promise<void> {
     if (indices.length === 0) return;
-    const sourceBlocks = indices.map((at) => this.blocks.blockIds[at]);
-    await batch.write(this.#target.plan(layer).describe({ sourceBlocks, destinationBlocks: indices }), limits);
+    const blocks = { sourceBlocks: indices.map((at) => this.blocks.blockIds[at]), destinationBlocks: indices };
+    const parts =
+      layers.length === this.#layers.length
+        ? [this.#target.plan().describe(blocks)]
+        : layers.map((layer) => this.#target.plan(layer).describe(blocks));
+    await batch.write(joinDescriptors(parts), limits);
   }
 }
 

@@ -100,6 +100,18 @@ export function allocateDescriptors(count: number): Uint8Array {
   return data;
 }
 
+/** All records, in the order of `parts`. */
+export function joinDescriptors(parts: readonly Descriptors[]): Descriptors {
+  if (parts.length === 1) return parts[0];
+  const joined = allocateDescriptors(parts.reduce((sum, { count }) => sum + count, 0));
+  let at = DESCRIPTOR_BYTES;
+  for (const { records } of parts) {
+    joined.set(records, at);
+    at += records.length;
+  }
+  return new Descriptors(joined);
+}
+
 function u64(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true);
 }

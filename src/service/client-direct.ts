@@ -101,9 +101,22 @@ export class DirectChannel implements Channel {
   #send(): void {
     if (this.#ended || this.#unsent.length === 0) return;
     const bytes = this.#unsent.length === 1 ? this.#unsent[0] : Buffer.concat(this.#unsent);
-    this.#guard(() => {
+    try {
       const sent = this.#socket.send(bytes);
       this.#unsent = sent < bytes.length ? [bytes.subarray(sent)] : [];
+    } catch (error) {
+      this.#drain();
+      this.#fail(error);
+    }
+  }
+
+  /** What came before nothing can be sent any more: a service that ends a connection says why, and its last answers count. */
+  #drain(): void {
+    this.#guard(() => {
+      for (let length = 1; length > 0 && !this.#ended; ) {
+        length = this.#socket.receive(this.#area);
+        if (length > 0) this.#came(this.#area.slice(0, length));
+      }
     });
   }
 
@@ -121,9 +134,13 @@ export class DirectChannel implements Channel {
     try {
       work();
     } catch (error) {
-      this.#why = errors.peer(this.#path, (error as Error).message, error);
-      this.#finish();
+      this.#fail(error);
     }
+  }
+
+  #fail(error: unknown): void {
+    this.#why = errors.peer(this.#path, (error as Error).message, error);
+    this.#finish();
   }
 
   #finish(): void {

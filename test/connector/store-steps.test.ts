@@ -107,6 +107,47 @@ test('a layer that the engine does not announce was not computed: nothing is sav
   });
 });
 
+test('layers that are computed by the time a save comes to them are written together', async () => {
+  const writes: number[] = [];
+  const inner = new MooncakeStore({ segments: '4MB' });
+  const openPut: ObjectStore['openPut'] = async (...args) => {
+    const batch = await inner.openPut(...args);
+    const write: typeof batch.write = (descriptors, limits) => {
+      writes.push(descriptors.totalBytes);
+      return batch.write(descriptors, limits);
+    };
+    return { statuses: batch.statuses, write, commit: () => batch.commit(), abort: () => batch.abort() };
+  };
+  const store = Object.assign(
+    slowStore(inner, () => 0),
+    { openPut },
+  );
+  const engine = new HarnessEngine({ layers: 3, connector: new MooncakeStoreConnector({ store }) });
+  try {
+    const { scheduler } = engine;
+    const [worker] = engine.workers;
+    const request = { requestId: 'layers', tokens: TOKENS, numPromptTokens: TOKENS.length };
+    const blockIds: GroupBlocks = [[1, 2, 3, 4, 5]];
+    await pause();
+    scheduler.updateStateAfterAlloc(request, blockIds, 0);
+    const newRequests = [{ requestId: 'layers', blockIds, numComputedTokens: 0 }];
+    const output = { ...OUTPUT, newRequests, numScheduledTokens: { layers: 18 } };
+    worker.bindConnectorMetadata(structuredClone(scheduler.buildConnectorMeta(output)));
+    worker.startLoadKv();
+    worker.saveKvLayer(0);
+    while (writes.length === 0) await pause();
+    worker.saveKvLayer(1);
+    worker.saveKvLayer(2);
+    await worker.waitForSave();
+    while (worker.stats().savedBlocks + worker.stats().failedSaveBlocks < 4) await pause();
+    assert.is(worker.stats().savedBlocks, 4);
+    assert.equal(writes, [writes[0], 2 * writes[0]]);
+  } finally {
+    await engine.close();
+    await inner.close();
+  }
+});
+
 test('an aborted request saves nothing of a step that was given up', async () => {
   await withEngine({}, async ({ scheduler }) => {
     const request = { requestId: 'aborted', tokens: TOKENS, numPromptTokens: TOKENS.length };

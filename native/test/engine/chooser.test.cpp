@@ -43,6 +43,7 @@ class Simulation final : public LinkEvents {
         if (choice.verdict == Verdict::post) {
           const size_t i = static_cast<size_t>(choice.rail - rails.data());
           choice.rail->meter.posted(MIB, now);
+          choice.rail->turn = ++turns_;
           busyUntil_[i] = std::max(busyUntil_[i], now) + std::chrono::duration_cast<Clock::duration>(Seconds(MIB / real_[i]));
           events_.push({busyUntil_[i], i});
           left--;
@@ -78,6 +79,7 @@ class Simulation final : public LinkEvents {
   }
 
  private:
+  u64 turns_ = 0;
   std::vector<double> real_;
   std::vector<Clock::time_point> busyUntil_;
   std::priority_queue<std::pair<Clock::time_point, size_t>, std::vector<std::pair<Clock::time_point, size_t>>, std::greater<>>
@@ -104,6 +106,43 @@ TEST(chooser, spraysByMeasuredBandwidth) {
     CHECK(std::abs(static_cast<double>(links.moved[i]) / MIB / expected[i] - 1) < 0.1);
     CHECK(std::abs(links.rails[i].meter.bandwidth() / (expected[i] * 1e6) - 1) < 0.1);
   }
+}
+
+TEST(chooser, linksThatTakeTurnsCarryTheSameWhateverTheirSpeed) {
+  Simulation links({4e9, 2e9, 1e9, 1e9}, 8 * MIB);
+  for (Rail& rail : links.rails) rail.can.inTurn = true;
+  Batch batch = readBatch();
+  const double seconds = links.run(batch, 8000);
+  for (const u64 moved : links.moved) CHECK(moved == 2000 * MIB);
+  // The slowest sets the pace.
+  CHECK(std::abs(seconds / (2000 * MIB / 1e9) - 1) < 0.01);
+  // One that cannot take it is passed over, a full one waited for.
+  Slice slice;
+  slice.batch = &batch;
+  slice.bytes = MIB;
+  links.rails[0].state = LinkState::down;
+  const Choice choice = choose(links.rails, slice, MIB, links.now);
+  REQUIRE(choice.verdict == Verdict::post && choice.rail == &links.rails[1]);
+  for (int i = 0; i < 8; i++) links.rails[1].meter.posted(MIB, links.now);
+  CHECK(choose(links.rails, slice, MIB, links.now).verdict == Verdict::wait);
+}
+
+TEST(chooser, linksThatTakeTurnsGiveWayToThoseOfABetterRank) {
+  Simulation links({1e9, 1e9, 1e9}, 8 * MIB);
+  for (size_t i = 0; i < 3; i++) {
+    links.rails[i].can.inTurn = i > 0;
+    links.rails[i].can.rank = i == 0 ? 3 : i == 1 ? 2 : 1;
+  }
+  Batch batch = readBatch();
+  Slice slice;
+  slice.batch = &batch;
+  slice.bytes = MIB;
+  const auto pick = [&] { return choose(links.rails, slice, MIB, links.now).rail - links.rails.data(); };
+  CHECK(pick() == 2);
+  links.rails[2].state = LinkState::down;
+  CHECK(pick() == 1);
+  links.rails[1].state = LinkState::down;
+  CHECK(pick() == 0);
 }
 
 TEST(chooser, eightNicsOfWhichOneIsSlowedCarryWhatTheirLinksCan) {

@@ -201,6 +201,46 @@ TEST(rdma_faults, a_network_that_loses_long_packets_is_found_out) {
   CHECK(pair.a.engine.statistics().find("MTU 1024") != std::string::npos);
 }
 
+TEST(rdma_faults, longer_packets_are_used_again_when_they_arrive) {
+  Pair pair(1, 1, {{"raiseMs", "20"}});
+  Moves moves(pair);
+  REQUIRE(pair.await(1));
+  const auto uses = [&](const char* mtu) {
+    return pair.a.engine.statistics().find(std::string("\"detail\":\"MTU ") + mtu + "\"") != std::string::npos;
+  };
+  const auto comesToUse = [&](const char* mtu) {
+    for (const auto until = soon(); !uses(mtu) && Clock::now() < until;) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    return uses(mtu);
+  };
+  // In the network, at the peer's port, at ours.
+  const std::function<void(bool)> ways[] = {
+      [&](bool less) { pair.b.verbs->set(0, [&](NullDevice& device) { device.carries = less ? 1500 : 4096; }); },
+      [&](bool less) {
+        pair.b.verbs->set(0, [&](NullDevice& device) {
+          device.mtu = less ? IBV_MTU_1024 : IBV_MTU_4096;
+          device.carries = less ? 1024 : 4096;
+        });
+      },
+      [&](bool less) {
+        pair.a.verbs->set(0, [&](NullDevice& device) { device.mtu = less ? IBV_MTU_1024 : IBV_MTU_4096; });
+        if (less) pair.b.verbs->set(0, [](NullDevice& device) { device.carries = 1024; });
+        if (!less) pair.b.verbs->set(0, [](NullDevice& device) { device.carries = 4096; });
+      },
+  };
+  for (const auto& way : ways) {
+    way(true);
+    CHECK(!moves.write().status.ok());
+    REQUIRE(comesToUse("1024"));
+    CHECK(moves.write().status.ok());
+    way(false);
+    // Nothing fails meanwhile.
+    for (const auto until = soon(); !uses("4096") && Clock::now() < until;) CHECK(moves.write().status.ok());
+    REQUIRE(comesToUse("4096"));
+    CHECK(moves.write().status.ok());
+    CHECK(moves.same());
+  }
+}
+
 TEST(rdma_faults, a_stock_peer_of_another_mtu_is_named_with_the_cause) {
   Pair pair(1, 1, {{"protocol", "stock"}});
   Moves moves(pair);

@@ -23,14 +23,14 @@ struct Service {
     char name[] = "/tmp/mooncake-control-XXXXXX";
     folder = ::mkdtemp(name);
     path = folder + "/s";
-    listener = shm::Fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    listener = Fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const Expected<sockaddr_un> address = shm::unixAddress(path);
     if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address.value), sizeof address.value) != 0) return;
     if (::listen(listener.get(), 1) != 0) return;
     Expected<ControlSocket> connected = ControlSocket::connect(path);
     if (!connected.ok()) return;
     client = std::move(connected.value);
-    peer = shm::Fd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    peer = Fd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
   }
   ~Service() {
     ::unlink(path.c_str());
@@ -38,7 +38,7 @@ struct Service {
   }
 
   std::string folder, path;
-  shm::Fd listener, peer;
+  Fd listener, peer;
   ControlSocket client;
 };
 
@@ -94,7 +94,7 @@ TEST(control, ends_are_told_apart) {
   REQUIRE(service.peer);
   const Expected<int> copy = service.client.duplicate();
   REQUIRE(copy.ok());
-  const shm::Fd loop(copy.value);
+  const Fd loop(copy.value);
   std::array<u8, 16> area{};
   REQUIRE(::shutdown(service.peer.get(), SHUT_WR) == 0);
   CHECK(service.client.wait(false, PATIENCE));

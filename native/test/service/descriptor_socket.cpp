@@ -33,8 +33,8 @@ struct Place {
   std::string folder;
 };
 
-shm::Fd memory(u64 length, int seals) {
-  shm::Fd fd(::memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+Fd memory(u64 length, int seals) {
+  Fd fd(::memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (::ftruncate(fd.get(), static_cast<off_t>(length)) != 0 || ::fcntl(fd.get(), F_ADD_SEALS, seals) != 0) return {};
   return fd;
 }
@@ -59,12 +59,12 @@ TEST(descriptors, handed_over_once_to_the_process_that_named_it) {
   struct stat status{};
   CHECK(::stat(place.path().c_str(), &status) == 0 && (status.st_mode & 0777) == 0600);
 
-  const shm::Fd fd = memory(LENGTH, F_SEAL_SHRINK);
+  const Fd fd = memory(LENGTH, F_SEAL_SHRINK);
   CHECK(handOver(place.path(), ticketOf(1), LENGTH, fd.get(), PATIENCE).ok());
   CHECK(socket.value->waiting() == 1);
   CHECK(!socket.value->take(ticketOf(1), ::getpid() + 1).ok());
   CHECK(!socket.value->take(ticketOf(2), ::getpid()).ok());
-  const Expected<shm::Fd> taken = socket.value->take(ticketOf(1), ::getpid());
+  const Expected<Fd> taken = socket.value->take(ticketOf(1), ::getpid());
   REQUIRE(taken.ok());
   struct stat ours{};
   struct stat theirs{};
@@ -78,9 +78,9 @@ TEST(descriptors, what_could_end_the_service_is_refused) {
   const Place place;
   Expected<std::unique_ptr<DescriptorSocket>> socket = DescriptorSocket::listen(place.path());
   REQUIRE(socket.ok());
-  const shm::Fd fd = memory(LENGTH, F_SEAL_SHRINK);
-  const shm::Fd open = memory(LENGTH, F_SEAL_GROW);
-  const shm::Fd file(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+  const Fd fd = memory(LENGTH, F_SEAL_SHRINK);
+  const Fd open = memory(LENGTH, F_SEAL_GROW);
+  const Fd file(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
   const auto refused = [&](int descriptor, u64 length, const char* why) {
     const Status status = handOver(place.path(), ticketOf(3), length, descriptor, PATIENCE);
     return !status.ok() && status.detail.find(why) != std::string::npos;
@@ -98,7 +98,7 @@ TEST(descriptors, bounded) {
   const Place place;
   Expected<std::unique_ptr<DescriptorSocket>> socket = DescriptorSocket::listen(place.path(), {milliseconds(60'000), 2, 2});
   REQUIRE(socket.ok());
-  const shm::Fd fd = memory(LENGTH, F_SEAL_SHRINK);
+  const Fd fd = memory(LENGTH, F_SEAL_SHRINK);
   CHECK(handOver(place.path(), ticketOf(1), LENGTH, fd.get(), PATIENCE).ok());
   CHECK(handOver(place.path(), ticketOf(2), LENGTH, fd.get(), PATIENCE).ok());
   CHECK(handOver(place.path(), ticketOf(3), LENGTH, fd.get(), PATIENCE).detail.find("2 descriptors") != std::string::npos);
@@ -110,7 +110,7 @@ TEST(descriptors, forgotten_after_a_while) {
   const Place place;
   Expected<std::unique_ptr<DescriptorSocket>> socket = DescriptorSocket::listen(place.path(), {milliseconds(500), 1, 2});
   REQUIRE(socket.ok());
-  const shm::Fd fd = memory(LENGTH, F_SEAL_SHRINK);
+  const Fd fd = memory(LENGTH, F_SEAL_SHRINK);
   CHECK(handOver(place.path(), ticketOf(1), LENGTH, fd.get(), PATIENCE).ok());
   CHECK(until([&] { return socket.value->waiting() == 0; }));
   CHECK(!socket.value->take(ticketOf(1), ::getpid()).ok());
@@ -121,7 +121,7 @@ TEST(descriptors, packets_of_another_form_cost_nothing_but_an_answer) {
   const Place place;
   Expected<std::unique_ptr<DescriptorSocket>> socket = DescriptorSocket::listen(place.path());
   REQUIRE(socket.ok());
-  const shm::Fd peer(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  const Fd peer(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, place.path().data(), place.path().size());

@@ -37,7 +37,7 @@ struct RawPeer {
   shm::Channel::Got next(shm::Message& message) {
     for (int i = 0; i < 10'000; i++) {
       Status why;
-      shm::Fd descriptor;
+      Fd descriptor;
       const auto got = channel.receive(message, descriptor, why);
       if (got != shm::Channel::Got::nothing) return got;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -73,7 +73,7 @@ TEST(shmAbuse, descriptorsWithoutAMessage) {
   const Folder folder;
   OwnerProcess owner(in(folder));
   REQUIRE(owner.ready);
-  const shm::Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   const auto count = [&] {
     const std::string command = "ls -l /proc/" + std::to_string(owner.pid) + "/fd | grep -c /dev/null";
     std::FILE* const pipe = ::popen(command.c_str(), "re");

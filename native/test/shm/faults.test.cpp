@@ -70,7 +70,7 @@ struct RawPeer {
     CHECK(channel.send(message).ok());
   }
   /** The next message, waited for; Got::nothing after 5 s. */
-  shm::Channel::Got next(shm::Message& message, shm::Fd& descriptor) {
+  shm::Channel::Got next(shm::Message& message, Fd& descriptor) {
     for (int i = 0; i < 5000; i++) {
       Status why;
       const auto got = channel.receive(message, descriptor, why);
@@ -83,7 +83,7 @@ struct RawPeer {
   bool hungUp() {
     for (;;) {
       shm::Message message;
-      shm::Fd descriptor;
+      Fd descriptor;
       const auto got = next(message, descriptor);
       if (got == shm::Channel::Got::closed) return true;
       if (got == shm::Channel::Got::nothing) return false;
@@ -288,7 +288,7 @@ TEST(shmFaults, nonsense) {
     CHECK(::send(peer.channel.fd(), packet.data(), packet.size(), MSG_NOSIGNAL) >= 0);
     CHECK(peer.hungUp());
   }
-  const auto afterHello = [&](shm::Message message, shm::Fd descriptor = shm::Fd()) {
+  const auto afterHello = [&](shm::Message message, Fd descriptor = Fd()) {
     RawPeer peer(owner);
     peer.hello(owner.generation);
     CHECK(peer.channel.send(message, std::move(descriptor)).ok());
@@ -303,23 +303,23 @@ TEST(shmFaults, nonsense) {
   message.ring = {16, 1 << 16};
   CHECK(afterHello(message));  // no descriptor
   // A ring that can be shrunk, and one that is shorter than it says.
-  shm::Fd loose(static_cast<int>(::syscall(SYS_memfd_create, "loose", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
+  Fd loose(static_cast<int>(::syscall(SYS_memfd_create, "loose", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
   REQUIRE(::ftruncate(loose.get(), 1 << 20) == 0);
   CHECK(afterHello(message, std::move(loose)));
-  shm::Fd small;
+  Fd small;
   const auto mapping = shm::Mapping::create(4096, small);
   CHECK(afterHello(message, std::move(small)));
   message.type = shm::MessageType::ping;
-  CHECK(afterHello(message, shm::Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC))));  // a descriptor where none belongs
+  CHECK(afterHello(message, Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC))));  // a descriptor where none belongs
   // Ranges outside of segments are refused without an end of the connection.
   RawPeer peer(owner);
   peer.hello(owner.generation);
-  shm::Fd descriptor;
+  Fd descriptor;
   CHECK(peer.next(message, descriptor) == shm::Channel::Got::message && message.type == shm::MessageType::hello);
   shm::Message ring;
   ring.type = shm::MessageType::ring;
   ring.ring = {1, 4096};
-  shm::Fd shared;
+  Fd shared;
   const auto mapped = shm::Mapping::create(4096, shared);
   CHECK(peer.channel.send(ring, std::move(shared)).ok());
   for (const shm::WirePiece piece : {shm::WirePiece{owner.shared.id, 0, 1 << 20, 1}, shm::WirePiece{12345, 0, 0, 1},
@@ -337,7 +337,7 @@ TEST(shmFaults, nonsense) {
 }
 
 TEST(shmFaults, mappingsThatLie) {
-  shm::Fd loose(static_cast<int>(::syscall(SYS_memfd_create, "loose", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
+  Fd loose(static_cast<int>(::syscall(SYS_memfd_create, "loose", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
   REQUIRE(::ftruncate(loose.get(), 8192) == 0);
   CHECK(shm::Mapping::open(loose.get(), 0, 8192, true).status.code == Code::notSupported);
   REQUIRE(::fcntl(loose.get(), F_ADD_SEALS, F_SEAL_SHRINK) == 0);

@@ -129,12 +129,12 @@ Status Client::move(Op op, std::vector<Record> records, bool verify, u64 sliceBy
 
 Plain::Plain(u16 port) {
   const auto addresses = tcp::resolve("127.0.0.1", std::to_string(port), true);
-  fd_ = tcp::Fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  fd_ = Fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   REQUIRE(::connect(fd_.get(), addresses.value[0].get(), addresses.value[0].length) == 0);
   blocking(fd_.get());
 }
 
-Plain::Plain(tcp::Fd fd) : fd_(std::move(fd)) { blocking(fd_.get()); }
+Plain::Plain(Fd fd) : fd_(std::move(fd)) { blocking(fd_.get()); }
 
 bool Plain::send(const void* bytes, size_t length) {
   for (size_t done = 0; done < length;) {
@@ -176,7 +176,7 @@ PlainListener::PlainListener() {
 Plain PlainListener::accept() {
   pollfd wanted{fd_.get(), POLLIN, 0};
   REQUIRE(::poll(&wanted, 1, 10'000) == 1);
-  return Plain(tcp::Fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC)));
+  return Plain(Fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC)));
 }
 
 std::vector<u8> hex(const std::string& text) {

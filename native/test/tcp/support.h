@@ -84,7 +84,7 @@ class Client {
 class Plain {
  public:
   explicit Plain(u16 port);
-  explicit Plain(tcp::Fd fd);
+  explicit Plain(Fd fd);
 
   bool send(const void* bytes, size_t length);
   bool send(const std::vector<u8>& bytes) { return send(bytes.data(), bytes.size()); }
@@ -97,7 +97,7 @@ class Plain {
   void reset() { fd_.reset(); }
 
  private:
-  tcp::Fd fd_;
+  Fd fd_;
 };
 
 /** A listening socket of the test's. */
@@ -109,7 +109,7 @@ class PlainListener {
   Plain accept();
 
  private:
-  tcp::Fd fd_;
+  Fd fd_;
   u16 port_ = 0;
 };
 

@@ -21,18 +21,46 @@ std::string valueOf(const Shake& shake, const char* key) {
 
 }  // namespace
 
+Shake greeting(const TransportContext& context, const Peer& peer, const PathSettings& settings) {
+  Shake request{{"local_nic_path", settings.localNic}, {"peer_nic_path", settings.remoteNic}, {"ready_ack", "false"}};
+  if (settings.own) {
+    request["ts_generation"] = std::to_string(context.generation);
+    request["ts_peer_generation"] = std::to_string(peer.generation());
+    request["ts_link"] = std::to_string(settings.number);
+  }
+  return request;
+}
+
+Expected<Counterpart> readAnswer(const PathSettings& settings, const Expected<Shake>& answer) {
+  if (!answer.ok()) return Status(Code::peer, settings.remoteNic + ": " + answer.status.detail);
+  Shake said = answer.value;
+  // Older engines leave it to the descriptor.
+  if (valueOf(said, "local_gid").empty()) said["local_gid"] = settings.remoteGid;
+  if (const std::string why = valueOf(said, "reply_msg"); !why.empty()) {
+    return Status(Code::peer, settings.remoteNic + " refused: " + why.substr(0, 500));
+  }
+  if (valueOf(said, "local_nic_path") != settings.remoteNic || valueOf(said, "peer_nic_path") != settings.localNic) {
+    return Status(Code::protocol, settings.remoteNic + " answered as \"" + valueOf(said, "local_nic_path").substr(0, 200) + "\" to \"" +
+                                      valueOf(said, "peer_nic_path").substr(0, 200) + "\"");
+  }
+  Expected<Counterpart> other = readCounterpart(said);
+  if (!other.ok()) return Status(Code::protocol, settings.remoteNic + ": " + other.status.detail);
+  return other;
+}
+
+bool sendFullProbe(MessageChannel& messages) {
+  const std::vector<SumRecord> records(MessageChannel::MAX_RECORDS);
+  return messages.send({MessageType::request, Code::ok, static_cast<u16>(records.size()), FULL_PROBE},
+                       {reinterpret_cast<const u8*>(records.data()), records.size() * sizeof(SumRecord)});
+}
+
 void Path::connect() {
   const Clock::time_point now = Clock::now();
-  Shake request{{"local_nic_path", settings_.localNic}, {"peer_nic_path", settings_.remoteNic}, {"ready_ack", "false"}};
+  Shake request = greeting(context_, peer_, settings_);
   if (!device_->linked()) return retry({Code::peer, device_->name() + ": its port has no link"});
   auto endpoint = Endpoint::create(device_, settings_.pairs, settings_.limits, settings_.own, shared_from_this(), mtu_);
   if (!endpoint.ok()) return retry(std::move(endpoint.status));
   endpoint.value->describe(request);
-  if (settings_.own) {
-    request["ts_generation"] = std::to_string(context_.generation);
-    request["ts_peer_generation"] = std::to_string(peer_.generation());
-    request["ts_link"] = std::to_string(settings_.number);
-  }
   {
     const std::lock_guard lock(mutex_);
     state_ = State::connecting;
@@ -57,21 +85,10 @@ void Path::connect() {
 void Path::shaken(u32 attempt, const Expected<Shake>& answer) {
   if (attempt != attempt_ || step_ != Step::shaking || closing_) return;
   step_ = Step::reaching;
-  if (!answer.ok()) return retry({Code::peer, settings_.remoteNic + ": " + answer.status.detail});
-  Shake said = answer.value;
-  // Older engines leave it to the descriptor.
-  if (valueOf(said, "local_gid").empty()) said["local_gid"] = settings_.remoteGid;
-  if (const std::string why = valueOf(said, "reply_msg"); !why.empty()) {
-    return retry({Code::peer, settings_.remoteNic + " refused: " + why.substr(0, 500)});
-  }
-  if (valueOf(said, "local_nic_path") != settings_.remoteNic || valueOf(said, "peer_nic_path") != settings_.localNic) {
-    return retry({Code::protocol, settings_.remoteNic + " answered as \"" + valueOf(said, "local_nic_path").substr(0, 200) + "\" to \"" +
-                                      valueOf(said, "peer_nic_path").substr(0, 200) + "\""});
-  }
-  const Expected<Counterpart> other = readCounterpart(said);
-  if (!other.ok()) return retry({Code::protocol, settings_.remoteNic + ": " + other.status.detail});
+  const Expected<Counterpart> other = readAnswer(settings_, answer);
+  if (!other.ok()) return retry(other.status);
   if (Status status = endpoint_->connect(other.value); !status.ok()) return retry(std::move(status));
-  if (said.contains("ready_ack")) {
+  if (answer.value.contains("ready_ack")) {
     Shake ready{{"local_nic_path", settings_.localNic}, {"peer_nic_path", settings_.remoteNic}, {"ready_ack", "true"}};
     endpoint_->describe(ready);
     // Its answer says nothing.
@@ -94,7 +111,10 @@ void Path::setUp() {
   lost_ = false;
   mending_ = carried_ = false;
   guilty_.clear();
-  for (PairUse& use : use_) use.progress = Clock::now();
+  const Clock::time_point now = Clock::now();
+  for (PairUse& use : use_) use.progress = now;
+  raisePause_ = settings_.raise;
+  raiseAt_ = now + raisePause_;
   state_ = State::up;
 }
 
@@ -102,10 +122,7 @@ void Path::setUp() {
 void Path::fillPacket(Settling& settling) {
   step_ = Step::filling;
   since_ = Clock::now();
-  const std::vector<SumRecord> records(MessageChannel::MAX_RECORDS);
-  const bool sent = endpoint_->messages()->send({MessageType::request, Code::ok, static_cast<u16>(records.size()), FULL_PROBE},
-                                                {reinterpret_cast<const u8*>(records.data()), records.size() * sizeof(SumRecord)});
-  if (!sent) breakUp({Code::system, "no probe can be sent"}, settling);
+  if (!sendFullProbe(*endpoint_->messages())) breakUp({Code::system, "no probe can be sent"}, settling);
 }
 
 std::chrono::milliseconds Path::stepLimit() const {

@@ -19,6 +19,9 @@ struct Work {
 /** What a handshake says of one side: "local_…" of itself. Texts as in Mooncake's JSON; keys of ours begin with "ts_". */
 using Shake = std::map<std::string, std::string>;
 
+/** Between engines of ours a connection has a number ("ts_link"); one that is tried beside it (trial.h) has this behind it. */
+constexpr const char* TRIAL = "+";
+
 /** The other side, as its handshake says it. */
 struct Counterpart {
   std::vector<u32> numbers;

@@ -1,6 +1,7 @@
 #include "transport/rdma/path.h"
 
 #include "engine/peer.h"
+#include "transport/rdma/trial.h"
 
 #include <algorithm>
 
@@ -16,6 +17,8 @@ constexpr auto LONGEST_PAUSE = 5000ms;
 constexpr auto DRAIN_LIMIT = 300ms;
 /** For slices of a cancelled batch to end by themselves. */
 constexpr auto CANCEL_LIMIT = 40ms;
+/** Between two looks whether longer packets arrive. */
+constexpr std::chrono::milliseconds LONGEST_RAISE = 10min;
 
 }  // namespace
 
@@ -82,6 +85,8 @@ Status Path::broken(ibv_wc_status status) {
 void Path::takeDown(Settling& settling) {
   // Its queue pairs are destroyed here: nothing touches memory after that but our own sums.
   endpoint_.reset();
+  if (trial_) trial_->stop();
+  trial_.reset();
   attempt_++;
   for (u32 i = 0; i < ops_.size(); i++) {
     Op& op = ops_[i];
@@ -149,6 +154,10 @@ void Path::blame(const Op& op, Settling& settling) {
   Status why(Code::segment, settings_.localNic + " to " + settings_.remoteNic + ": " + statusText(op.result) +
                                 ": memory that is not registered any more, or not for this");
   abandonWaiting(why, settling, &batch);
+  mend(std::move(why), settling);
+}
+
+void Path::mend(Status why, Settling& settling) {
   if (state_ != State::up) return;
   failure_ = std::move(why);
   mending_ = true;
@@ -220,7 +229,35 @@ void Path::tick(Clock::time_point now) {
     }
   }
   settling.tell(events_);
-  if (again) connect();
+  if (again) return connect();
+  lookForMore(now);
+}
+
+/** Where its packets are shorter than our port's: some did not arrive, or a port had less when it was connected. */
+void Path::lookForMore(Clock::time_point now) {
+  if (trial_) {
+    trial_->tick(now);
+    if (trial_->gone()) trial_.reset();
+    return;
+  }
+  if (state_ != State::up || closing_ || !settings_.own || now < raiseAt_) return;
+  raiseAt_ = now + raisePause_;
+  if (endpoint_->mtu() >= device_->mtu()) return;
+  raisePause_ = std::min(2 * raisePause_, LONGEST_RAISE);
+  trial_ = std::make_shared<Trial>(context_, device_, settings_, endpoint_->mtu(), [this](bool arrived) {
+    if (arrived) longerPacketsArrive();
+  });
+  trial_->start(peer_);
+}
+
+void Path::longerPacketsArrive() {
+  Settling settling;
+  {
+    const std::lock_guard lock(mutex_);
+    mtu_ = IBV_MTU_4096;
+    mend({Code::peer, settings_.localNic + " to " + settings_.remoteNic + ": connected again, since longer packets arrive now"}, settling);
+  }
+  settling.tell(events_);
 }
 
 void Path::handle(std::span<const u8> bytes, Settling& settling) {

@@ -24,6 +24,8 @@ namespace mooncake::rdma {
 constexpr u32 PROBE = 0xffffffff;
 constexpr u32 FULL_PROBE = 0xfffffffe;
 
+class Trial;
+
 struct PathSettings {
   std::string localNic;
   /** "server@device" of the peer's, and its place in the peer's lists of keys. */
@@ -41,7 +43,16 @@ struct PathSettings {
   QueuePairLimits limits;
   /** Without any completion or answer, while some are awaited, for so long: broken. */
   std::chrono::milliseconds stall{2000};
+  /** Where packets are shorter than our port's, after so long longer ones are tried, then later each time. */
+  std::chrono::milliseconds raise{10'000};
 };
+
+/** What a handshake says beside the endpoint's part, to an engine of ours. */
+Shake greeting(const TransportContext& context, const Peer& peer, const PathSettings& settings);
+/** The other side, as it answers. Fails with peer, with protocol. */
+Expected<Counterpart> readAnswer(const PathSettings& settings, const Expected<Shake>& answer);
+/** A message that fills a packet. False: the device takes none. */
+bool sendFullProbe(MessageChannel& messages);
 
 class Path final : public Poster, public Ticker, public std::enable_shared_from_this<Path> {
  public:
@@ -103,6 +114,8 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   void abandonWaiting(const Status& why, Settling& settling, const Batch* batch);
   void breakUp(Status why, Settling& settling);
   void blame(const Op& op, Settling& settling);
+  /** Makes the queue pairs anew at once: slices stay, and go over the new ones. */
+  void mend(Status why, Settling& settling);
   bool goesOn(const Slice& slice) const;
   bool drained() const;
   bool verifies(const Slice& slice) const { return slice.batch->verify() && settings_.own && !slice.unmapped; }
@@ -123,6 +136,8 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   void retry(Status why);
   void takeDown(Settling& settling);
   void handle(std::span<const u8> bytes, Settling& settling);
+  void lookForMore(Clock::time_point now);
+  void longerPacketsArrive();
 
   TransportContext& context_;
   const std::shared_ptr<Device> device_;
@@ -190,6 +205,10 @@ class Path final : public Poster, public Ticker, public std::enable_shared_from_
   Step step_ = Step::shaking;
   /** What packets carry at most: less than the ports have, where those of their size did not arrive. */
   ibv_mtu mtu_ = IBV_MTU_4096;
+  /** Whether that, or what the ports had, is still so: when it is tried, and how long after that again. */
+  Clock::time_point raiseAt_{};
+  std::chrono::milliseconds raisePause_{};
+  std::shared_ptr<Trial> trial_;
   /** Since when it is in its state. */
   Clock::time_point since_{};
   Clock::time_point retryAt_{};

@@ -5,6 +5,8 @@
 #include "transport/rdma/server.h"
 
 #include <algorithm>
+#include <array>
+#include <cctype>
 #include <cstdlib>
 
 namespace mooncake::rdma {
@@ -31,6 +33,22 @@ u64 variable(const char* name, u64 fallback, u64 least, u64 most) {
   if (text == nullptr || *text == '\0') return fallback;
   const u64 value = std::strtoull(text, nullptr, 10);
   return value < least || value > most ? fallback : value;
+}
+
+/** Whether links take turns: the setting "links", or the variable of Mooncake's engines for the same. Fails with invalidArgument. */
+Expected<bool> inTurn(const Settings& settings) {
+  const std::string links = valueOf(settings, "links");
+  if (links == "predicted") return false;
+  if (links == "round-robin") return true;
+  if (!links.empty()) {
+    return Status(Code::invalidArgument, "setting links is \"" + links.substr(0, 100) + "\": predicted or round-robin");
+  }
+  const char* const text = std::getenv("MC_PATH_ROUNDROBIN");
+  std::string value = text == nullptr ? "" : text;
+  std::transform(value.begin(), value.end(), value.begin(), [](unsigned char each) { return std::tolower(each); });
+  // What Mooncake's engines take for yes.
+  static constexpr std::array YES{"1", "true", "on", "yes", "enable", "enabled"};
+  return std::find(YES.begin(), YES.end(), value) != YES.end();
 }
 
 std::vector<std::string> split(const std::string& text) {
@@ -77,6 +95,8 @@ class RdmaTransport final : public Transport {
   u32 pairs_ = 2;
   std::chrono::milliseconds stall_{};
   u64 windowBytes_ = 0;
+  /** Since `listen`. */
+  bool inTurn_ = false;
   std::mutex mutex_;
   bool closed_ = false;
   std::string server_;
@@ -121,6 +141,8 @@ Expected<Settings> RdmaTransport::listen(const Settings& settings) {
   }
   const auto library = verbs();
   if (!library.ok()) return library.status;
+  const Expected<bool> turns = inTurn(settings);
+  if (!turns.ok()) return turns.status;
   const Expected<DeviceOptions> options = deviceOptions(settings);
   if (!options.ok()) return options.status;
   std::vector<DeviceReport> reports;
@@ -129,6 +151,7 @@ Expected<Settings> RdmaTransport::listen(const Settings& settings) {
     return Status(Code::notSupported, reports.empty() ? "this machine has no RDMA device" : summary(reports));
   }
   devices_ = std::move(devices);
+  inTurn_ = turns.value;
   server_ = server;
   regions_ = std::make_shared<Regions>(context_.memory, devices_);
   connections_ = std::make_shared<Server>(context_, server_, devices_, limits_);
@@ -151,6 +174,7 @@ Capabilities RdmaTransport::capabilities(const Device& device, bool own) const {
   can.sliceBytes = variable("MC_SLICE_SIZE", SLICE_BYTES, MIN_SLICE_BYTES, MAX_SLICE_BYTES);
   can.sliceRecords = std::min(limits_.depth, MessageChannel::MAX_RECORDS);
   can.windowBytes = windowBytes_;
+  can.inTurn = inTurn_;
   can.numaNode = device.numaNode();
   can.bandwidth = device.port().bandwidth > 0 ? device.port().bandwidth : USUAL_BANDWIDTH;
   return can;
@@ -186,6 +210,9 @@ Expected<std::vector<std::unique_ptr<Link>>> RdmaTransport::open(const Settings&
     settings.stall = stall_;
     if (const std::string stall = valueOf(endpoint, "stallMs"); !stall.empty()) {
       settings.stall = std::chrono::milliseconds(std::clamp(std::atoi(stall.c_str()), 10, 600'000));
+    }
+    if (const std::string raise = valueOf(endpoint, "raiseMs"); !raise.empty()) {
+      settings.raise = std::chrono::milliseconds(std::clamp(std::atoi(raise.c_str()), 10, 600'000));
     }
     auto path = std::make_shared<Path>(context_, device, regions_, peer, events, settings);
     links.push_back(std::make_unique<RdmaLink>("rdma " + device->name() + " to " + settings.remoteNic, capabilities(*device, own),

@@ -5,7 +5,7 @@
 
 namespace mooncake {
 
-/** Settings of `listen`: "server", by which peers call us; "devices", "gidIndex", … (rdma/device.h). What it announces has "server",
+/** Settings of `listen`: "server", by which peers call us; "devices", "gidIndex", … (rdma/device.h), "links" (predicted or round-robin). What it announces has "server",
     and lists with an entry for each NIC: "devices", "gids", "lids", "nodes". An endpoint with "protocol": "stock" is a Mooncake
     engine's. */
 std::unique_ptr<Transport> makeRdmaTransport(TransportContext& context);

@@ -129,7 +129,7 @@ Status Server::connect(const Shake& shake, Shake& answer) {
   const std::string key = own ? generation + "#" + valueOf(shake, "ts_link") : peer + ">" + wanted;
   // A peer that connects again has given up what it had; one that was started again, all of it.
   sweep([&](const Connection& each) {
-    return each.key == key || (own && each.peer == server && each.generation != generation && !each.generation.empty());
+    return each.key == key || each.key == key + TRIAL || (own && each.peer == server && each.generation != generation && !each.generation.empty());
   });
   auto served = std::make_shared<Served>(context_, sums_);
   Status status;

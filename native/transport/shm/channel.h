@@ -2,7 +2,7 @@
 // what the other does not take waits in a bounded queue. One thread uses it.
 #pragma once
 
-#include "transport/shm/fd.h"
+#include "engine/fd.h"
 #include "transport/shm/messages.h"
 
 #include <sys/types.h>

@@ -2,8 +2,7 @@
 // so that it answers at once however busy the copy threads are.
 #pragma once
 
-#include "transport/shm/fd.h"
-
+#include "engine/fd.h"
 #include "engine/status.h"
 #include "transport/spinner.h"
 

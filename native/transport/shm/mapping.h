@@ -1,8 +1,7 @@
 // Memory that two processes share: a peer's segment mapped into this one, and the ring through which bytes are staged.
 #pragma once
 
-#include "transport/shm/fd.h"
-
+#include "engine/fd.h"
 #include "engine/status.h"
 
 namespace mooncake::shm {

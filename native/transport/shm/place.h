@@ -1,9 +1,8 @@
 // Where a listener's socket stands in the file system, and what tells peers that they see the same one.
 #pragma once
 
+#include "engine/fd.h"
 #include "transport/transport.h"
-
-#include "transport/shm/fd.h"
 
 namespace mooncake::shm {
 

@@ -1,8 +1,8 @@
 // What Unix sockets need on both sides: the address of a path, and the descriptors that came with a packet.
 #pragma once
 
+#include "engine/fd.h"
 #include "engine/status.h"
-#include "transport/shm/fd.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>

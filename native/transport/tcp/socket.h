@@ -1,39 +1,15 @@
-// Sockets as values: a descriptor that closes itself, addresses from settings, connecting and listening without blocking.
+// Sockets as values: addresses from settings, connecting and listening without blocking.
 #pragma once
 
+#include "engine/fd.h"
 #include "engine/status.h"
 
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include <utility>
 #include <vector>
 
 namespace mooncake::tcp {
-
-class Fd {
- public:
-  Fd() = default;
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept {
-    if (this != &other) {
-      reset();
-      fd_ = std::exchange(other.fd_, -1);
-    }
-    return *this;
-  }
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  ~Fd() { reset(); }
-
-  explicit operator bool() const { return fd_ >= 0; }
-  int get() const { return fd_; }
-  void reset();
-
- private:
-  int fd_ = -1;
-};
 
 struct Address {
   sockaddr_storage storage{};

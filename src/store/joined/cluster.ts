@@ -10,7 +10,7 @@
  * reserved may be another's: the clock of the old session stands at the end of time, so that nothing of it is believed.
  */
 
-import { errors } from '../../core/errors.js';
+import { errors, MooncakeError } from '../../core/errors.js';
 import type { Keys } from '../../core/keys.js';
 import type { ObjectInfo, Replica, SegmentInfo, Uuid } from '../../master/api.js';
 import { TransferEngine } from '../../transfer/engine/engine.js';
@@ -40,6 +40,14 @@ import { TaskRunner } from './task-runner.js';
 const PUT_WINDOW_MS = 300_000;
 /** For what is said at the end, to a master that may be gone. */
 const GOODBYE_MS = 2000;
+
+/** Its grace is over, and nobody knows whether the master still sends readers to it. */
+function stillLent({ id, name }: SegmentInfo, error: unknown): unknown {
+  if (!(error instanceof MooncakeError)) return error;
+  const { code, message, argument, value } = error;
+  const state = `segment ${name} (${id}) stays lent until it is unmounted again`;
+  return new MooncakeError(code, `${message}; ${state}`, { argument, value, cause: error });
+}
 
 class JoinedSession implements Session {
   readonly claims = new Claims();
@@ -251,7 +259,9 @@ export class JoinedCluster {
 
   /**
    * Takes segments of this name or id away; resolves when nobody copies from them any more. With a grace they stay readable
-   * so long, unless the store is closed before.
+   * so long, unless the store is closed before. Where the master cannot be asked, they stay lent as they are, also those whose
+   * grace is over, until this is called again.
+   * @throws ERR_SEGMENT where nothing of that name is lent; ERR_PEER, ERR_TIMEOUT where the master cannot be asked
    */
   async unmount(segment: string, graceMs: number): Promise<void> {
     const { gone } = await this.beginUnmount(segment, graceMs);
@@ -273,7 +283,11 @@ export class JoinedCluster {
       // Closing takes all away.
       if (this.#closing) return;
       // Masters look after such segments now and then: until it is gone for them, it must be there.
-      await this.#membership.unmount(lent.info, 0, { timeoutMs: this.#options.timeoutMs });
+      try {
+        await this.#membership.unmount(lent.info, 0, { timeoutMs: this.#options.timeoutMs });
+      } catch (error) {
+        throw stillLent(lent.info, error);
+      }
     }
     await this.#lent.remove(lent);
   }

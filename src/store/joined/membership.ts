@@ -61,7 +61,10 @@ export class Membership {
     this.#mounted.set(segment.id, segment);
   }
 
-  /** Takes a segment away: at once, or when `graceMs` have passed in which it can be read. */
+  /**
+   * Takes a segment away: at once, or when `graceMs` have passed in which it can be read. May be called again, whatever the master
+   * has done about it before.
+   */
   async unmount({ id, name }: SegmentInfo, graceMs: number, limits: Limits): Promise<void> {
     const { client } = this;
     const answer =
@@ -73,7 +76,9 @@ export class Membership {
           )
         : await this.#link.call(METHODS.UnmountSegment, { segment: id, client }, limits);
     const status = statusOf(answer);
-    if (status !== STATUS.ok) throw statusError(status, name, 'the master refused to unmount the segment');
+    // A grace that was begun before may be over by now.
+    const over = status === STATUS.invalidParams && !this.#mounted.has(id);
+    if (status !== STATUS.ok && !over) throw statusError(status, name, 'the master refused to unmount the segment');
     this.#mounted.delete(id);
   }
 

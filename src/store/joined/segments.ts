@@ -14,6 +14,8 @@ export interface LentSegment {
   /** Its number in the engine. */
   readonly segment: number;
   readonly memory: SegmentMemory;
+  /** It is being taken away. */
+  removed?: Promise<void>;
 }
 
 export class LentSegments {
@@ -45,16 +47,16 @@ export class LentSegments {
       protocol: this.#protocol,
       hostId: this.#hostId,
     };
-    const lent = { info, segment: id, memory: callersMemory(memory) };
+    const lent: LentSegment = { info, segment: id, memory: callersMemory(memory) };
     this.#byId.set(info.id, lent);
     return lent;
   }
 
-  /** Peers do not reach it any more; resolves when none of their moves touches it. */
-  async remove(lent: LentSegment): Promise<void> {
+  /** Peers do not reach it any more; resolves when none of their moves touches it. Idempotent. */
+  remove(lent: LentSegment): Promise<void> {
     lent.memory.retired = true;
     this.#byId.delete(lent.info.id);
-    await this.#engine.unregister(lent.segment);
+    return (lent.removed ??= this.#engine.unregister(lent.segment));
   }
 
   /** Bytes of a segment that is lent, by their address; undefined where none has all of them. */

@@ -6,8 +6,9 @@
  *                                                         them without the node's doing
  */
 import { totalmem } from 'node:os';
+import { setTimeout as pause } from 'node:timers/promises';
 import { integer, options as optionsOf, string } from '../../core/check.js';
-import { errors } from '../../core/errors.js';
+import { errors, MooncakeError } from '../../core/errors.js';
 import type { Uuid } from '../../master/api.js';
 import { formatName } from '../../transfer/metadata/name.js';
 import { JoinedCluster } from '../joined/cluster.js';
@@ -38,6 +39,8 @@ export interface StoreNodeOptions extends ConnectOptions {
 }
 
 const MAX_GRACE_MS = 3_600_000;
+/** A master that could not be asked. */
+const ASK_AGAIN_MS = 1000;
 /** For the answers that are under way when the node is closed. */
 const DRAIN_MS = 2000;
 
@@ -49,6 +52,7 @@ export class StoreNode {
   readonly #mapped = new MappedRanges();
   #http?: HttpServer;
   #door?: NodeDoor;
+  readonly #end = new AbortController();
   #closing?: Promise<void>;
 
   private constructor(store: MooncakeStore, options: ConnectOptions) {
@@ -149,14 +153,32 @@ export class StoreNode {
     return this.#cluster.lent.some(({ id }) => id === segment);
   }
 
-  /** Takes a segment back; resolves when the master knows. What is there stays readable for so long. */
+  /**
+   * Takes a segment back; resolves when the master knows. What is there stays readable for so long. A master that cannot be asked at the
+   * end of that is asked again until it answers: so long the segment stays lent, and is in `status()`.
+   */
   async unmount(segment: Uuid, graceMs = 0): Promise<void> {
     const { gone } = await this.#cluster.beginUnmount(segment, integer('graceMs', graceMs, 0, MAX_GRACE_MS));
-    // The node may end before, and the master take the segment for gone.
-    gone.then(
-      () => this.#mapped.forget(segment),
-      () => {},
-    );
+    gone
+      .catch((error) => this.#insist(segment, error))
+      .then(
+        () => this.#mapped.forget(segment),
+        // The node has ended, or the master says that it is another's: it stays lent.
+        () => {},
+      );
+  }
+
+  async #insist(segment: Uuid, failure: unknown): Promise<void> {
+    for (let error = failure; this.lends(segment); ) {
+      if (!isAway(error)) throw error;
+      await pause(ASK_AGAIN_MS, undefined, { ref: false, signal: this.#end.signal });
+      try {
+        const { gone } = await this.#cluster.beginUnmount(segment, 0);
+        await gone;
+      } catch (reason) {
+        error = reason;
+      }
+    }
   }
 
   /** Takes the disk back, where one is lent; resolves when those who were sent to it before have had so long to read. */
@@ -189,6 +211,7 @@ export class StoreNode {
   }
 
   async #close(): Promise<void> {
+    this.#end.abort();
     await this.#http?.close(DRAIN_MS);
     await this.#door?.close();
     await this.store.close();
@@ -206,6 +229,10 @@ export class StoreNode {
     };
   }
 }
+
+/** The master has not answered: it may later. */
+const isAway = (error: unknown) =>
+  error instanceof MooncakeError && (error.code === 'ERR_PEER' || error.code === 'ERR_TIMEOUT');
 
 /**
  * Memory is taken from the kernel when it is used, and what it does not have then ends the process: what it can never

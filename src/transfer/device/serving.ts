@@ -1,6 +1,6 @@
 /**
  * Memory of this side's GPUs as peers reach it: by windows of pinned memory that they read and write as any segment, and ask to be
- * filled from a GPU or put down there. A window is one peer's at a time. What it held and did not give back (it died, it gave
+ * filled from a GPU or put down there. A window is one peer's at a time, and no peer has all of them. What it held and did not give back (it died, it gave
  * up, it took too long) is taken away whole and made anew: nothing that still arrives for the one lands in another.
  */
 import { Descriptors } from '../../core/descriptors.js';
@@ -9,11 +9,11 @@ import { DescriptorList } from '../descriptor-list.js';
 import type { Limits } from '../limits.js';
 import type { RequestContext } from '../transfer.js';
 import { Turns } from '../turns.js';
-import { WINDOW_BYTES, type WindowMemory, waitFor } from './windows.js';
+import { WINDOW_BYTES, type WindowMemory, WINDOWS as WINDOWS_OF_ONE, waitFor } from './windows.js';
 
 /** The name of the transfer's own service. */
 export const DEVICES = 'transfer.devices';
-/** Windows of all peers together. */
+/** Windows of all peers together; one of them has at most as many as it has of its own, so that some are left for others. */
 const WINDOWS = 8;
 /** How long a peer may keep one. */
 const HELD_MS = 60_000;
@@ -43,9 +43,11 @@ export interface ServedDevices {
   dropWindow(window: WindowMemory): Promise<void>;
 }
 
+type Peer = RequestContext['peer'];
+
 interface Held {
   readonly memory: WindowMemory;
-  readonly peer: RequestContext['peer'];
+  readonly peer: Peer;
   readonly timer: NodeJS.Timeout;
   /** A copy is under way: it is not given back yet. */
   copying: boolean;
@@ -56,7 +58,8 @@ export class DeviceServing {
   /** Free windows; undefined: one that is to be made. */
   readonly #turns = new Turns<WindowMemory | undefined>(new Array(WINDOWS).fill(undefined));
   readonly #held = new Map<number, Held>();
-  readonly #watched = new WeakSet<RequestContext['peer']>();
+  /** How many more each peer may have. */
+  readonly #shares = new WeakMap<Peer, Turns<null>>();
   #next = 1;
 
   constructor(devices: ServedDevices) {
@@ -104,18 +107,32 @@ export class DeviceServing {
     }
   }
 
-  async #take(peer: RequestContext['peer'], limits: Limits): Promise<DeviceAnswer> {
+  async #take(peer: Peer, limits: Limits): Promise<DeviceAnswer> {
     if (!this.#devices.any())
       throw errors.segment('window', undefined, 'is for memory of GPUs, of which there is none');
-    const memory = (await waitFor(this.#turns, limits)) ?? this.#made();
+    const share = this.#shareOf(peer);
+    await waitFor(share, limits);
+    let memory: WindowMemory;
+    try {
+      memory = (await waitFor(this.#turns, limits)) ?? this.#made();
+    } catch (error) {
+      share.give(null);
+      throw error;
+    }
     const window = this.#next++;
     const timer = setTimeout(() => void this.#drop(window), HELD_MS).unref();
     this.#held.set(window, { memory, peer, timer, copying: false });
-    if (!this.#watched.has(peer)) {
-      this.#watched.add(peer);
+    return { window, segment: memory.far };
+  }
+
+  #shareOf(peer: Peer): Turns<null> {
+    let share = this.#shares.get(peer);
+    if (share === undefined) {
+      share = new Turns<null>(new Array(WINDOWS_OF_ONE).fill(null));
+      this.#shares.set(peer, share);
       void peer.closed.then(() => this.#left(peer));
     }
-    return { window, segment: memory.far };
+    return share;
   }
 
   /** A new one; where there can be none, its turn is somebody else's. */
@@ -167,14 +184,14 @@ export class DeviceServing {
   }
 
   /** Throws ERR_SEGMENT where it is not that peer's. */
-  #find(window: unknown, peer: RequestContext['peer']): number {
+  #find(window: unknown, peer: Peer): number {
     const held = this.#held.get(window as number);
     if (held?.peer !== peer) throw errors.segment('window', window, 'is not held by this peer, or was taken away');
     return window as number;
   }
 
   /** The same, and no copy of it is under way: it would go on in the next peer's window. */
-  #idle(window: unknown, peer: RequestContext['peer']): number {
+  #idle(window: unknown, peer: Peer): number {
     const found = this.#find(window, peer);
     if (this.#held.get(found)?.copying) throw errors.segment('window', window, 'is being copied');
     return found;
@@ -183,8 +200,7 @@ export class DeviceServing {
   #giveBack(window: number): void {
     const held = this.#held.get(window);
     if (held === undefined) return;
-    this.#held.delete(window);
-    clearTimeout(held.timer);
+    this.#forget(window, held);
     this.#turns.give(held.memory);
   }
 
@@ -192,13 +208,18 @@ export class DeviceServing {
   async #drop(window: number): Promise<void> {
     const held = this.#held.get(window);
     if (held === undefined) return;
-    this.#held.delete(window);
-    clearTimeout(held.timer);
+    this.#forget(window, held);
     await this.#devices.dropWindow(held.memory).catch(() => {});
     this.#turns.give(undefined);
   }
 
-  #left(peer: RequestContext['peer']): void {
+  #forget(window: number, { peer, timer }: Held): void {
+    this.#held.delete(window);
+    clearTimeout(timer);
+    this.#shares.get(peer)?.give(null);
+  }
+
+  #left(peer: Peer): void {
     for (const [window, held] of [...this.#held]) if (held.peer === peer) void this.#drop(window);
   }
 }

@@ -7,7 +7,8 @@ import { Turns } from '../turns.js';
 
 /** What a GPU copies at its full speed, and little enough that several are under way at once. */
 export const WINDOW_BYTES = 4 * 2 ** 20;
-const WINDOWS = 6;
+/** Of one side, for all its moves. */
+export const WINDOWS = 6;
 
 /** Numbers of GPUs' segments: from here to those of the store's objects (src/store/api.ts). */
 export const FIRST_DEVICE = 0xf000_0000;

@@ -53,6 +53,12 @@ export interface RdmaOptions {
   devices?: string | readonly string[];
   /** Into the port's table of GIDs. Default: RoCEv2, and of that an IPv4 address, where there is one. */
   gidIndex?: number;
+  /**
+   * Which NIC gets a slice: the one that will have moved it first by measured bandwidth, or each in turn, so that all carry the
+   * same and the slowest sets the pace: for comparison. Default: `predicted`, unless the variable `MC_PATH_ROUNDROBIN` says
+   * otherwise.
+   */
+  links?: 'predicted' | 'round-robin';
   /** Default: the first that is active. */
   port?: number;
   /** Of the IP header of RoCEv2 (DSCP and ECN bits), 0 to 255. Default 0. */

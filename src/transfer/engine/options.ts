@@ -9,6 +9,7 @@ import type { RdmaOptions, TransferEngineOptions } from './api.js';
 
 const TRANSPORTS = ['cuda', 'shm', 'rdma', 'tcp', 'file'];
 const PROTOCOLS = ['tcp', 'rdma'] as const;
+const LINKS = ['predicted', 'round-robin'] as const;
 const MAX_STREAMS = 16;
 const MAX_SPIN_US = 10_000;
 /** Unspecified addresses: one can listen on them, but nobody can be told them. */
@@ -72,7 +73,7 @@ function checkTransports(transports: readonly string[]): readonly string[] {
 }
 
 function rdmaSettings(options: RdmaOptions): Settings {
-  const { devices, gidIndex, port, trafficClass } = optionsOf('options.rdma', options);
+  const { devices, gidIndex, links, port, trafficClass } = optionsOf('options.rdma', options);
   const settings: Settings = {};
   if (devices !== undefined) {
     const names = Array.isArray(devices) ? devices.join(',') : devices;
@@ -86,6 +87,7 @@ function rdmaSettings(options: RdmaOptions): Settings {
     settings.devices = names;
   }
   if (gidIndex !== undefined) settings.gidIndex = `${integer('options.rdma.gidIndex', gidIndex, 0, 255)}`;
+  if (links !== undefined) settings.links = oneOf('options.rdma.links', links, LINKS);
   if (port !== undefined) settings.port = `${integer('options.rdma.port', port, 1, 255)}`;
   if (trafficClass !== undefined)
     settings.trafficClass = `${integer('options.rdma.trafficClass', trafficClass, 0, 255)}`;

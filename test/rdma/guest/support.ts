@@ -1,7 +1,7 @@
 // What runs in the virtual machine: engines on soft-RoCE NICs, faults of NICs, and one child process where a peer has to die.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { type EnginePeer, TransferEngine, type TransferEngineOptions } from 'mooncake-ts';
+import { type EnginePeer, type RdmaOptions, TransferEngine, type TransferEngineOptions } from 'mooncake-ts';
 import { pattern } from '../../support/descriptors.js';
 
 export const MiB = 2 ** 20;
@@ -29,7 +29,7 @@ export function engine(devices: string, options?: TransferEngineOptions): Promis
     transports: ['rdma'],
     timeoutMs: TIMEOUT_MS,
     ...options,
-    rdma: { devices, gidIndex: 1 },
+    rdma: { ...options?.rdma, devices, gidIndex: 1 },
   });
 }
 
@@ -46,11 +46,11 @@ export async function linked(engine: TransferEngine, count: number, timeoutMs = 
 }
 
 /** Variables for the engines that are made in `work`. */
-export async function withSettings(settings: Record<string, string>, work: () => Promise<void>): Promise<void> {
+export async function withSettings<T>(settings: Record<string, string>, work: () => Promise<T>): Promise<T> {
   const before = { ...process.env };
   Object.assign(process.env, settings);
   try {
-    await work();
+    return await work();
   } finally {
     for (const name of Object.keys(settings)) {
       if (before[name] === undefined) delete process.env[name];
@@ -68,8 +68,13 @@ export interface Sides {
 }
 
 /** Two engines with `rails` NICs each and `bytes` of memory, connected. */
-export async function withSides(rails: number, bytes: number, work: (sides: Sides) => Promise<void>): Promise<void> {
-  const a = await engine(nics(0, rails));
+export async function withSides(
+  rails: number,
+  bytes: number,
+  work: (sides: Sides) => Promise<void>,
+  rdma?: RdmaOptions,
+): Promise<void> {
+  const a = await engine(nics(0, rails), { rdma });
   const b = await engine(nics(rails, rails));
   try {
     const ours = await a.allocate(bytes);
