@@ -1,5 +1,6 @@
 #include "checksum/copy.h"
 
+#include "checksum/crc64.h"
 #include "checksum/forms.h"
 
 #include <cstring>
@@ -95,6 +96,14 @@ u64 copyCrc64(u8* destination, const u8* source, u64 length, u64 crc, Store stor
   const checksum::Form& form = checksum::bestForm();
   return streams(store, length) ? form.stream(destination, source, length, crc)
                                 : form.copy(destination, source, length, crc);
+}
+
+bool copyUnchanged(u8* destination, const u8* source, u64 length, Store store) {
+  if (streams(store, length)) return checksum::bestForm().streamTwice(destination, source, length);
+  constexpr auto copy = [](u8* to, const u8* from, u64 bytes, u64 crc) {
+    return checksum::bestForm().copy(to, from, bytes, crc);
+  };
+  return checksum::copyTwice<copy, crc64>(destination, source, length);
 }
 
 }  // namespace mooncake

@@ -15,6 +15,13 @@ enum class Store : u8 {
   automatic,
 };
 
+/** Whether there are such stores; elsewhere streaming is the same as cached. */
+#if defined(__x86_64__)
+inline constexpr bool STREAMING = true;
+#else
+inline constexpr bool STREAMING = false;
+#endif
+
 /** Bytes from which streaming is faster: the size of the second-level cache, which such a copy and its source no longer
     fit. Whoever moves many small pieces that are used once asks for streaming itself. */
 [[nodiscard]] u64 streamingThreshold();
@@ -25,5 +32,10 @@ void copyBytes(u8* destination, const u8* source, u64 length, Store store = Stor
 /** Copies as copyBytes does; the CRC-64 of what was stored, continued from `crc`. */
 [[nodiscard]] u64 copyCrc64(u8* destination, const u8* source, u64 length, u64 crc,
                             Store store = Store::automatic);
+
+/** Copies; whether the source, summed again while it is in a cache, still is what was stored. Otherwise the destination may be a
+    mixture of what it was before and after somebody wrote it. The destination is not read: stores that went past the caches
+    would cost a second copy. */
+[[nodiscard]] bool copyUnchanged(u8* destination, const u8* source, u64 length, Store store = Store::automatic);
 
 }  // namespace mooncake

@@ -15,6 +15,8 @@ struct Form {
   u64 (*copy)(u8* destination, const u8* source, u64 length, u64 crc);
   /** The same with non-temporal stores where the form has them. */
   u64 (*stream)(u8* destination, const u8* source, u64 length, u64 crc);
+  /** Such a copy, whose source is summed again while it is in a cache: whether both sums are the same. */
+  bool (*streamTwice)(u8* destination, const u8* source, u64 length);
 };
 
 /** Slicing by 16: tables of 32 KiB. Every machine. */
@@ -31,6 +33,20 @@ extern const Form pmullForm;
 const std::vector<Form>& forms();
 /** Chosen once; any thread. */
 const Form& bestForm();
+
+/** Bytes that are still in the second-level cache, with what a copy of them touches, when they are summed a second time; and
+    enough of them for a form to ask for its next pages ahead. */
+inline constexpr u64 TILE = 64 << 10;
+
+/** `copy` by tiles, each of which is summed again: whether all sums are the same. */
+template <auto copy, auto sum>
+bool copyTwice(u8* destination, const u8* source, u64 length) {
+  for (u64 at = 0; at < length; at += TILE) {
+    const u64 bytes = length - at < TILE ? length - at : TILE;
+    if (copy(destination + at, source + at, bytes, 0) != sum(source + at, bytes, 0)) return false;
+  }
+  return true;
+}
 
 /** What a form does with the bytes that it sums. */
 enum class Sink : u8 { none, cached, streaming };

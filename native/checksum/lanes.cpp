@@ -49,8 +49,9 @@ u64 sum(const u8* data, u64 length, u64 crc) { return run<Sink::none>(nullptr, d
 }  // namespace
 
 #if defined(__x86_64__)
-const Form pclmulForm{"pclmul", sum, run<Sink::cached>, run<Sink::streaming>};
+const Form pclmulForm{"pclmul", sum, run<Sink::cached>, run<Sink::streaming>,
+                      copyTwice<run<Sink::streaming>, sum>};
 #else
-const Form pmullForm{"pmull", sum, run<Sink::cached>, run<Sink::streaming>};
+const Form pmullForm{"pmull", sum, run<Sink::cached>, run<Sink::streaming>, copyTwice<run<Sink::streaming>, sum>};
 #endif
 }  // namespace mooncake::checksum

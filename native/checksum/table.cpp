@@ -46,6 +46,7 @@ u64 sum(const u8* data, u64 length, u64 crc) { return run<Sink::none>(nullptr, d
 }  // namespace
 
 // Streaming would gain nothing: the tables are slower than the memory.
-const Form tableForm{"table", sum, run<Sink::cached>, run<Sink::cached>};
+const Form tableForm{"table", sum, run<Sink::cached>, run<Sink::cached>,
+                     copyTwice<run<Sink::cached>, sum>};
 
 }  // namespace mooncake::checksum

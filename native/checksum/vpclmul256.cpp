@@ -79,7 +79,8 @@ u64 sum(const u8* data, u64 length, u64 crc) { return run<Sink::none>(nullptr, d
 
 }  // namespace
 
-const Form vpclmul256Form{"vpclmul256", sum, run<Sink::cached>, run<Sink::streaming>};
+const Form vpclmul256Form{"vpclmul256", sum, run<Sink::cached>, run<Sink::streaming>,
+                          copyTwice<run<Sink::streaming>, sum>};
 
 }  // namespace mooncake::checksum
 

@@ -96,30 +96,78 @@ MOONCAKE_WIDE Wide foldSteps(Cursor& cursor, u64 crc, std::integer_sequence<unsi
   return join(wides, mirroredKey(512), mirroredKey(1024), mirroredKey(2048));
 }
 
-/** The state after all that fills four pages; there is at least that. Registers 2p and 2p + 1 are those of page p. */
-template <Sink sink, unsigned... I>
-MOONCAKE_WIDE Wide foldPages(Cursor& cursor, u64 crc, std::integer_sequence<unsigned, I...>) {
-  constexpr u64 step = STEP / 4;
-  const Wide within = inEveryLane(mirroredKey(8 * step));
-  /** From a page's last step to the first of the page that is four further on. */
-  const Wide across = inEveryLane(mirroredKey(8 * (PAGES - PAGE + step)));
+/** Where register `index` reads in four pages: 2p and 2p + 1 are those of page p. */
+constexpr u64 placeOf(unsigned index) { return PAGE * (index / 2) + 64 * (index % 2); }
 
-  Wide wides[SIDE_BY_SIDE] = {takeWide<sink>(cursor, PAGE * (I / 2) + 64 * (I % 2))...};
+/** What the registers take of four pages in one step, and how far they then go on: within the pages, and from their last step
+    to the first of the four that follow. */
+constexpr u64 PAGES_STEP = STEP / 4;
+constexpr FoldKey withinPages = mirroredKey(8 * PAGES_STEP);
+constexpr FoldKey acrossPages = mirroredKey(8 * (PAGES - PAGE + PAGES_STEP));
+
+/** The step at `at` of the four pages at the cursor. */
+template <Sink sink, unsigned... I>
+MOONCAKE_WIDE void foldPagesStep(Wide (&wides)[SIDE_BY_SIDE], Wide key, const Cursor& cursor, u64 at,
+                                 std::integer_sequence<unsigned, I...>) {
+  ((wides[I] = foldOnto(wides[I], key, takeWide<sink>(cursor, at + placeOf(I)))), ...);
+}
+
+/** Asks for the lines of a later step. `more`: four whole pages follow. */
+template <Sink sink, unsigned... I>
+MOONCAKE_WIDE void askAhead(const Cursor& cursor, u64 at, bool more, std::integer_sequence<unsigned, I...>) {
+  const u64 ahead = at + AHEAD < PAGE ? at + AHEAD : at + AHEAD + PAGES - PAGE;
+  if (more || ahead < PAGE) (askFor<sink>(cursor, ahead + placeOf(I)), ...);
+}
+
+/** The state after all that fills four pages; there is at least that. */
+template <Sink sink, unsigned... I>
+MOONCAKE_WIDE Wide foldPages(Cursor& cursor, u64 crc, std::integer_sequence<unsigned, I...> all) {
+  const Wide within = inEveryLane(withinPages);
+  const Wide across = inEveryLane(acrossPages);
+  Wide wides[SIDE_BY_SIDE] = {takeWide<sink>(cursor, placeOf(I))...};
   wides[0] = addStart(wides[0], crc);
-  u64 at = step;
   for (;;) {
     const bool more = cursor.left >= 2 * PAGES;
-    for (; at < PAGE; at += step) {
-      const u64 ahead = at + AHEAD < PAGE ? at + AHEAD : at + AHEAD + PAGES - PAGE;
-      if (more || ahead < PAGE) (askFor<sink>(cursor, ahead + PAGE * (I / 2) + 64 * (I % 2)), ...);
-      ((wides[I] = foldOnto(wides[I], within, takeWide<sink>(cursor, at + PAGE * (I / 2) + 64 * (I % 2)))), ...);
+    for (u64 at = PAGES_STEP; at < PAGE; at += PAGES_STEP) {
+      askAhead<sink>(cursor, at, more, all);
+      foldPagesStep<sink>(wides, within, cursor, at, all);
     }
     cursor.advance<sink>(PAGES);
     if (cursor.left < PAGES) break;
-    ((wides[I] = foldOnto(wides[I], across, takeWide<sink>(cursor, PAGE * (I / 2) + 64 * (I % 2)))), ...);
-    at = step;
+    foldPagesStep<sink>(wides, across, cursor, 0, all);
   }
   return join(wides, mirroredKey(512), mirroredKey(8 * PAGE), mirroredKey(8 * 2 * PAGE));
+}
+
+/** Four pages of a copy that sums its source twice: onto `stored`, where it `copies`, those at the cursor; `again` onto `kept`
+    those before it, which the first-level cache still has. The second sum is work for ports that would wait for memory. */
+template <bool copies, bool again>
+MOONCAKE_WIDE void foldPagesTwice(const Cursor& cursor, Wide (&stored)[SIDE_BY_SIDE], Wide (&kept)[SIDE_BY_SIDE]) {
+  constexpr Registers all;
+  const bool more = cursor.left >= 2 * PAGES;
+  Wide key = inEveryLane(acrossPages);
+  for (u64 at = 0; at < PAGE; at += PAGES_STEP, key = inEveryLane(withinPages)) {
+    if constexpr (copies) {
+      askAhead<Sink::streaming>(cursor, at, more, all);
+      foldPagesStep<Sink::streaming>(stored, key, cursor, at, all);
+    }
+    if constexpr (again) foldPagesStep<Sink::none>(kept, key, {nullptr, cursor.from - PAGES, PAGES}, at, all);
+  }
+}
+
+/** Copies all that fills four pages; there is at least that. Registers are compared as they are: sums that differ need some that do. */
+MOONCAKE_WIDE bool streamPagesTwice(Cursor& cursor) {
+  Wide stored[SIDE_BY_SIDE] = {};
+  Wide kept[SIDE_BY_SIDE] = {};
+  foldPagesTwice<true, false>(cursor, stored, kept);
+  for (cursor.advance<Sink::streaming>(PAGES); cursor.left >= PAGES; cursor.advance<Sink::streaming>(PAGES)) {
+    foldPagesTwice<true, true>(cursor, stored, kept);
+  }
+  foldPagesTwice<false, true>(cursor, stored, kept);
+  __mmask8 differing = 0;
+  for (unsigned i = 0; i < SIDE_BY_SIDE; i++) differing |= _mm512_cmpneq_epi64_mask(stored[i], kept[i]);
+  streamFence();
+  return differing == 0;
 }
 
 /** The four lanes of a register onto the last, mirrored no more. */
@@ -168,9 +216,17 @@ MOONCAKE_WIDE_TARGET u64 run(u8* to, const u8* from, u64 length, u64 crc) {
 
 u64 sum(const u8* data, u64 length, u64 crc) { return run<Sink::none>(nullptr, data, length, crc); }
 
+MOONCAKE_WIDE_TARGET bool streamTwice(u8* to, const u8* from, u64 length) {
+  Cursor cursor{to, from, length};
+  const u64 head = alignDestination(cursor, 64, 0);
+  if (sum(from, length - cursor.left, 0) != head) return false;
+  if (cursor.left >= PAGES && !streamPagesTwice(cursor)) return false;
+  return copyTwice<run<Sink::streaming>, sum>(cursor.to, cursor.from, cursor.left);
+}
+
 }  // namespace
 
-const Form vpclmul512Form{"vpclmul512", sum, run<Sink::cached>, run<Sink::streaming>};
+const Form vpclmul512Form{"vpclmul512", sum, run<Sink::cached>, run<Sink::streaming>, streamTwice};
 
 }  // namespace mooncake::checksum
 

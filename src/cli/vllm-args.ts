@@ -132,14 +132,17 @@ function roleOf(setup: Setup, typed: string | undefined, old: Role | undefined):
   );
 }
 
-/** A POSIX shell script; what has to run beside the engine is commented, as it runs once for many engines. */
+/**
+ * A POSIX shell script; what has to run beside the engine is commented, as it runs once for many engines. Its own arguments go to
+ * vLLM: what engines of one setup differ in, such as their ports.
+ */
 function script({ kvTransferConfig, flags, env, file, beside }: VllmArgs): string {
   const lines = beside.map((command) => `# beside it: ${command}`);
   if (file)
     lines.push(`cat > ${quote(file.path)} <<'EOF'`, ...JSON.stringify(file.content, null, 2).split('\n'), 'EOF');
   for (const [name, value] of Object.entries(env)) lines.push(`export ${name}=${quote(value)}`);
   const words = ['--kv-transfer-config', quote(JSON.stringify(kvTransferConfig)), ...flags];
-  lines.push(`vllm serve "$MODEL" ${words.join(' ')}`);
+  lines.push(`vllm serve "$MODEL" ${words.join(' ')} "$@"`);
   return `${lines.map(printable).join('\n')}\n`;
 }
 

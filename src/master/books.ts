@@ -235,7 +235,7 @@ export class Books {
     table.setPinUntil(id, put.pinForMs > 0 ? now + put.pinForMs : put.pinUntil);
     table.setOwner(id, ownerOf(put.client));
     table.setHandle(id, put.handles[0]);
-    table.setExtra(id, this.#keepMore(put.handles.slice(1)));
+    table.setExtra(id, put.handles.length > 1 ? this.#keepMore(put.handles.slice(1)) : 0);
     this.objects++;
     tenant.objects++;
     table.link(id, UNREAD);

@@ -62,14 +62,19 @@ export class Puts {
     const wanted = resolveConfig(config, keys.length, this.#books, client);
     const now = this.#books.begin();
     const tenant = this.#books.tenants.find(tenantName, true);
-    return Array.from(sizes, (size, i) => {
-      if (!tenant) return UNKNOWN_TENANT;
-      if (!(Number.isSafeInteger(size) && size > 0)) {
-        return refuse(STATUS.invalidParams, `a size must be a number of bytes from 1, got ${size}`);
+    const answers = new Array<Outcome<Replica[]>>(sizes.length);
+    for (let i = 0; i < sizes.length; i++) {
+      const size = sizes[i];
+      if (!tenant) {
+        answers[i] = UNKNOWN_TENANT;
+      } else if (!(Number.isSafeInteger(size) && size > 0)) {
+        answers[i] = refuse(STATUS.invalidParams, `a size must be a number of bytes from 1, got ${size}`);
+      } else {
+        const start = { client, tenant, key: keys.at(i), size, wanted, group: wanted.group(i), now };
+        answers[i] = upsert ? this.#startUpsert(start) : this.#startPut(start);
       }
-      const start = { client, tenant, key: keys.at(i), size, wanted, group: wanted.group(i), now };
-      return upsert ? this.#startUpsert(start) : this.#startPut(start);
-    });
+    }
+    return answers;
   }
 
   end(client: Uuid, keys: Keys, checksums: readonly (bigint | undefined)[], tenantName: string): Status[] {
@@ -104,10 +109,16 @@ export class Puts {
     const { tenants } = this.#books;
     const tenant = tenants.find(tenantName);
     if (!tenant) return Array(keys.length).fill(tenants.closed ? STATUS.unknownTenant : STATUS.notFound);
-    return Array.from({ length: keys.length }, (_, i) => {
-      const id = this.#books.find(tenant.number, keys.at(i));
-      return id === 0 ? STATUS.notFound : action(id, i);
-    });
+    const { table } = this.#books;
+    const ids = new Float64Array(keys.length);
+    table.findMany(tenant.number, keys, ids);
+    const answers = new Array<Status>(ids.length);
+    for (let i = 0; i < ids.length; i++) {
+      // A key that is named twice: the first action may have struck the object out.
+      const id = ids[i] > 0 && table.has(ids[i]) ? this.#books.settle(ids[i]) : 0;
+      answers[i] = id === 0 ? STATUS.notFound : action(id, i);
+    }
+    return answers;
   }
 
   #startPut(start: Start): Outcome<Replica[]> {

@@ -7,7 +7,7 @@ import { connect as dial, type Socket } from 'node:net';
 import { errors, MooncakeError } from '../core/errors.js';
 import { checkLimits, watch } from '../transfer/limits.js';
 import type { CallLimits } from '../transfer/transfer.js';
-import { type Frame, FrameReader, RPC_ERROR, requestHeader } from './frames.js';
+import { type Frame, FrameReader, REQUEST_BYTES, RPC_ERROR, writeRequestHeader } from './frames.js';
 import type { Method } from './method.js';
 import { pack, unpack } from './struct-pack.js';
 import { text } from './types.js';
@@ -27,6 +27,8 @@ interface Call {
 }
 
 const NAMES = Object.fromEntries(Object.entries(RPC_ERROR).map(([name, code]) => [code, name]));
+
+const uncork = (socket: Socket) => socket.uncork();
 
 export class RpcClient {
   /** host:port. */
@@ -89,7 +91,9 @@ export class RpcClient {
       if (this.#ended) throw this.#ended;
       if (this.#calls.size >= this.#maxCalls) throw errors.queueFull(this.#maxCalls);
       const checked = checkLimits(limits, this.#timeoutMs);
-      const body = method.arguments ? pack(method.arguments, args) : Buffer.alloc(0);
+      const request = method.arguments
+        ? pack(method.arguments, args, REQUEST_BYTES)
+        : Buffer.allocUnsafe(REQUEST_BYTES);
       const sequence = this.#next();
       const finish = () => {
         stop();
@@ -113,16 +117,24 @@ export class RpcClient {
           }
         },
       });
-      this.#socket.cork();
-      this.#socket.write(requestHeader(sequence, method.id, body.length));
-      if (body.length > 0) this.#socket.write(body);
-      process.nextTick(() => this.#socket.uncork());
+      writeRequestHeader(request, sequence, method.id);
+      this.#send(request);
     });
   }
 
   /** Ends what is under way with ERR_CLOSED, or with the reason given. Idempotent. */
   close(reason = errors.closed(`RPC connection ${this.address}`)): void {
     this.#end(reason);
+  }
+
+  /** Requests of one turn leave in one write. */
+  #send(request: Buffer): void {
+    const socket = this.#socket;
+    if (socket.writableCorked === 0) {
+      socket.cork();
+      process.nextTick(uncork, socket);
+    }
+    socket.write(request);
   }
 
   /** A sequence number that no call under way has. */

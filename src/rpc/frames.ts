@@ -41,13 +41,13 @@ export interface Frame {
   body: Uint8Array;
 }
 
-export function requestHeader(sequence: number, id: number, bodyBytes: number): Buffer {
-  const out = Buffer.alloc(REQUEST_BYTES);
+/** Writes the header of a request to the first REQUEST_BYTES; what follows them is its body. */
+export function writeRequestHeader(out: Buffer, sequence: number, id: number): void {
+  out.fill(0, 0, REQUEST_BYTES);
   out[0] = MAGIC;
   out.writeUInt32LE(sequence, 4);
   out.writeUInt32LE(id, 8);
-  out.writeUInt32LE(bodyBytes, 12);
-  return out;
+  out.writeUInt32LE(out.length - REQUEST_BYTES, 12);
 }
 
 /** Writes the header of an answer, 16 bytes. */

@@ -64,11 +64,11 @@ export function packInto<T>(writer: Writer, type: Type<T>, value: T, { width }: 
   type.write(value, writer);
 }
 
-/** Bytes of a message. */
-export function pack<T>(type: Type<T>, value: T): Buffer {
+/** Bytes of a message, behind so many that are left to the caller. */
+export function pack<T>(type: Type<T>, value: T, before = 0): Buffer {
   const size = sizeOf(type, value);
-  const out = Buffer.allocUnsafe(size.bytes);
-  packInto(new Writer(out, 0, size.width), type, value, size);
+  const out = Buffer.allocUnsafe(before + size.bytes);
+  packInto(new Writer(out, before, size.width), type, value, size);
   return out;
 }
 

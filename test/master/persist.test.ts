@@ -355,6 +355,10 @@ test('a folder is of one master, and of a master', async () => {
   writeFileSync(join(newer, 'format'), 'mooncake-ts master 9\n');
   await refused(newer, /"mooncake-ts master 9\\n", not that of this version/);
   await refused(join(foreign, 'thesis.txt'), /EEXIST|ENOTDIR/);
+  // Node's own way of making folders never ends there.
+  if (process.platform === 'linux') await refused('/proc/mooncake/data', /ENOENT/);
+  const deep = await open(join(newFolder(), 'a', 'b'), { now: WALL });
+  await deep.persistence.close();
 });
 
 test('where nothing can be made durable nothing is acknowledged, and it comes back by itself', async () => {

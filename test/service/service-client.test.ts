@@ -1,9 +1,13 @@
 /** The client's two channels, by the accelerator's socket and by a thread, give the same answers; none keeps Node alive. */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { ServiceConnector } from 'mooncake-ts';
+import { type MooncakeError, ServiceConnector } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ServiceProcess } from './service-process.js';
@@ -40,6 +44,33 @@ test('a service that is not there is nothing found; it is found when it comes', 
   }
   assert.ok(Object.keys(scheduler.stats()).length > 0);
   await scheduler.shutdown();
+});
+
+test('why a service has ended the connection is known also to a call that finds it ended', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'mooncake-words-'));
+  const socket = join(folder, 's');
+  const child = spawn(process.execPath, [fileURLToPath(new URL('./refusing-child.js', import.meta.url)), socket], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  try {
+    await once(child.stdout, 'data');
+    const connector = new ServiceConnector({ socket, connector: { kind: 'store' }, timeoutMs: 60_000 });
+    const scheduler = connector.createScheduler(engine('refused'));
+    // Within one turn: nothing reads what has come but the call.
+    writeFileSync(`${socket}.go`, '');
+    const clock = new Int32Array(new SharedArrayBuffer(4));
+    for (let i = 0; i < 6000 && !existsSync(`${socket}.gone`); i++) Atomics.wait(clock, 0, 0, 10);
+    scheduler.onNewRequest(request);
+    assert.throws(
+      () => scheduler.getNumNewMatchedTokens(request, 0),
+      ({ code, message }: MooncakeError) => code === 'ERR_ENGINE' && /another KV cache/.test(message),
+    );
+    assert.equal(scheduler.getNumNewMatchedTokens(request, 0), [0, false], 'the engine goes on');
+    await scheduler.shutdown();
+  } finally {
+    child.kill('SIGKILL');
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test('a stopped service holds a call up no longer than it may wait, and is usable again', async () => {

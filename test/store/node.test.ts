@@ -133,6 +133,46 @@ one('a segment of a request that names another one, too, stays', async () => {
   await node.close();
 });
 
+one('a master that is away when a grace ends is asked again; until then the memory stays lent', async () => {
+  let leaving = 0;
+  const onEvent = ({ what }: { what: string }) => {
+    if (what === 'segment-leaving') leaving++;
+  };
+  const first = await MooncakeMaster.listen({ port: 0, adminPort: 0, ...PATIENT, onEvent });
+  const { rpc } = first.ports;
+  const node = await start({ master: `127.0.0.1:${rpc}` });
+  const store = await MooncakeStore.connect({ master: `127.0.0.1:${rpc}`, segments: SEGMENT });
+  const lent = () => node.status().segments.map(({ id }) => id);
+  const id = await node.mount(UNIT);
+  const brought = await store.mountSegment({ memory: new Uint8Array(UNIT) });
+  // Both graces end after the master has.
+  await node.unmount(id, 3000);
+  const unmounting = store.unmountSegment(brought, { graceMs: 3000 });
+  await until(() => leaving === 2);
+  await first.close();
+  const error = await unmounting.then(
+    () => assert.unreachable('nobody has agreed'),
+    (reason: MooncakeError) => reason,
+  );
+  assert.ok(refused('ERR_PEER')(error), `${error}`);
+  assert.match(error!.message, new RegExp(`${brought}.* stays lent until it is unmounted again`));
+  await wait(100);
+  assert.ok(lent().includes(id));
+  const second = await MooncakeMaster.listen({ port: rpc, adminPort: 0, ...PATIENT });
+  await until(() => lent().length === 1);
+  // A grace that the master knows nothing of is over.
+  await until(() =>
+    store.unmountSegment(brought, { graceMs: 1 }).then(
+      () => true,
+      () => false,
+    ),
+  );
+  await rejects(store.unmountSegment(brought), 'ERR_SEGMENT');
+  assert.is(second.service.segments().filter(({ id }) => id === brought).length, 0);
+  await Promise.all([store.close(), node.close()]);
+  await second.close();
+});
+
 const isAccelerated = process.env.MOONCAKE_NATIVE !== 'off';
 const mapped =
   'memory of another program: objects lie in its file, whose bytes are lent once, and only while they are there';

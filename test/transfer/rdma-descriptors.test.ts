@@ -81,6 +81,7 @@ for (const plane of PLANES) {
 test('options that ask for NICs which are not there are refused, and what is no option too', async () => {
   await rejects(TransferEngine.create({ rdma: { devices: 'no-such-nic' } }), 'ERR_NOT_SUPPORTED');
   await rejects(TransferEngine.create({ rdma: { devices: 'a b;c' } }), 'ERR_INVALID_ARGUMENT');
+  await rejects(TransferEngine.create({ rdma: { links: 'fastest' as 'predicted' } }), 'ERR_INVALID_ARGUMENT');
   await rejects(TransferEngine.create({ rdma: { gidIndex: 256 } }), 'ERR_INVALID_ARGUMENT');
   await rejects(TransferEngine.create({ protocol: 'udp' as never }), 'ERR_INVALID_ARGUMENT');
 });

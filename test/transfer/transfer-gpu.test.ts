@@ -117,21 +117,60 @@ for (const [name, make] of Object.entries(MAKERS)) {
   );
 }
 
+/** Peers of `of` that have all of its windows: two, as none has all alone. */
+async function withGreedy(of: Transfer, work: (holders: [TcpTransfer, TcpTransfer]) => Promise<void>): Promise<void> {
+  const holders: [TcpTransfer, TcpTransfer] = [
+    await TcpTransfer.listen({ native: false }),
+    await TcpTransfer.listen({ native: false }),
+  ];
+  try {
+    for (const [i, windows] of [6, 2].entries()) {
+      const holder = await holders[i].connect(of.address);
+      for (let at = 0; at < windows; at++) await holder.call('transfer.devices', { op: 'take' });
+    }
+    await work(holders);
+  } finally {
+    for (const holder of holders) await holder.close();
+  }
+}
+
 gpuTest(test, 'windows of a peer that is gone are free for others', () =>
+  withPair(MAKERS['over TCP'], MIB, async (a, b, [, theirs]) => {
+    b.register(theirs.memory, { name: 'kv' });
+    await withGreedy(b, async ([, second]) => {
+      const host = a.register(new Uint8Array(MIB));
+      const peer = await a.connect(b.address);
+      const { id } = await peer.segment('kv');
+      const late = await failureOf(() => peer.read(one(id, 0, host, 0, MIB), { timeoutMs: 200 }));
+      assert.is(late.code, 'ERR_TIMEOUT');
+      const waiting = peer.read(one(id, 0, host, 0, MIB), { timeoutMs: 60_000 });
+      await second.close();
+      assert.is((await waiting).bytes, MIB);
+    });
+  }),
+);
+
+gpuTest(test, 'no peer has all windows: one that gives none back waits, and others do not', () =>
   withPair(MAKERS['over TCP'], MIB, async (a, b, [, theirs]) => {
     b.register(theirs.memory, { name: 'kv' });
     const greedy = await TcpTransfer.listen({ native: false });
     try {
       const holder = await greedy.connect(b.address);
-      for (let i = 0; i < 8; i++) await holder.call('transfer.devices', { op: 'take' });
-      const late = await failureOf(() => holder.call('transfer.devices', { op: 'take' }, { timeoutMs: 200 }));
-      assert.is(late.code, 'ERR_TIMEOUT');
+      const take = (timeoutMs = 60_000) => holder.call('transfer.devices', { op: 'take' }, { timeoutMs });
+      const taken: { window: number }[] = [];
+      for (let i = 0; i < 6; i++) taken.push((await take()) as { window: number });
+      assert.is((await failureOf(() => take(200))).code, 'ERR_TIMEOUT');
       const host = a.register(new Uint8Array(MIB));
       const peer = await a.connect(b.address);
       const { id } = await peer.segment('kv');
-      const waiting = peer.read(one(id, 0, host, 0, MIB), { timeoutMs: 60_000 });
-      await greedy.close();
-      assert.is((await waiting).bytes, MIB);
+      assert.is((await peer.read(one(id, 0, host, 0, MIB), { timeoutMs: 60_000 })).bytes, MIB);
+      // Given back, in every way, it may have another.
+      for (const [at, op] of ['release', 'drop', 'release'].entries()) {
+        const next = take();
+        await holder.call('transfer.devices', { op, window: taken[at].window });
+        await next;
+      }
+      assert.is((await failureOf(() => take(200))).code, 'ERR_TIMEOUT');
     } finally {
       await greedy.close();
     }

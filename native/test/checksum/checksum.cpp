@@ -6,6 +6,8 @@
 
 #include <cstring>
 #include <random>
+#include <sys/mman.h>
+#include <unistd.h>
 
 namespace {
 
@@ -47,6 +49,9 @@ void checkForm(const checksum::Form& form, const u8* source, u64 length, u64 at,
     CHECK(copy(target.data() + at, source, length, crc) == expected);
     CHECK(copiedExactly(target, at, source, length));
   }
+  std::vector<u8> target(at + length + GUARD, 0xa5);
+  CHECK(form.streamTwice(target.data() + at, source, length));
+  CHECK(copiedExactly(target, at, source, length));
 }
 
 TEST(checksum, checkValueOfTheCatalogue) {
@@ -119,8 +124,44 @@ TEST(checksum, copiesOfEveryStore) {
       std::fill(target.begin(), target.end(), u8{0xa5});
       CHECK(copyCrc64(target.data() + at, source, length, 7, store) == expected);
       CHECK(copiedExactly(target, at, source, length));
+      std::fill(target.begin(), target.end(), u8{0xa5});
+      CHECK(copyUnchanged(target.data() + at, source, length, store));
+      CHECK(copiedExactly(target, at, source, length));
     }
   }
+}
+
+/** Each page of the destination but the first is the source's page before it: what was read there changes afterwards. */
+TEST(checksum, aSourceThatChangesMeanwhileShows) {
+  const u64 page = static_cast<u64>(sysconf(_SC_PAGESIZE));
+  constexpr u64 pages = 40;
+  const int fd = memfd_create("test", MFD_CLOEXEC);
+  REQUIRE(fd >= 0 && ftruncate(fd, static_cast<off_t>((pages + 1) * page)) == 0);
+  const auto map = [&](u64 from) {
+    void* const at = mmap(nullptr, pages * page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(from));
+    REQUIRE(at != MAP_FAILED);
+    return static_cast<u8*>(at);
+  };
+  u8* const source = map(page);
+  u8* const target = map(0);
+  std::mt19937_64 random(5);
+  const std::vector<u8> bytes = randomBytes(random, pages * page);
+  for (const u64 length : {page + 100, 2 * page, 4 * page, 5 * page - 3, 8 * page, 17 * page, 39 * page + 77, 40 * page}) {
+    for (const u64 skew : {0, 5}) {
+      const u64 whole = length - skew;
+      for (const checksum::Form& form : checksum::forms()) {
+        std::memcpy(source, bytes.data(), bytes.size());
+        CHECK(!form.streamTwice(target + skew, source + skew, whole));
+      }
+      for (const Store store : {Store::cached, Store::streaming}) {
+        std::memcpy(source, bytes.data(), bytes.size());
+        CHECK(!copyUnchanged(target + skew, source + skew, whole, store));
+      }
+    }
+  }
+  munmap(source, pages * page);
+  munmap(target, pages * page);
+  close(fd);
 }
 
 }  // namespace

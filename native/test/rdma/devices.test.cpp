@@ -52,6 +52,10 @@ TEST(rdma_devices, one_that_is_unusable_leaves_the_others) {
   CHECK(announced.value.at("devices") == "null2");
   const auto none = engine.listen("rdma", {{"server", "b:1"}});
   CHECK(none.status.code == Code::invalidArgument);
+  Engine other(Host::options(std::make_shared<NullVerbs>(fabric, 1)));
+  const auto links = other.listen("rdma", {{"server", "c:1"}, {"links", "fastest"}});
+  CHECK(links.status.code == Code::invalidArgument && links.status.detail.find("fastest") != std::string::npos);
+  CHECK(other.listen("rdma", {{"server", "c:1"}, {"links", "round-robin"}}).ok());
 }
 
 TEST(rdma_devices, gids_are_texts_of_mooncake) {

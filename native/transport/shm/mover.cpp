@@ -2,7 +2,6 @@
 #include "transport/shm/link.h"
 
 #include "checksum/copy.h"
-#include "checksum/crc64.h"
 #include "transport/copy_pool.h"
 #include "transport/shm/vm.h"
 
@@ -19,9 +18,6 @@ constexpr u64 SMALL_BYTES = 64 << 10;
 constexpr u32 SMALL_RECORDS = 64;
 /** Between two looks at whether to go on. */
 constexpr u64 TILE_BYTES = 256 << 10;
-/** Of mapped memory that is verified: the source is still in the second-level cache when it is summed a second time, and the
-    copy is long enough to ask for its next pages ahead. */
-constexpr u64 VERIFIED_TILE_BYTES = 64 << 10;
 constexpr u32 NO_SLOT = ~u32{0};
 
 Status outside(u32 segment, u64 offset, u64 length) {
@@ -47,16 +43,13 @@ Store storeFor(const Transfer& transfer) {
   return transfer.slice.batch->bytes() >= streamingThreshold() ? Store::streaming : Store::cached;
 }
 
-/** One run of mapped memory. Verified: what was stored has the sum that the source has afterwards, so that it is no mixture of
-    what the source was before and after somebody wrote it. The source is summed again and not the destination, which
-    streaming stores have sent past the caches: that would cost as much as a second copy. */
+/** One run of mapped memory. */
 Status copyRun(u8* to, const u8* from, u64 length, bool verify, Store store) {
   if (!verify) {
     copyBytes(to, from, length, store);
     return {};
   }
-  const u64 stored = copyCrc64(to, from, length, 0, store);
-  return crc64(from, length, 0) == stored ? Status() : changed(length);
+  return copyUnchanged(to, from, length, store) ? Status() : changed(length);
 }
 
 }  // namespace
@@ -244,15 +237,14 @@ Status ShmLink::stopped(const Job& job, const Grant& grant) const {
 Status ShmLink::moveMapped(const Job& job) {
   const Transfer& transfer = *job.transfer;
   const Store store = storeFor(transfer);
-  const u64 tile = transfer.verify ? VERIFIED_TILE_BYTES : TILE_BYTES;
   for (u32 i = job.first; i < job.first + job.count; i++) {
     const Extent& extent = transfer.extents[i];
     u8* const remote = extent.grant->mapping.data() + extent.offset;
-    for (u64 at = 0; at < extent.length; at += tile) {
+    for (u64 at = 0; at < extent.length; at += TILE_BYTES) {
       if (Status status = stopped(job, *extent.grant); !status.ok()) return status;
       u8* const to = (transfer.write ? remote : extent.local) + at;
       const u8* const from = (transfer.write ? extent.local : remote) + at;
-      Status status = copyRun(to, from, std::min(tile, extent.length - at), transfer.verify, store);
+      Status status = copyRun(to, from, std::min(TILE_BYTES, extent.length - at), transfer.verify, store);
       if (!status.ok()) return status;
     }
   }

@@ -1,6 +1,7 @@
-// What arrives on a stream: headers are gathered in a small staging area, data goes from the socket straight to where it
-// belongs, and is summed piece by piece while it is in the cache. One system call takes the rest of the data and what
-// follows it.
+// What arrives on a stream: headers are gathered in a small staging area. Small data goes from the socket straight to where it
+// belongs, and is summed while it is in the cache. Large data goes through an area that stays in the cache, and is summed on
+// the way from there to memory, past the caches: what the kernel writes itself costs reading the lines first. One system call takes
+// the rest of the data and what follows it.
 #pragma once
 
 #include "engine/status.h"
@@ -30,7 +31,7 @@ class Target {
   void drop() { dropping_ = true; }
   bool dropping() const { return dropping_; }
 
-  /** Bytes that were read elsewhere. */
+  /** Bytes that were read elsewhere: they are copied. */
   void take(const u8* bytes, u64 length);
   /** Up to `max` buffers for what comes next, of LIMIT bytes together at most. */
   size_t buffers(iovec* out, size_t max);
@@ -38,8 +39,13 @@ class Target {
   void landed(u64 length);
 
  private:
-  /** Few enough to be summed while they are in the second-level cache. */
+  /** Of data that goes straight to its memory: all that there is of it where large data does not. Few enough to be summed
+      while they are in the second-level cache. */
   static constexpr u64 LIMIT = 256 << 10;
+
+  void landedInPlace(u64 length);
+  /** Past bytes of the current piece. */
+  void advance(u64 length);
 
   std::vector<iovec> memory_;
   size_t at_ = 0;
@@ -48,6 +54,8 @@ class Target {
   u64 sum_ = 0;
   bool summed_ = false;
   bool dropping_ = false;
+  /** Comes by way of the thread's area. */
+  bool bounces_ = false;
 };
 
 enum class Filled : u8 { some, later, ended, failed };

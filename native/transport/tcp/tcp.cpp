@@ -129,8 +129,12 @@ Expected<std::vector<std::unique_ptr<Link>>> TcpTransport::open(const Settings& 
   can.verify = own;
   can.rank = 3;
   std::vector<std::unique_ptr<Link>> links;
+  const size_t firstLoop = nextLoop_++;
   for (u32 i = 0; i < count; i++) {
-    StreamContext context{loops_[nextLoop_++ % loops_.size()], route, events, context_.wake};
+    // A stock peer serves all its connections from one thread: a second thread of ours gains nothing over the network, and on
+    // one machine takes its processor away.
+    const size_t loop = own && i > 0 ? nextLoop_++ : firstLoop;
+    StreamContext context{loops_[loop % loops_.size()], route, events, context_.wake};
     std::shared_ptr<Stream> stream;
     if (own) {
       stream = std::make_shared<OwnStream>(std::move(context), peer.generation(), context_.generation, ++lastStream_, fences);

@@ -11,6 +11,7 @@ import { STATUS } from '../status.js';
 import { answerMethods } from './answers.js';
 import { goodKeys, isKey, packKeys, spread } from './keys.js';
 import { type Bases, configFromWire, copiesToWire, sizesFromWire, type WireConfig } from './replicas.js';
+import { batchStart, END_METHODS, type Ends } from './requests.js';
 
 const BAD = { ok: false, status: STATUS.invalidParams, why: 'invalid parameters' } as const;
 const ABSENT = { ok: false, status: STATUS.notFound, why: 'absent' } as const;
@@ -41,7 +42,7 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
     call: StartCall,
     client: Uuid,
     wanted: Packed,
-    sizes: readonly bigint[],
+    all: Float64Array,
     config: WireConfig,
     tenant: string,
   ): readonly Outcome<Replica[]>[] => {
@@ -50,9 +51,8 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
     const asked = configFromWire(config, count);
     if (typeof asked === 'number') return new Array(count).fill({ ok: false, status: asked, why: 'config' });
     // Stock refuses a batch whose sizes are not one a key.
-    if (sizes.length !== count) return new Array(count).fill(BAD);
+    if (all.length !== count) return new Array(count).fill(BAD);
     const groups = places ? Array.from(places, (i) => asked.groups?.[i] ?? '') : asked.groups;
-    const all = sizesFromWire(sizes);
     const good = places ? Float64Array.from(places, (i) => all[i]) : all;
     const outcomes = guarded<Outcome<Replica[]>>(
       () => call.call(service, client, keys, good, { ...asked, groups }, tenant),
@@ -86,14 +86,6 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
   const single = (key: Uint8Array): Packed => ({ bytes: key, offsets: Uint32Array.of(0, key.length) });
   const first = (statuses: Int32Array) => verdict(statuses[0]);
 
-  const ends = (objects: readonly { key: Uint8Array; checksum: bigint | undefined }[]) => {
-    const checksums = objects.map(({ checksum }) => checksum);
-    return {
-      packed: packKeys(objects.map(({ key }) => key)),
-      of: (places?: Uint32Array) => (places ? [...places].map((i) => checksums[i]) : checksums),
-    };
-  };
-
   for (const kind of ['Put', 'Upsert'] as const) {
     const [begin, end, revoke] =
       kind === 'Put'
@@ -101,35 +93,38 @@ export function serveObjects(server: RpcServer, service: MetadataService, bases:
         : [service.upsertStart, service.upsertEnd, service.upsertRevoke];
     server.handle(
       answered[`${kind}Start`],
-      ({ client, key, size, config, tenant }) => start(begin, client, single(key), [size], config, tenant)[0],
+      ({ client, key, size, config, tenant }) =>
+        start(begin, client, single(key), sizesFromWire([size]), config, tenant)[0],
     );
-    server.handle(answered[`Batch${kind}Start`], ({ client, keys, sizes, config, tenant }) =>
-      start(begin, client, keys, sizes, config, tenant),
-    );
-    const endAll = (client: Uuid, objects: Parameters<typeof ends>[0], tenant: string, type: number = ALL) => {
-      const { packed, of } = ends(objects);
-      if (type !== ALL && type !== MEMORY) return ofNone(packed, tenant);
-      return each(packed, (keys, places) => end.call(service, client, keys, of(places), tenant));
+    const many = { ...answered[`Batch${kind}Start`], arguments: batchStart };
+    server.handle(many, ({ client, keys, sizes, config, tenant }) => start(begin, client, keys, sizes, config, tenant));
+    const endAll = (client: Uuid, ends: Ends, tenant: string, type: number = ALL) => {
+      if (type !== ALL && type !== MEMORY) return ofNone(ends, tenant);
+      const { checksums } = ends;
+      return each(ends, (keys, places) => {
+        const of = places ? Array.from(places, (i) => checksums[i]) : checksums;
+        return end.call(service, client, keys, of, tenant);
+      });
     };
     const revokeAll = (client: Uuid, keys: Packed, tenant: string, type: number = ALL) => {
       if (type !== ALL && type !== MEMORY) return ofNone(keys, tenant);
       return each(keys, (good) => revoke.call(service, client, good, tenant));
     };
     server.handle(METHODS[`${kind}End`], ({ client, object, replicaType, tenant }) =>
-      first(endAll(client, [object], tenant, replicaType)),
+      first(endAll(client, { ...single(object.key), checksums: [object.checksum] }, tenant, replicaType)),
     );
     server.handle(METHODS[`${kind}Revoke`], ({ client, key, replicaType, tenant }) =>
       first(revokeAll(client, single(key), tenant, replicaType)),
     );
     if (kind === 'Put') {
-      server.handle(METHODS.BatchPutEnd, ({ client, objects, replicaType, tenant }) =>
+      server.handle(END_METHODS.BatchPutEnd, ({ client, objects, replicaType, tenant }) =>
         endAll(client, objects, tenant, replicaType),
       );
       server.handle(METHODS.BatchPutRevoke, ({ client, keys, replicaType, tenant }) =>
         revokeAll(client, keys, tenant, replicaType),
       );
     } else {
-      server.handle(METHODS.BatchUpsertEnd, ({ client, objects, tenant }) => endAll(client, objects, tenant));
+      server.handle(END_METHODS.BatchUpsertEnd, ({ client, objects, tenant }) => endAll(client, objects, tenant));
       server.handle(METHODS.BatchUpsertRevoke, ({ client, keys, tenant }) => revokeAll(client, keys, tenant));
     }
   }

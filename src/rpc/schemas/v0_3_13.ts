@@ -75,7 +75,7 @@ export const replicateConfig = struct({
   groups: optional(names),
 });
 
-const objectEnd = struct({ key: bytes, checksum: optional(u64) });
+export const objectEnd = struct({ key: bytes, checksum: optional(u64) });
 const found = struct({ replicas, leaseMs: u64, checksum: optional(u64) });
 const offload = struct({ tenant: text, key: bytes, size: i64 });
 const bucketEntry = struct({ bucket: i64, offset: i64, keySize: i64, dataSize: i64, endpoint: text });
