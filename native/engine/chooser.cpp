@@ -6,12 +6,14 @@ namespace mooncake {
 
 namespace {
 
-/** Less says nothing about bandwidth: latency and clock dominate. */
-constexpr u64 SAMPLE_BYTES = 256 << 10;
 constexpr auto SAMPLE_TIME = std::chrono::milliseconds(5);
 /** A sample of that many seconds leaves nothing of what was measured before; shorter ones at least this weight. */
 constexpr double FORGOTTEN = 0.02;
 constexpr double LEAST_WEIGHT = 0.3;
+/** A link is measured again after so many times what that takes, and so long at least. */
+constexpr double SELDOM = 100;
+constexpr auto FRESH = std::chrono::milliseconds(100);
+constexpr std::chrono::duration<double> LONGEST = std::chrono::hours(1);
 /** Seconds without a settled slice in which no link is taken to be hung: threads are held up for as long. */
 constexpr auto PATIENCE = std::chrono::milliseconds(20);
 /** Of its bandwidth, what a device is taken to have for memory of another NUMA node: an assumption, about what processors of two
@@ -67,6 +69,8 @@ void Meter::sample(Clock::time_point now) {
     bandwidth_ += weight * (static_cast<double>(moved_) / seconds - bandwidth_);
     secondsPerByte_ = 1 / bandwidth_;
     measured_ = true;
+    const std::chrono::duration<double> again(SELDOM * static_cast<double>(SAMPLE_BYTES) * secondsPerByte_);
+    staleAt_ = now + std::max<Clock::duration>(FRESH, std::chrono::duration_cast<Clock::duration>(std::min(again, LONGEST)));
   }
   moved_ = 0;
   since_ = now;
@@ -85,6 +89,7 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::
   Rail* best = nullptr;
   double bestEnd = 0;
   Rail* next = nullptr;
+  Rail* stale = nullptr;
   // Of the full links of the best rank: what they have and are to have, and bytes per second of those that are not hung.
   bool full = false;
   u64 fullBytes = waiting;
@@ -102,7 +107,7 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::
     const bool any = best != nullptr || next != nullptr || full;
     if ((any && rail.can.rank > rank) || !rail.link->reaches(slice)) continue;
     if (any && rail.can.rank < rank) {
-      best = next = nullptr;
+      best = next = stale = nullptr;
       full = false;
       fullBytes = waiting;
       fullBandwidth = 0;
@@ -123,11 +128,13 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::
     }
     const double seconds = static_cast<double>(rail.meter.inFlight() + slice.bytes) * rail.meter.secondsPerByte();
     const double end = (far ? seconds / FAR : seconds) + hung;
+    if (waiting >= Meter::SAMPLE_BYTES && hung == 0 && rail.meter.stale(now)) stale = &rail;
     if (best != nullptr && end >= bestEnd) continue;
     best = &rail;
     bestEnd = end;
   }
   if (next != nullptr) return next->hasRoom(slice.bytes) ? Choice{Verdict::post, next} : Choice{Verdict::wait};
+  if (stale != nullptr) return {Verdict::post, stale};
   const bool spared = static_cast<double>(fullBytes) < bestEnd * fullBandwidth;
   if (best != nullptr && !spared) return {Verdict::post, best};
   return {best != nullptr || full || connecting ? Verdict::wait : Verdict::unreachable, nullptr, best != nullptr};

@@ -5,6 +5,9 @@
 // a slow link does not hold up the end of a batch. A link that has settled nothing for longer than what it has takes may be
 // hung: its predictions are later by as much, and it is not counted on where it is full.
 //
+// What a link was once says nothing of what it is: one that others were preferred to for long gets some bytes all the same, and is
+// measured by them. That is so seldom that it costs a hundredth of the time.
+//
 // Links that take turns (Capabilities::inTurn) get one slice after the other whatever they are worth, and a full one is waited
 // for: each carries as many as the next, and the slowest sets the pace. It is what others do, kept for comparison.
 #pragma once
@@ -29,6 +32,11 @@ class Meter {
   /** Bytes per second. */
   double bandwidth() const { return bandwidth_; }
   double secondsPerByte() const { return secondsPerByte_; }
+  /** Its measured bandwidth is of long ago, and it has too little under way for a new sample. */
+  bool stale(Clock::time_point now) const { return now >= staleAt_ && inFlight_ < SAMPLE_BYTES; }
+
+  /** Less says nothing about bandwidth: latency and clock dominate. */
+  static constexpr u64 SAMPLE_BYTES = 256 << 10;
 
  private:
   void sample(Clock::time_point now);
@@ -43,6 +51,7 @@ class Meter {
   Clock::time_point since_{};
   /** When a slice settled, or the first of some was posted. */
   Clock::time_point heard_{};
+  Clock::time_point staleAt_ = Clock::time_point::max();
 };
 
 /** A link with what the engine knows of it; on cache lines of its own. */

@@ -207,6 +207,25 @@ TEST(chooser, aSlowLinkDoesNotHoldUpABatch) {
   for (int i = 0; i < 20; i++) CHECK(links.run(batch, 32) < fastAlone * 1.1);
 }
 
+TEST(chooser, aLinkThatWasSlowOnceIsMeasuredAgain) {
+  Simulation links({1e9, 1e9}, 4 * MIB);
+  Batch batch = readBatch();
+  links.run(batch, 400);
+  links.slow(1, 1e7);
+  links.run(batch, 400);
+  REQUIRE(links.rails[1].meter.bandwidth() < 2e7);
+  // Batches that the fast one moves before the slow one has moved a slice: looking costs little.
+  double seconds = 0;
+  for (int i = 0; i < 4000; i++) seconds += links.run(batch, 8);
+  CHECK(seconds < 4000 * 8 * MIB / 1e9 * 1.05);
+  // It is fast again, and nothing but such batches comes.
+  links.slow(1, 1e9);
+  for (int i = 0; i < 4000; i++) links.run(batch, 8);
+  links.moved.assign(2, 0);
+  for (int i = 0; i < 100; i++) links.run(batch, 8);
+  CHECK(links.moved[1] >= 350 * MIB && links.moved[1] <= 450 * MIB);
+}
+
 TEST(chooser, aFastLinkThatHangsIsPassedOver) {
   Simulation links({1e10, 1e9}, 4 * MIB);
   Batch batch = readBatch();
