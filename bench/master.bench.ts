@@ -19,8 +19,8 @@ const ROUNDS = 7;
 const SINGLES = 2000;
 const IN_FLIGHT = 4;
 /** Single calls a second, below what either master can do, and how many of them a round makes. */
-const PACE = 8000;
-const PACED = 8000;
+const PACE = 10_000;
+const PACED = 10_000;
 const CLIENT = '1'.padStart(32, '0');
 const TENANT = 'default';
 const CONFIG = replicateConfig();
