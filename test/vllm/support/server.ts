@@ -20,7 +20,7 @@ export interface ServerOptions extends VllmOptions {
 export const MODEL = 'tiny';
 
 /** `{ block_size: 32, enforce_eager: true, swap: false }` as `--block-size 32 --enforce-eager --no-swap`. */
-function flags(options: LlmOptions): string[] {
+export function flags(options: LlmOptions): string[] {
   return Object.entries(options).flatMap(([name, value]) => {
     const flag = name.replaceAll('_', '-');
     if (value === true) return [`--${flag}`];
@@ -34,17 +34,20 @@ export interface CompletionReply {
   readonly kv_transfer_params?: Record<string, unknown> | null;
 }
 
+/** DEFAULTS, as far as a server has not got them anyway. */
+const { disable_log_stats: _, ...served } = DEFAULTS;
+export const SERVED: LlmOptions = served;
+
 export class Server {
   readonly process: VllmProcess;
   readonly port: number;
 
   private constructor(port: number, { transfer, llm, args = [], ...options }: ServerOptions) {
     this.port = port;
-    const { disable_log_stats: _, ...defaults } = DEFAULTS;
     const all = [
       ...['serve', process.env.MOONCAKE_VLLM_MODEL!, '--served-model-name', MODEL],
       ...['--host', '127.0.0.1', '--port', `${port}`, '--distributed-executor-backend', 'uni'],
-      ...flags({ ...defaults, ...llm }),
+      ...flags({ ...SERVED, ...llm }),
       ...(transfer ? ['--kv-transfer-config', JSON.stringify(transfer)] : []),
       '--enable-prompt-tokens-details',
       ...args,
