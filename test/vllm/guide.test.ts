@@ -5,7 +5,7 @@ import { withVllm } from './support/available.js';
 import { baseline, sameTokens } from './support/baseline.js';
 import { Guide, type Running } from './support/guide.js';
 import { LOADABLE, PROMPTS, sum } from './support/prompts.js';
-import type { CompletionReply } from './support/server.js';
+import { type CompletionReply, FRESH } from './support/server.js';
 
 const engineTest = withVllm(test);
 const START_MS = 300_000;
@@ -17,7 +17,7 @@ const hasEngines = async (response: Response) =>
   ((await response.json()) as { instances: { state: string }[] }).instances.every(({ state }) => state === 'ready');
 
 async function until(isReady: (response: Response) => Promise<boolean>, url: string, commands: Running): Promise<void> {
-  const isUp = () => fetch(url, { signal: AbortSignal.timeout(2000) }).then(isReady, () => false);
+  const isUp = () => fetch(url, { headers: FRESH, signal: AbortSignal.timeout(2000) }).then(isReady, () => false);
   for (const deadline = Date.now() + START_MS; !(await isUp()); ) {
     assert.ok(Date.now() < deadline, `nothing at ${url}; the end of what was printed:\n${commands.log}`);
     await new Promise((done) => setTimeout(done, 250));
@@ -32,7 +32,7 @@ async function complete(url: string, commands: Running): Promise<{ tokens: numbe
     const body = { model, prompt, temperature: 0, ignore_eos: true, return_token_ids: true, max_tokens: 40 };
     const response = await fetch(`${url}/v1/completions`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json' },
+      headers: { ...FRESH, 'content-type': 'application/json' },
       body: JSON.stringify(body),
       signal: AbortSignal.timeout(REQUEST_MS),
     });
@@ -45,7 +45,8 @@ async function complete(url: string, commands: Running): Promise<{ tokens: numbe
 
 /** Tokens of prompts that came from outside of an engine. */
 async function external(url: string): Promise<number> {
-  const text = await (await fetch(`${url}/metrics`, { signal: AbortSignal.timeout(REQUEST_MS) })).text();
+  const response = await fetch(`${url}/metrics`, { headers: FRESH, signal: AbortSignal.timeout(REQUEST_MS) });
+  const text = await response.text();
   return Number(/^vllm:external_prefix_cache_hits_total\{.*\} (\S+)$/m.exec(text)?.[1]);
 }
 

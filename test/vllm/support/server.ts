@@ -7,6 +7,9 @@ import { type VllmOptions, VllmProcess } from './process.js';
 const START_MS = 300_000;
 const REQUEST_MS = 120_000;
 
+/** A server closes idle connections after 5 s; where the machine stands still, a request would meet that. */
+export const FRESH = { connection: 'close' };
+
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export interface ServerOptions extends VllmOptions {
@@ -85,7 +88,7 @@ export class Server {
   }
 
   async healthy(): Promise<boolean> {
-    return fetch(`${this.url}/health`, { signal: AbortSignal.timeout(2000) }).then(
+    return fetch(`${this.url}/health`, { headers: FRESH, signal: AbortSignal.timeout(2000) }).then(
       (response) => response.ok,
       () => false,
     );
@@ -94,7 +97,7 @@ export class Server {
   async post<T>(path: string, body: unknown, headers: Record<string, string> = {}): Promise<T> {
     const response = await fetch(`${this.url}${path}`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json', ...headers },
+      headers: { ...FRESH, 'content-type': 'application/json', ...headers },
       body: JSON.stringify(body),
       signal: AbortSignal.timeout(REQUEST_MS),
     }).catch((cause) => {
@@ -114,7 +117,7 @@ export class Server {
 
   /** Its Prometheus counters and gauges by name; those of one name and several labels are added up. */
   async metrics(): Promise<Record<string, number>> {
-    const response = await fetch(`${this.url}/metrics`, { signal: AbortSignal.timeout(REQUEST_MS) });
+    const response = await fetch(`${this.url}/metrics`, { headers: FRESH, signal: AbortSignal.timeout(REQUEST_MS) });
     const values: Record<string, number> = {};
     for (const line of (await response.text()).split('\n')) {
       const [, name, value] = /^([^#{\s]+)(?:\{.*\})?\s+(\S+)$/.exec(line) ?? [];
