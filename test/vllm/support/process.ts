@@ -18,7 +18,7 @@ process.on('exit', () => {
 });
 
 /** Environment of every engine: CPU, one thread, no network beyond this machine, hashes that other processes repeat. */
-const ENVIRONMENT = {
+export const ENVIRONMENT = {
   PYTHONPATH: folder,
   PYTHONHASHSEED: '0',
   PYTHONUNBUFFERED: '1',

@@ -7,6 +7,9 @@ import { type VllmOptions, VllmProcess } from './process.js';
 const START_MS = 300_000;
 const REQUEST_MS = 120_000;
 
+/** A server closes idle connections after 5 s; where the machine stands still, a request would meet that. */
+export const FRESH = { connection: 'close' };
+
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export interface ServerOptions extends VllmOptions {
@@ -20,7 +23,7 @@ export interface ServerOptions extends VllmOptions {
 export const MODEL = 'tiny';
 
 /** `{ block_size: 32, enforce_eager: true, swap: false }` as `--block-size 32 --enforce-eager --no-swap`. */
-function flags(options: LlmOptions): string[] {
+export function flags(options: LlmOptions): string[] {
   return Object.entries(options).flatMap(([name, value]) => {
     const flag = name.replaceAll('_', '-');
     if (value === true) return [`--${flag}`];
@@ -34,17 +37,20 @@ export interface CompletionReply {
   readonly kv_transfer_params?: Record<string, unknown> | null;
 }
 
+/** DEFAULTS, as far as a server has not got them anyway. */
+const { disable_log_stats: _, ...served } = DEFAULTS;
+export const SERVED: LlmOptions = served;
+
 export class Server {
   readonly process: VllmProcess;
   readonly port: number;
 
   private constructor(port: number, { transfer, llm, args = [], ...options }: ServerOptions) {
     this.port = port;
-    const { disable_log_stats: _, ...defaults } = DEFAULTS;
     const all = [
       ...['serve', process.env.MOONCAKE_VLLM_MODEL!, '--served-model-name', MODEL],
       ...['--host', '127.0.0.1', '--port', `${port}`, '--distributed-executor-backend', 'uni'],
-      ...flags({ ...defaults, ...llm }),
+      ...flags({ ...SERVED, ...llm }),
       ...(transfer ? ['--kv-transfer-config', JSON.stringify(transfer)] : []),
       '--enable-prompt-tokens-details',
       ...args,
@@ -82,7 +88,7 @@ export class Server {
   }
 
   async healthy(): Promise<boolean> {
-    return fetch(`${this.url}/health`, { signal: AbortSignal.timeout(2000) }).then(
+    return fetch(`${this.url}/health`, { headers: FRESH, signal: AbortSignal.timeout(2000) }).then(
       (response) => response.ok,
       () => false,
     );
@@ -91,7 +97,7 @@ export class Server {
   async post<T>(path: string, body: unknown, headers: Record<string, string> = {}): Promise<T> {
     const response = await fetch(`${this.url}${path}`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json', ...headers },
+      headers: { ...FRESH, 'content-type': 'application/json', ...headers },
       body: JSON.stringify(body),
       signal: AbortSignal.timeout(REQUEST_MS),
     }).catch((cause) => {
@@ -111,7 +117,7 @@ export class Server {
 
   /** Its Prometheus counters and gauges by name; those of one name and several labels are added up. */
   async metrics(): Promise<Record<string, number>> {
-    const response = await fetch(`${this.url}/metrics`, { signal: AbortSignal.timeout(REQUEST_MS) });
+    const response = await fetch(`${this.url}/metrics`, { headers: FRESH, signal: AbortSignal.timeout(REQUEST_MS) });
     const values: Record<string, number> = {};
     for (const line of (await response.text()).split('\n')) {
       const [, name, value] = /^([^#{\s]+)(?:\{.*\})?\s+(\S+)$/.exec(line) ?? [];
