@@ -79,25 +79,29 @@ Napi::Value EngineObject::allocateVirtual(Info info) {
   return number(info.Env(), engine_->allocateVirtual(gpu, length));
 }
 
-/** (device, descriptor or fabric handle, bytes of the allocation, offset, length) */
+/** (device, fabric handle or array of descriptors, array of the allocations' bytes, offset, length) */
 Napi::Value EngineObject::mapDevice(Info info) {
+  const Napi::Env env = info.Env();
   Arguments arguments(info);
   const std::string gpu = arguments.text(0, "device");
-  cuda::Shared shared;
-  Napi::Uint8Array fabric;
-  if (info[1].IsTypedArray()) {
-    fabric = arguments.view(1, "handle");
-    shared.type = cuda::HANDLE_FABRIC;
-  } else {
-    shared.fd = static_cast<int>(arguments.count(1, "fd", INT32_MAX));
-  }
-  shared.bytes = arguments.count(2, "size");
   const u64 offset = arguments.count(3, "offset");
   const u64 length = arguments.count(4, "length");
   if (!arguments.ok()) return arguments.refuse();
   checkOpen(info);
-  if (shared.type == cuda::HANDLE_FABRIC) shared.fabric = handleOf<cuda::FabricHandle>(info.Env(), fabric);
-  return number(info.Env(), engine_->mapDevice(gpu, shared, offset, length));
+  if (!info[2].IsArray()) return refuse(env, {Code::invalidArgument, "sizes is not an array"});
+  const Napi::Array sizes = info[2].As<Napi::Array>();
+  std::vector<cuda::Shared> shared(sizes.Length());
+  for (u32 i = 0; i < shared.size(); i++) shared[i].bytes = static_cast<u64>(sizes.Get(i).ToNumber().Int64Value());
+  if (info[1].IsArray() && info[1].As<Napi::Array>().Length() == shared.size()) {
+    for (u32 i = 0; i < shared.size(); i++) shared[i].fd = info[1].As<Napi::Array>().Get(i).ToNumber().Int32Value();
+  } else {
+    const Napi::Uint8Array fabric = arguments.view(1, "handle");
+    if (!arguments.ok()) return arguments.refuse();
+    if (shared.size() != 1) return refuse(env, {Code::invalidArgument, "a fabric handle stands for one allocation"});
+    shared[0].type = cuda::HANDLE_FABRIC;
+    shared[0].fabric = handleOf<cuda::FabricHandle>(env, fabric);
+  }
+  return number(env, engine_->mapDevice(gpu, shared, offset, length));
 }
 
 Napi::Value EngineObject::exportDescriptor(Info info) {

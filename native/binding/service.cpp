@@ -73,6 +73,7 @@ class DescriptorSocketObject final : public Napi::ObjectWrap<DescriptorSocketObj
     return DefineClass(env, "DescriptorSocket",
                        {
                            InstanceMethod<&DescriptorSocketObject::take>("take"),
+                           InstanceMethod<&DescriptorSocketObject::takeAllocation>("takeAllocation"),
                            InstanceMethod<&DescriptorSocketObject::close>("close"),
                            InstanceAccessor<&DescriptorSocketObject::waiting>("waiting"),
                        });
@@ -107,6 +108,18 @@ class DescriptorSocketObject final : public Napi::ObjectWrap<DescriptorSocketObj
     return mapped(info.Env(), std::move(taken.value), offset, length);
   }
 
+  Napi::Value takeAllocation(Info info) {
+    Arguments arguments(info);
+    const Napi::Uint8Array view = arguments.view(0, "ticket");
+    const u64 pid = arguments.count(1, "pid", INT32_MAX);
+    if (!arguments.ok()) return arguments.refuse();
+    const Ticket ticket = ticketOf(info.Env(), view);
+    if (!socket_) return refuse(info.Env(), {Code::closed, "the descriptor socket is closed"});
+    Expected<Fd> taken = socket_->take(ticket, static_cast<pid_t>(pid), service::Handed::allocation);
+    if (!taken.ok()) return refuse(info.Env(), taken.status);
+    return Napi::Number::New(info.Env(), taken.value.release());
+  }
+
   Napi::Value waiting(Info info) {
     return Napi::Number::New(info.Env(), socket_ ? static_cast<double>(socket_->waiting()) : 0);
   }
@@ -138,6 +151,22 @@ Napi::Value shareMemory(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(offset));
 }
 
+/** A descriptor that the driver made of an allocation on a GPU, for the service that listens at a path. */
+Napi::Value shareAllocation(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const std::string path = arguments.text(0, "path");
+  const Napi::Uint8Array given = arguments.view(1, "ticket");
+  const u64 fd = arguments.count(2, "fd", INT32_MAX);
+  const u64 size = arguments.count(3, "size");
+  const u64 timeout = arguments.count(4, "timeoutMs", INT32_MAX);
+  if (!arguments.ok()) return arguments.refuse();
+  const Ticket ticket = ticketOf(info.Env(), given);
+  const Status status = service::handOver(path, ticket, size, static_cast<int>(fd), std::chrono::milliseconds(timeout),
+                                          service::Handed::allocation);
+  if (!status.ok()) return refuse(info.Env(), status);
+  return info.Env().Undefined();
+}
+
 /** Takes a buffer's memory away from JavaScript at once: the collector may take its time. */
 Napi::Value release(const Napi::CallbackInfo& info) {
   if (info.Length() < 1 || !info[0].IsArrayBuffer()) refuse(info.Env(), {Code::invalidArgument, "memory is not an ArrayBuffer"});
@@ -162,6 +191,7 @@ Napi::Value peerCredentials(const Napi::CallbackInfo& info) {
 void exportService(Napi::Env env, Napi::Object exports) {
   exports.Set("DescriptorSocket", DescriptorSocketObject::define(env));
   exports.Set("shareMemory", Napi::Function::New(env, shareMemory, "shareMemory"));
+  exports.Set("shareAllocation", Napi::Function::New(env, shareAllocation, "shareAllocation"));
   exports.Set("releaseMemory", Napi::Function::New(env, release, "releaseMemory"));
   exports.Set("peerCredentials", Napi::Function::New(env, peerCredentials, "peerCredentials"));
 }

@@ -274,7 +274,7 @@ Expected<u32> Engine::allocateVirtual(const std::string& gpu, u64 length) {
   return cuda::allocateVirtual(impl_->memory, *found.value, length);
 }
 
-Expected<u32> Engine::mapDevice(const std::string& gpu, const cuda::Shared& shared, u64 offset, u64 length) {
+Expected<u32> Engine::mapDevice(const std::string& gpu, const std::vector<cuda::Shared>& shared, u64 offset, u64 length) {
   const Expected<const cuda::Gpu*> found = impl_->gpu(gpu);
   if (!found.ok()) return found.status;
   return cuda::mapDevice(impl_->memory, *found.value, shared, offset, length);

@@ -76,7 +76,7 @@ class Engine {
 
   /** Memory of cuMemCreate: ours, another process's, a segment handed over; see transport/cuda/virtual.h. */
   Expected<u32> allocateVirtual(const std::string& gpu, u64 length);
-  Expected<u32> mapDevice(const std::string& gpu, const cuda::Shared& shared, u64 offset, u64 length);
+  Expected<u32> mapDevice(const std::string& gpu, const std::vector<cuda::Shared>& shared, u64 offset, u64 length);
   Expected<cuda::ExportedFd> exportAllocation(u32 segment);
   Expected<cuda::ExportedFd> exportDmabuf(u32 segment);
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 namespace mooncake::service {
@@ -18,8 +19,11 @@ namespace {
 struct Packet {
   Ticket ticket;
   u64 length;
+  /** Left out where it is a memfd, as services and engines had it that knew nothing else. */
+  Handed kind;
 };
-static_assert(sizeof(Packet) == 24);
+static_assert(sizeof(Packet) == 32);
+constexpr size_t SHORT_PACKET = offsetof(Packet, kind);
 
 /** What an answer says beside its text; any other number is a refusal. */
 constexpr u32 TAKEN = 0;
@@ -28,7 +32,10 @@ constexpr size_t MAX_TEXT = 512;
 /** Descriptors accepted of one packet: more than one is refused, but must be closed. */
 constexpr size_t MAX_DESCRIPTORS = 8;
 
-Status checkMemory(int fd, u64 length) {
+Status checkMemory(int fd, u64 length, Handed kind) {
+  // What the driver says of it when it is opened is all that can be known.
+  if (kind == Handed::allocation && length > 0) return {};
+  if (kind != Handed::memory) return {Code::protocol, "a descriptor of an unknown kind, or of nothing"};
   const int seals = ::fcntl(fd, F_GET_SEALS);
   if (seals < 0) return systemError("the descriptor is no memfd", errno);
   if ((seals & F_SEAL_SHRINK) == 0) return {Code::notSupported, "the memfd is not sealed against shrinking (F_SEAL_SHRINK)"};
@@ -99,11 +106,11 @@ void DescriptorSocket::close() {
   waiting_.clear();
 }
 
-Expected<Fd> DescriptorSocket::take(const Ticket& ticket, pid_t pid) {
+Expected<Fd> DescriptorSocket::take(const Ticket& ticket, pid_t pid, Handed kind) {
   const std::lock_guard lock(mutex_);
   const auto found = waiting_.find(ticket);
   // Another's ticket is as good as none: who guesses one learns nothing.
-  if (found == waiting_.end() || found->second.pid != pid || Clock::now() - found->second.since > limits_.patience) {
+  if (found == waiting_.end() || found->second.pid != pid || found->second.kind != kind || Clock::now() - found->second.since > limits_.patience) {
     return Status(Code::segment, "no descriptor waits under this ticket (used, expired, or never handed over)");
   }
   Fd fd = std::move(found->second.fd);
@@ -165,10 +172,10 @@ bool DescriptorSocket::receive(Connection& connection) {
     if (length <= 0) return length == 0;
     connection.heard = Clock::now();
     Status status;
-    if (cut || length != sizeof packet || descriptors.size() != 1) {
-      status = {Code::protocol, "a packet is a ticket of 16 bytes and a length of 8, with one descriptor"};
+    if (cut || (length != SHORT_PACKET && length != sizeof packet) || descriptors.size() != 1) {
+      status = {Code::protocol, "a packet is a ticket of 16 bytes, a length and a kind of 8, with one descriptor"};
     } else {
-      status = keep(packet.ticket, packet.length, std::move(descriptors[0]), connection.pid);
+      status = keep(packet.ticket, packet.length, packet.kind, std::move(descriptors[0]), connection.pid);
     }
     const std::string text = status.detail.substr(0, MAX_TEXT);
     std::vector<u8> answer(sizeof(Ticket) + sizeof(u32) + text.size());
@@ -181,13 +188,13 @@ bool DescriptorSocket::receive(Connection& connection) {
   }
 }
 
-Status DescriptorSocket::keep(const Ticket& ticket, u64 length, Fd fd, pid_t pid) {
-  if (Status status = checkMemory(fd.get(), length); !status.ok()) return status;
+Status DescriptorSocket::keep(const Ticket& ticket, u64 length, Handed kind, Fd fd, pid_t pid) {
+  if (Status status = checkMemory(fd.get(), length, kind); !status.ok()) return status;
   const std::lock_guard lock(mutex_);
   if (waiting_.size() >= limits_.tickets) {
     return {Code::queueFull, std::to_string(limits_.tickets) + " descriptors wait already for their tickets"};
   }
-  if (!waiting_.try_emplace(ticket, Waiting{std::move(fd), pid, Clock::now()}).second) {
+  if (!waiting_.try_emplace(ticket, Waiting{std::move(fd), kind, pid, Clock::now()}).second) {
     return {Code::protocol, "a descriptor waits already under this ticket"};
   }
   return {};
@@ -200,7 +207,7 @@ void DescriptorSocket::expire() {
   std::erase_if(waiting_, [&](const auto& entry) { return entry.second.since < oldest; });
 }
 
-Status handOver(const std::string& path, const Ticket& ticket, u64 length, int fd, std::chrono::milliseconds timeout) {
+Status handOver(const std::string& path, const Ticket& ticket, u64 length, int fd, std::chrono::milliseconds timeout, Handed kind) {
   const Expected<sockaddr_un> address = shm::unixAddress(path);
   if (!address.ok()) return address.status;
   Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -208,8 +215,8 @@ Status handOver(const std::string& path, const Ticket& ticket, u64 length, int f
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.value), sizeof address.value) != 0) {
     return systemError("connect " + path, errno, Code::peer);
   }
-  Packet packet{ticket, length};
-  iovec vector{&packet, sizeof packet};
+  Packet packet{ticket, length, kind};
+  iovec vector{&packet, kind == Handed::memory ? SHORT_PACKET : sizeof packet};
   msghdr header{};
   header.msg_iov = &vector;
   header.msg_iovlen = 1;

@@ -20,6 +20,14 @@ namespace mooncake::service {
 
 using Ticket = std::array<u8, 16>;
 
+/** What a descriptor stands for. */
+enum class Handed : u64 {
+  /** A memfd, sealed against shrinking. */
+  memory = 0,
+  /** An allocation of a GPU's memory, which its driver made a descriptor of and can tell from others. */
+  allocation = 1,
+};
+
 struct DescriptorLimits {
   /** How long a descriptor waits for its ticket to be named, and a connection for its next packet. */
   std::chrono::milliseconds patience{30'000};
@@ -44,8 +52,8 @@ class DescriptorSocket {
   DescriptorSocket(const DescriptorSocket&) = delete;
   DescriptorSocket& operator=(const DescriptorSocket&) = delete;
 
-  /** The descriptor that `pid` has handed over under this ticket; the ticket is used up then. Any thread. */
-  Expected<Fd> take(const Ticket& ticket, pid_t pid);
+  /** The descriptor of that kind that `pid` has handed over under this ticket; the ticket is used up then. Any thread. */
+  Expected<Fd> take(const Ticket& ticket, pid_t pid, Handed kind = Handed::memory);
 
   /** Descriptors that wait for their ticket. */
   size_t waiting() const;
@@ -58,6 +66,7 @@ class DescriptorSocket {
 
   struct Waiting {
     Fd fd;
+    Handed kind;
     pid_t pid;
     Clock::time_point since;
   };
@@ -73,7 +82,7 @@ class DescriptorSocket {
   void accept();
   /** Takes what the connection has to say; false where it is to be ended. */
   bool receive(Connection& connection);
-  Status keep(const Ticket& ticket, u64 length, Fd fd, pid_t pid);
+  Status keep(const Ticket& ticket, u64 length, Handed kind, Fd fd, pid_t pid);
   void expire();
 
   const std::string path_;
@@ -89,6 +98,7 @@ class DescriptorSocket {
 };
 
 /** Hands `fd` over to the service that listens at `path`. Blocks, `timeout` at most. Errors say why it was refused. */
-Status handOver(const std::string& path, const Ticket& ticket, u64 length, int fd, std::chrono::milliseconds timeout);
+Status handOver(const std::string& path, const Ticket& ticket, u64 length, int fd, std::chrono::milliseconds timeout,
+                Handed kind = Handed::memory);
 
 }  // namespace mooncake::service

@@ -94,8 +94,11 @@ export interface NativeEngine {
   exportDevice(segment: number): { handle: Uint8Array; offset: number };
   /** Memory of cuMemCreate, which can be handed over as a descriptor. */
   allocateVirtual(device: string, length: number): number;
-  /** `shared`: a descriptor, which stays the caller's, or a fabric handle of 64 bytes; of an allocation of `size` bytes. */
-  mapDevice(device: string, shared: number | Uint8Array, size: number, offset: number, length: number): number;
+  /**
+   * `shared`: descriptors, which stay the caller's, or a fabric handle of 64 bytes; of allocations of `sizes` bytes each, which are
+   * mapped one behind the other.
+   */
+  mapDevice(device: string, shared: number[] | Uint8Array, sizes: number[], offset: number, length: number): number;
   /** The descriptor is the caller's. */
   exportDescriptor(segment: number, kind: 'cuda-vmm-fd' | 'dma-buf'): { fd: number; offset: number; size: number };
   createEvent(device: string): number;
@@ -146,7 +149,7 @@ export interface NativeFeature {
 }
 
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
-export const INTERFACE = 10;
+export const INTERFACE = 11;
 
 /** The socket on which the node service is handed descriptors of engines' memory (native/service/descriptor_socket.h). */
 export interface DescriptorSocket {
@@ -157,6 +160,8 @@ export interface DescriptorSocket {
    * up then. `releaseMemory` unmaps it, or the collector.
    */
   take(ticket: Uint8Array, pid: number, offset: number, length: number): ArrayBuffer;
+  /** The descriptor of an allocation on a GPU that process `pid` handed over; the caller's to close. */
+  takeAllocation(ticket: Uint8Array, pid: number): number;
   close(): void;
 }
 
@@ -184,6 +189,8 @@ export interface Addon {
    * Returns where it begins in its descriptor.
    */
   shareMemory(path: string, ticket: Uint8Array, memory: Uint8Array, timeoutMs: number): number;
+  /** Hands a descriptor that the driver made of an allocation of `size` bytes on a GPU over; blocks up to `timeoutMs`. */
+  shareAllocation(path: string, ticket: Uint8Array, fd: number, size: number, timeoutMs: number): void;
   /** Detaches a buffer of ours, whose memory goes at once. Nothing may use it any more. */
   releaseMemory(memory: ArrayBuffer): void;
   /** Who is at the other end of a Unix socket, by the kernel's word; pid 0: in a namespace that is not seen from here. */

@@ -12,6 +12,8 @@ export interface Greeted {
   readonly version: string;
   /** The descriptor socket; null where the service takes no memory. */
   readonly descriptors: string | null;
+  /** What it takes beyond the first services of the protocol. */
+  readonly features?: readonly string[];
 }
 
 /** Makes the session on a new connection. */

@@ -5,10 +5,11 @@
 import { randomBytes } from 'node:crypto';
 import type { ConnectorStats, KvCaches, WorkerConnector } from '../connector/api.js';
 import { errors, MooncakeError } from '../core/errors.js';
+import type { Addon } from '../native/addon.js';
 import { loadAddon } from '../native/load.js';
 import type { DeviceMemory } from '../transfer/engine/api.js';
 import { checkDevice } from '../transfer/engine/memory.js';
-import type { Call, Link } from './client-link.js';
+import type { Call, Greeted, Link } from './client-link.js';
 import type { ClientMetadata } from './client-scheduler.js';
 import { decodeHandshake } from './envelope.js';
 import type { FinishedAnswer, WorkAnswer } from './worker-session.js';
@@ -49,10 +50,11 @@ export class ServiceWorker implements WorkerConnector {
   }
 
   /** Hands the memory over, on a new connection. */
-  register(call: Call, session: number, descriptors: string | null): void {
+  register(call: Call, session: number, greeted: Greeted): void {
+    const { descriptors } = greeted;
     const { memories, layout } = this.#caches as KvCaches;
     const shared = memories.map((memory, index) => {
-      if (!(memory instanceof Uint8Array)) return deviceMemory(`memories[${index}]`, memory);
+      if (!(memory instanceof Uint8Array)) return deviceMemory(`memories[${index}]`, memory, greeted);
       const ticket = randomBytes(16);
       const offset = share(`memories[${index}]`, descriptors, ticket, memory);
       return { kind: 'memfd', ticket, offset, length: memory.length };
@@ -173,24 +175,61 @@ export class ServiceWorker implements WorkerConnector {
   }
 }
 
-/** Where the memory begins in the descriptor that was handed over. */
-/** A GPU's memory goes by the handle of the process that has it. */
-function deviceMemory(argument: string, memory: DeviceMemory) {
-  if (!('handle' in memory))
-    throw errors.notSupported(`${argument}: an address of this process`, 'give its IPC handle');
-  const { device, handle, offset = 0, length } = checkDevice(memory, argument) as typeof memory;
-  return { kind: 'cuda-ipc', device, handle, offset, length };
+/** A GPU's memory goes by the handle, or the descriptors, of the process that has it. */
+function deviceMemory(argument: string, given: DeviceMemory, greeted: Greeted) {
+  const memory = checkDevice(given, argument);
+  const { device, length } = memory;
+  if ('handle' in memory) {
+    const { handle, offset = 0 } = memory;
+    return { kind: 'cuda-ipc', device, handle, offset, length };
+  }
+  const parts = 'parts' in memory ? memory.parts : 'fd' in memory ? [memory] : undefined;
+  if (parts === undefined) {
+    throw errors.notSupported(
+      `${argument}: an address of this process, or a fabric handle`,
+      'give its IPC handle or descriptor',
+    );
+  }
+  if (!greeted.features?.includes('cuda-vmm-fd')) {
+    throw errors.notSupported(
+      `${argument}: memory of cuMemCreate`,
+      `the service, version ${greeted.version}, takes none`,
+    );
+  }
+  const { offset = 0 } = memory as { offset?: number };
+  const handed = parts.map(({ fd, size }) => {
+    const ticket = randomBytes(16);
+    handOver(
+      argument,
+      greeted.descriptors,
+      'is it a descriptor that cuMemExportToShareableHandle made?',
+      (addon, path) => addon.shareAllocation(path, ticket, fd, size, SHARE_MS),
+    );
+    return { ticket, size };
+  });
+  return { kind: 'cuda-vmm-fd', device, parts: handed, offset, length };
 }
 
+/** Where the memory begins in the descriptor that was handed over. */
 function share(argument: string, descriptors: string | null, ticket: Uint8Array, memory: Uint8Array): number {
+  const hint = 'a service can only map memory of sharedMemory()';
+  return handOver(argument, descriptors, hint, (addon, path) => addon.shareMemory(path, ticket, memory, SHARE_MS));
+}
+
+function handOver<T>(
+  argument: string,
+  descriptors: string | null,
+  hint: string,
+  hand: (addon: Addon, path: string) => T,
+): T {
   const { addon } = loadAddon();
   if (addon === undefined || descriptors === null) {
     throw errors.notSupported(argument, 'memory goes to a service by the accelerator, which one of the two has not');
   }
   try {
-    return addon.shareMemory(descriptors, ticket, memory, SHARE_MS);
+    return hand(addon, descriptors);
   } catch (cause) {
-    const why = `${argument}: ${(cause as Error).message}; a service can only map memory of sharedMemory()`;
+    const why = `${argument}: ${(cause as Error).message}; ${hint}`;
     throw new MooncakeError('ERR_NOT_SUPPORTED', why, { argument, cause });
   }
 }

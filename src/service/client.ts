@@ -77,9 +77,9 @@ export class ServiceConnector implements KvConnector {
   /** Its `registerKvCaches` attaches; memory that is not `sharedMemory` is refused with ERR_NOT_SUPPORTED. */
   createWorker(engine: EngineInfo, rank: number): WorkerConnector {
     const attach = { engine, connector: this.#connector, rank };
-    const link: Link = new Link(this.#link, (call, { descriptors }) => {
+    const link: Link = new Link(this.#link, (call, greeted) => {
       const attached = call('worker.attach', attach) as Attached;
-      worker.register(call, attached.session, descriptors);
+      worker.register(call, attached.session, greeted);
       return attached;
     });
     const worker = new ServiceWorker(link);

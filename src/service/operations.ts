@@ -9,6 +9,8 @@ import { readAttach } from './spec.js';
 export type Operation = (caller: Caller, args: Fields) => unknown;
 
 export const PROTOCOL = 1;
+/** What a service with the accelerator takes beyond the first ones of this protocol. Clients ask for it by name. */
+export const FEATURES = ['cuda-vmm-fd', 'gpu-events'] as const;
 
 export interface Greeting {
   readonly version: string;
@@ -57,7 +59,7 @@ function hello({ version, instance, descriptors }: Greeting, caller: Caller, arg
   const pid = integer('pid', args.pid, 0, MOST);
   if (caller.pid === 0) caller.pid = pid;
   caller.greeted = true;
-  return { protocol: PROTOCOL, version, instance, descriptors };
+  return { protocol: PROTOCOL, version, instance, descriptors, features: descriptors === null ? [] : FEATURES };
 }
 
 async function attachScheduler(caller: Caller, args: Fields) {

@@ -17,6 +17,7 @@ import { BootstrapServers } from './bootstrap-server.js';
 import { Caller } from './caller.js';
 import { Connection, type ConnectionCounters } from './connection.js';
 import { type EngineEvent, Engines } from './engines.js';
+import { GpuEvents } from './gpu-events.js';
 import { operations } from './operations.js';
 import { claimSocket, DESCRIPTOR_SUFFIX, defaultSocket } from './paths.js';
 import { type ServiceStatus, statusOf } from './status.js';
@@ -47,6 +48,7 @@ export class NodeService {
   readonly #server: Server;
   readonly #engines: Engines;
   readonly #descriptors: DescriptorSocket | undefined;
+  readonly #events: GpuEvents | undefined;
   readonly #connections = new Set<Connection>();
   readonly #counters: ConnectionCounters = { calls: 0, failedCalls: 0, badFrames: 0 };
   readonly #started = performance.now();
@@ -57,13 +59,16 @@ export class NodeService {
     this.socket = socket;
     this.#options = options;
     const { addon } = loadAddon();
-    if (addon !== undefined) this.#descriptors = openDescriptors(socket);
+    if (addon !== undefined) {
+      this.#descriptors = openDescriptors(socket);
+      this.#events = new GpuEvents(addon);
+    }
     this.#engines = new Engines({
       store: options.store,
       transfer: new BootstrapTransfer(options.transfer),
       bootstrap: new BootstrapServers(options.bootstrapHost ?? '127.0.0.1', options.transfer.address),
       instance: this.instance,
-      memory: addon && this.#descriptors && { addon, socket: this.#descriptors },
+      memory: addon && { addon, socket: this.#descriptors!, events: this.#events! },
       onEvent: (event) => options.onEvent?.(event),
     });
     const descriptors = this.#descriptors ? socket + DESCRIPTOR_SUFFIX : null;
@@ -161,6 +166,7 @@ export class NodeService {
     this.#descriptors?.close();
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     await this.#engines.close();
+    await this.#events?.close();
     await Promise.all([...this.#connections].map((connection) => connection.end('the service stops')));
     if (this.#server.listening || this.#connections.size > 0) await closed;
   }

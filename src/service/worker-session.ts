@@ -1,10 +1,11 @@
 /** A worker half with the memory of its rank, as calls of the control socket reach it. */
 import type { ConnectorStats, SavedBlocks, WorkerConnector } from '../connector/api.js';
 import { integer } from '../core/check.js';
-import { errors } from '../core/errors.js';
+import { errors, MooncakeError } from '../core/errors.js';
 import { MAX_LAYERS } from '../core/layout-group.js';
 import { type Fields, strings } from './arguments.js';
 import { decodeMeta, encodeHandshake, type Handshake, type Run } from './envelope.js';
+import type { EngineEvents } from './gpu-events.js';
 import type { Memories } from './memories.js';
 import { layoutOf } from './memories.js';
 import { type Failure, Session } from './session.js';
@@ -34,6 +35,13 @@ export class WorkerSession extends Session {
   #bound = false;
   /** A step whose loads have not started yet: what was called behind it waits. */
   #starting: Promise<unknown> | undefined;
+  /** By which the engine's GPU says what it has done; undefined where the engine says so itself. */
+  #events: EngineEvents | undefined;
+  /** Layers of the step that are to be saved when their events are over, one after the other. */
+  #layers: Promise<void> | undefined;
+  /** Why what the GPU has done is not known any more. */
+  #lost: MooncakeError | undefined;
+  readonly #ending = new AbortController();
   /** Requests of which something may still be read, as far as the engine was not told otherwise. */
   readonly #sending = new Set<string>();
 
@@ -62,8 +70,13 @@ export class WorkerSession extends Session {
   register(args: Fields): Handshake {
     if (this.spoiled) throw errors.stale('the session', 'its memory was refused; attach again');
     if (this.#registered !== undefined) throw errors.invalidArgument('memories', args.memories, 'registered once');
+    this.#events = this.#memories.events(args.events);
     const memories = this.#memories.open(args.memories, this.pid);
-    this.#half.registerKvCaches({ memories, layout: (segments) => layoutOf(args.layout, memories, segments) });
+    try {
+      this.#half.registerKvCaches({ memories, layout: (segments) => layoutOf(args.layout, memories, segments) });
+    } finally {
+      this.#memories.opened();
+    }
     this.#registered = { run: this.run, rank: this.rank, data: this.#half.getHandshakeMetadata() };
     return this.#registered;
   }
@@ -72,31 +85,49 @@ export class WorkerSession extends Session {
     return encodeHandshake(this.#registered as Handshake);
   }
 
-  /** Answers when the blocks of preempted requests may be changed and the loads of the step have begun. */
+  /**
+   * Answers when the blocks of preempted requests may be changed and the loads of the step have begun. Where the engine names an
+   * event, they begin when it is over, and what is called behind this waits for them.
+   */
   async step(args: Fields): Promise<WorkAnswer> {
-    const work = this.#starting === undefined ? this.#begin(args) : this.#starting.then(() => this.#begin(args));
-    const settled = work.catch(() => {});
+    const begun = this.#starting === undefined ? this.#begin(args) : this.#starting.then(() => this.#begin(args));
+    const settled = begun.then(({ loading }) => loading).catch(() => {});
     this.#starting = settled;
     try {
-      return await work;
+      const { work, loading } = await begun;
+      if (loading === undefined) this.#started(settled);
+      return work;
     } finally {
-      if (this.#starting === settled) this.#starting = undefined;
+      void settled.then(() => this.#started(settled));
     }
   }
 
-  async #begin(args: Fields): Promise<WorkAnswer> {
+  #started(settled: Promise<unknown>): void {
+    if (this.#starting === settled) this.#starting = undefined;
+  }
+
+  async #begin(args: Fields): Promise<{ work: WorkAnswer; loading?: Promise<void> }> {
     const preempted = strings('preempted', args.preempted);
+    const after = this.#after(args);
     const given = args.meta ?? null;
     const meta = given === null ? null : decodeMeta(given, this.run, this.rank);
+    this.#check();
     this.#clear();
     if (meta !== null) {
       this.#bound = true;
       this.#half.bindConnectorMetadata(meta);
     }
     if (preempted.length > 0) await this.#half.handlePreemptions(preempted);
-    if (meta === null) return { loads: false, saves: false };
-    this.#half.startLoadKv();
-    return workOf(meta, this.#sending);
+    if (meta === null) return { work: { loads: false, saves: false } };
+    const work = workOf(meta, this.#sending);
+    if (after === undefined) {
+      this.#half.startLoadKv();
+      return { work };
+    }
+    const loading = this.#over(after).then(() => {
+      if (this.#lost === undefined) this.#half.startLoadKv();
+    });
+    return { work, loading: loading.catch((cause) => this.#lose(cause)) };
   }
 
   layerLoad(args: Fields): Promise<void> {
@@ -106,15 +137,28 @@ export class WorkerSession extends Session {
 
   layerSaved(args: Fields): null | Promise<null> {
     const layer = integer('layer', args.layer, 0, MAX_LAYERS - 1);
+    const after = this.#after(args);
     const saved = () => {
-      this.#half.saveKvLayer(layer);
+      if (this.#lost === undefined) this.#half.saveKvLayer(layer);
       return null;
     };
-    return this.#starting === undefined ? saved() : this.#starting.then(saved);
+    if (after === undefined && this.#layers === undefined) {
+      return this.#starting === undefined ? saved() : this.#starting.then(saved);
+    }
+    const before = this.#layers ?? this.#starting ?? Promise.resolve();
+    const over = after === undefined ? undefined : this.#over(after);
+    const turn = before.then(() => over);
+    this.#layers = turn;
+    return turn.then(saved);
   }
 
   saved(): Promise<void> {
-    return this.#behind(() => this.#half.waitForSave());
+    return this.#behind(async () => {
+      await this.#layers;
+      this.#layers = undefined;
+      this.#check();
+      await this.#half.waitForSave();
+    });
   }
 
   finished(args: Fields): FinishedAnswer | Promise<FinishedAnswer> {
@@ -123,6 +167,7 @@ export class WorkerSession extends Session {
   }
 
   #finish(ended: readonly string[]): FinishedAnswer {
+    this.#check();
     const { sending, receiving } = this.#half.getFinished(ended);
     const invalid = this.#half.getBlockIdsWithLoadErrors();
     this.#clear();
@@ -140,6 +185,7 @@ export class WorkerSession extends Session {
 
   async savesEnded(): Promise<void> {
     await this.#starting;
+    await this.#layers;
     await this.#half.savesEnded?.();
   }
 
@@ -149,13 +195,48 @@ export class WorkerSession extends Session {
 
   /** Resolves when nothing of it touches the engine's memory any more, which is let go then. */
   async shutdown(): Promise<void> {
+    this.#ending.abort();
     await this.#starting;
+    await this.#layers;
     await this.#half.shutdown();
     this.#memories.release();
+    this.#events?.close();
+    this.#events = undefined;
   }
 
   #behind<T>(call: () => Promise<T>): Promise<T> {
-    return this.#starting === undefined ? call() : this.#starting.then(call);
+    const checked = () => {
+      this.#check();
+      return call();
+    };
+    return this.#starting === undefined ? checked() : this.#starting.then(checked);
+  }
+
+  /** The event that a call names. */
+  #after({ after }: Fields): number | undefined {
+    if (after === undefined || after === null) return undefined;
+    if (this.#events === undefined)
+      throw errors.invalidArgument('after', after, 'an event of those in worker.register');
+    return integer('after', after, 0, this.#events.count - 1);
+  }
+
+  /** Resolves when the event is over, or when that will never be known. */
+  async #over(event: number): Promise<void> {
+    try {
+      await this.#events?.over(event, this.#ending.signal);
+    } catch (cause) {
+      this.#lose(cause);
+    }
+  }
+
+  #lose(cause: unknown): void {
+    const why = cause instanceof MooncakeError ? cause.message : String(cause);
+    this.#lost ??= errors.stale('the session', `what was to begin behind the engine's GPU did not (${why})`);
+  }
+
+  /** Throws ERR_STALE: nothing of the step may begin, for it could be read too early. */
+  #check(): void {
+    if (this.#lost !== undefined) throw this.#lost;
   }
 
   #clear(): void {

@@ -22,11 +22,11 @@ const evict = async () => {
 let service: ServiceProcess | undefined;
 
 /** The service has joined a cluster, whose objects lie here, where they can be evicted and corrupted. */
-async function world(loadAsync: boolean): Promise<World> {
+async function world(loadAsync: boolean, kind: 'ipc' | 'vmm' = 'ipc'): Promise<World> {
   const { socket } = (service ??= await ServiceProcess.start({ master: address }));
   const connector: ServiceConnectorSpec = { kind: 'store', loadAsync, peerTensorParallelSizes: [1, 2, 4] };
   return {
-    connector: () => onGpu(new ServiceConnector({ socket, connector, timeoutMs: TIMEOUT_MS })),
+    connector: () => onGpu(new ServiceConnector({ socket, connector, timeoutMs: TIMEOUT_MS }), kind),
     allocate: gpuMemory,
     evict,
     corrupt: async () => {
@@ -47,6 +47,16 @@ for (const [loadAsync, capabilities] of [
   const name = `GPU memory through the service, ${loadAsync ? 'asynchronous' : 'by layer'}`;
   conformance({ name, capabilities, world: () => world(loadAsync) }, once);
 }
+
+// Handed over by descriptors: what is made of it is the same memory, so that what changes a cache's bytes is enough.
+conformance(
+  {
+    name: 'memory of cuMemCreate through the service',
+    capabilities: ['shared'],
+    world: () => world(true, 'vmm'),
+  },
+  gpuScenarios(test),
+);
 
 test.after(async () => {
   await service?.close();

@@ -1,5 +1,6 @@
 // Reads and writes between memory of a GPU and a peer's: by way of pinned host memory, beside a naive model, on the simulated
 // driver, whose memory nobody can touch but by a copy.
+import { closeSync } from 'node:fs';
 import { TransferEngine, type TransferEngineOptions } from 'mooncake-ts';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -134,6 +135,40 @@ gpuTest(test, 'cancelled moves and peers that are gone end with their errors, an
     // Windows were given back.
     const host = await a.allocate(MIB);
     assert.is((await a.copy(one(gpu.id, 0, host.id, 0, MIB))).bytes, MIB);
+  }),
+);
+
+gpuTest(test, 'allocations of cuMemCreate that follow each other are registered as one', () =>
+  withPair({}, async (a, b) => {
+    const sizes = [2 * MIB, 4 * MIB];
+    const [length, offset] = [5 * MIB, MIB / 2];
+    const host = await a.allocate(6 * MIB);
+    host.memory.set(pattern(6 * MIB, 11));
+    const parts: { fd: number; size: number }[] = [];
+    let at = 0;
+    for (const size of sizes) {
+      const part = await a.allocateDevice('cuda:0', size, { exportable: true });
+      await a.copy(one(host.id, at, part.id, 0, size));
+      parts.push(a.exportDescriptor(part.id, 'cuda-vmm-fd'));
+      at += size;
+    }
+    for (const [wrong, argument] of [
+      [{ parts: [], offset }, 'memory.parts'],
+      [{ parts: [{ fd: -1, size: 1 }] }, 'memory.parts[0].fd'],
+      [{ parts: [parts[0], { fd: parts[1].fd, size: 0 }] }, 'memory.parts[1].size'],
+    ] as const) {
+      const error = await failureOf(() => b.registerDevice({ device: 'cuda:0', length, ...wrong }));
+      assert.is(error.code, 'ERR_INVALID_ARGUMENT');
+      assert.is(error.argument, argument);
+    }
+    const beyond = await failureOf(() => b.registerDevice({ device: 'cuda:0', parts, offset, length: 6 * MIB }));
+    assert.is(beyond.code, 'ERR_INVALID_ARGUMENT');
+    const whole = await b.registerDevice({ device: 'cuda:0', parts, offset, length });
+    for (const { fd } of parts) closeSync(fd);
+    const back = await b.allocate(length);
+    await b.copy(one(whole.id, 0, back.id, 0, length));
+    assert.is(Buffer.compare(back.memory, host.memory.subarray(offset, offset + length)), 0);
+    await b.unregister(whole.id);
   }),
 );
 

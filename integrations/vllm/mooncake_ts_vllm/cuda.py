@@ -1,11 +1,13 @@
 """Memory and order of GPUs as the service needs them, by ctypes on the CUDA driver that the engine has loaded already.
 
-A KV cache on a GPU is an allocation, or lies in one. The service opens it by its IPC handle and copies by itself; the
-engine's process does nothing for it. Handles name whole allocations of cudaMalloc; memory of cuMemCreate (PyTorch's
-expandable segments, vLLM's sleep mode) has none. Names and values are those of the CUDA Driver API documentation.
+A KV cache on a GPU is an allocation, or lies in one, or in many that follow each other. The service opens it and copies by
+itself; the engine's process does nothing for it. Memory of cudaMalloc has an IPC handle for the whole allocation. Memory of
+cuMemCreate (PyTorch's expandable segments) has a file descriptor for each allocation, where its owner made it exportable.
+Names and values are those of the CUDA Driver API documentation.
 
 What the engine has given to its stream is not over when the call returns. `Order` says when it is: events are recorded
-behind the work, and the service is told of a step or a layer when its event is over.
+behind the work. A service that opens events of other processes is told which event a step or a layer waits for, and waits
+itself; an older one is told of a step or a layer when its event is over.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ _HANDLE_BYTES = 64
 _UUID_BYTES = 16
 _SUCCESS = 0
 _NOT_READY = 600
-# CUevent_flags: blocking synchronization, so that a waiting thread sleeps; no timing.
+# CUevent_flags: blocking synchronization, so that a waiting thread sleeps; no timing; for other processes as well.
 _EVENT_FLAGS = 1 | 2
-_WHOLE = "only memory of cudaMalloc can be handed over, not that of PyTorch's expandable segments or of vLLM's sleep mode"
+_EVENT_INTERPROCESS = 4
+# CUmemAllocationHandleType.
+_POSIX_FD = 1
+_WHOLE = "memory of cudaMalloc can be handed over, and of cuMemCreate where it was made with a POSIX file descriptor"
 
 
 class CudaError(Exception):
@@ -83,10 +88,26 @@ class Driver:
         self.call("cuIpcGetMemHandle", ctypes.byref(handle), ctypes.c_uint64(base))
         return bytes(handle.bytes)
 
+    def descriptor(self, base: int) -> int:
+        """The same of an allocation of cuMemCreate, as a file descriptor, which is the caller's to close."""
+        allocation, fd = ctypes.c_uint64(), ctypes.c_int(-1)
+        self.call("cuMemRetainAllocationHandle", ctypes.byref(allocation), ctypes.c_void_p(base))
+        try:
+            self.call("cuMemExportToShareableHandle", ctypes.byref(fd), allocation, _POSIX_FD, ctypes.c_uint64(0))
+        finally:
+            self._library.cuMemRelease(allocation)
+        return fd.value
+
+    def event_handle(self, event: ctypes.c_void_p) -> bytes:
+        """What other processes open an interprocess event by."""
+        handle = _IpcHandle()
+        self.call("cuIpcGetEventHandle", ctypes.byref(handle), event)
+        return bytes(handle.bytes)
+
 
 @dataclass
 class DeviceMemory:
-    """Memory of a GPU that the service opens: `length` bytes at `address`, which lie at `offset` of an allocation."""
+    """Memory of a GPU that the service opens by a handle: `length` bytes at `address`, at `offset` of an allocation."""
 
     address: int
     length: int
@@ -105,80 +126,125 @@ class DeviceMemory:
         }
 
 
-def share(driver: Driver, ordinal: int, address: int, length: int) -> DeviceMemory:
-    """`length` bytes of a GPU's memory, for the service. Raises CudaError where they have no IPC handle."""
+@dataclass
+class VirtualMemory:
+    """The same in allocations of cuMemCreate, one behind the other: base and bytes of each; `offset` is from the first's base."""
+
+    address: int
+    length: int
+    device: str
+    parts: list[tuple[int, int]]
+    offset: int
+    driver: Driver
+
+    def describe(self, tickets: list[bytes]) -> dict[str, object]:
+        """As `worker.register` names it: a ticket for each part, whose descriptor was handed over."""
+        parts = [{"ticket": ticket, "size": size} for ticket, (_, size) in zip(tickets, self.parts, strict=True)]
+        return {"kind": "cuda-vmm-fd", "device": self.device, "parts": parts, "offset": self.offset, "length": self.length}
+
+
+def share(driver: Driver, ordinal: int, address: int, length: int) -> DeviceMemory | VirtualMemory:
+    """`length` bytes of a GPU's memory, for the service. Raises CudaError where they cannot be handed over."""
     base, size = driver.allocation(address)
-    if address + length > base + size:
-        # Memory of cuMemCreate is many allocations, one behind the other.
-        raise CudaError(f"{length} bytes at {address:#x} leave their allocation of {size} bytes at {base:#x}: {_WHOLE}")
+    device = driver.uuid(ordinal)
     try:
         handle = driver.handle(base)
-    except CudaError as error:
-        raise CudaError(f"{error}: {_WHOLE}") from error
-    return DeviceMemory(address, length, driver.uuid(ordinal), handle, address - base)
+    except CudaError as refused:
+        parts = _parts(driver, address, length)
+        try:
+            os.close(driver.descriptor(parts[0][0]))
+        except CudaError as error:
+            raise CudaError(f"{refused}; {error}: {_WHOLE}") from error
+        return VirtualMemory(address, length, device, parts, address - base, driver)
+    if address + length > base + size:
+        raise CudaError(f"{length} bytes at {address:#x} leave their allocation of {size} bytes at {base:#x}")
+    return DeviceMemory(address, length, device, handle, address - base)
+
+
+def _parts(driver: Driver, address: int, length: int) -> list[tuple[int, int]]:
+    parts: list[tuple[int, int]] = []
+    at = address
+    while at < address + length:
+        try:
+            base, size = driver.allocation(at)
+        except CudaError as error:
+            raise CudaError(f"{length} bytes at {address:#x} end at {at:#x}: {error}") from error
+        parts.append((base, size))
+        at = base + size
+    return parts
 
 
 class Order:
-    """When what the engine has given to its stream is over: for one thread, the one that runs the model."""
+    """When what the engine has given to its stream is over: for one thread, the one that runs the model.
+
+    Events are named by numbers: a layer's index, or STEP. Each is recorded once a step; one that is recorded again while
+    somebody waits for it makes him wait for the later time as well, which is late but never wrong.
+    """
+
+    STEP = -1
 
     def __init__(self, driver: Driver, stream: Callable[[], int]) -> None:
         """`stream`: the handle of the stream that the model runs on now; 0 is the default stream."""
         self._driver = driver
         self._stream = stream
-        self._free: list[ctypes.c_void_p] = []
-        self._marks: deque[tuple[ctypes.c_void_p, int]] = deque()
+        self._events: dict[int, ctypes.c_void_p] = {}
+        self._marks: deque[int] = deque()
+        # The place of an event's handle in what the service is given.
+        self._places: dict[int, int] = {}
+        # Whether the service waits for them. Else this process does.
+        self.shared = False
 
-    def mark(self, layer: int) -> None:
-        """The stream has been given all that writes the layer."""
-        self._marks.append((self._record(), layer))
+    def export(self, layers: list[int]) -> list[bytes]:
+        """Handles of the events of a step and of its layers, for the service. Raises CudaError."""
+        names = [self.STEP, *layers]
+        handles = [self._driver.event_handle(self._event(name)) for name in names]
+        self._places = {name: place for place, name in enumerate(names)}
+        return handles
+
+    def begin(self) -> int | None:
+        """All that the stream has been given comes before the step: the number of the event that says when it is over, for
+        the service to wait for; None where it was waited for here."""
+        self._marks.clear()
+        self._record(self.STEP)
+        if self.shared:
+            return self._places[self.STEP]
+        self._driver.call("cuEventSynchronize", self._events[self.STEP])
+        return None
+
+    def mark(self, layer: int) -> int | None:
+        """The stream has been given all that writes the layer. The number of its event for the service to wait for; None where
+        `over` and `next` say when it is written."""
+        self._record(layer)
+        if self.shared:
+            return self._places[layer]
+        self._marks.append(layer)
+        return None
 
     def over(self) -> list[int]:
         """Marked layers that are written by now, in the order of their marks."""
         layers = []
-        while self._marks and self._driver.is_over(self._marks[0][0]):
-            layers.append(self._pop())
+        while self._marks and self._driver.is_over(self._events[self._marks[0]]):
+            layers.append(self._marks.popleft())
         return layers
 
     def next(self) -> int | None:
         """Waits for the next marked layer; None where there is none left."""
         if not self._marks:
             return None
-        self._driver.call("cuEventSynchronize", self._marks[0][0])
-        return self._pop()
-
-    def forget(self) -> None:
-        """Nobody is to be told of what was marked."""
-        while self._marks:
-            self._pop()
-
-    def wait(self) -> None:
-        """Waits for all that the stream has been given."""
-        event = self._record()
-        try:
-            self._driver.call("cuEventSynchronize", event)
-        finally:
-            self._free.append(event)
+        self._driver.call("cuEventSynchronize", self._events[self._marks[0]])
+        return self._marks.popleft()
 
     def close(self) -> None:
-        self.forget()
-        while self._free:
-            self._driver.call("cuEventDestroy_v2", self._free.pop())
+        self._marks.clear()
+        while self._events:
+            self._driver.call("cuEventDestroy_v2", self._events.popitem()[1])
 
-    def _pop(self) -> int:
-        event, layer = self._marks.popleft()
-        self._free.append(event)
-        return layer
+    def _record(self, name: int) -> None:
+        self._driver.call("cuEventRecord", self._event(name), ctypes.c_void_p(self._stream()))
 
-    def _record(self) -> ctypes.c_void_p:
-        event = self._free.pop() if self._free else self._create()
-        try:
-            self._driver.call("cuEventRecord", event, ctypes.c_void_p(self._stream()))
-        except CudaError:
-            self._free.append(event)
-            raise
-        return event
-
-    def _create(self) -> ctypes.c_void_p:
-        event = ctypes.c_void_p()
-        self._driver.call("cuEventCreate", ctypes.byref(event), _EVENT_FLAGS)
-        return event
+    def _event(self, name: int) -> ctypes.c_void_p:
+        if name not in self._events:
+            event = ctypes.c_void_p()
+            self._driver.call("cuEventCreate", ctypes.byref(event), _EVENT_FLAGS | _EVENT_INTERPROCESS)
+            self._events[name] = event
+        return self._events[name]

@@ -30,7 +30,7 @@ class UnsupportedCache(ValueError):
 class Cache:
     """A worker's KV cache: its memories, and the layout whose places name memories by index."""
 
-    memories: list[SharedMemory | ForeignMemory | cuda.DeviceMemory]
+    memories: list[SharedMemory | ForeignMemory | cuda.DeviceMemory | cuda.VirtualMemory]
     layout: dict[str, Any]
     # Global index of each layer, by vLLM's name, and bytes of a block by group, over its layers.
     layers: dict[str, int]
@@ -61,7 +61,7 @@ def describe_cache(
         _check_group(index, group, kv_caches, config.num_blocks, packing, rows) for index, group in enumerate(groups)
     ]
 
-    memories: list[SharedMemory | ForeignMemory | cuda.DeviceMemory] = []
+    memories: list[SharedMemory | ForeignMemory | cuda.DeviceMemory | cuda.VirtualMemory] = []
     driver: cuda.Driver | None = None
     unshared: list[str] = []
     by_storage: dict[int, int] = {}
@@ -113,7 +113,7 @@ def describe_cache(
     )
 
 
-def _share_device(name: str, storage: torch.UntypedStorage, driver: cuda.Driver) -> cuda.DeviceMemory:
+def _share_device(name: str, storage: torch.UntypedStorage, driver: cuda.Driver) -> cuda.DeviceMemory | cuda.VirtualMemory:
     try:
         return cuda.share(driver, storage.device.index or 0, storage.data_ptr(), storage.nbytes())
     except cuda.CudaError as error:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .cuda import DeviceMemory
+from .cuda import CudaError, DeviceMemory, VirtualMemory
 
 PAGE = mmap.PAGESIZE
 # Less is not worth a descriptor of its own.
@@ -38,6 +38,8 @@ _MADV_HUGEPAGE = 14
 # fcntl(2); Python names them only since 3.11 on some systems.
 _F_ADD_SEALS = 1033
 _F_SEAL_SHRINK = 0x0002
+# Of a packet to the descriptor socket: what comes with it is an allocation on a GPU.
+_ALLOCATION = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -165,24 +167,54 @@ class SharedMemory:
 
     def offer(self, descriptors: str, timeout: float) -> bytes:
         """Gives the descriptor to the service at its descriptor socket; the ticket that names it. Raises OSError."""
-        ticket = secrets.token_bytes(16)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-            peer.settimeout(timeout)
-            peer.connect(descriptors)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [self.fd]).tobytes())]
-            peer.sendmsg([ticket + struct.pack("<Q", self.length)], rights)
-            answer = peer.recv(4096)
-        if len(answer) < 20 or answer[:16] != ticket:
-            raise OSError("the descriptor socket gave no answer")
-        if struct.unpack_from("<I", answer, 16)[0] != 0:
-            raise OSError(f"the service refused the memory: {answer[20:].decode(errors='replace')}")
-        return ticket
+        with _connected(descriptors, timeout) as peer:
+            return _hand_over(peer, self.fd, struct.pack("<Q", self.length))
 
     def close(self) -> None:
         """Gives up the descriptor; the memory stays mapped, as tensors lie in it."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _connected(descriptors: str, timeout: float) -> socket.socket:
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        peer.settimeout(timeout)
+        peer.connect(descriptors)
+    except BaseException:
+        peer.close()
+        raise
+    return peer
+
+
+def _hand_over(peer: socket.socket, fd: int, what: bytes) -> bytes:
+    """The ticket under which the descriptor waits at the service. Raises OSError."""
+    ticket = secrets.token_bytes(16)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]).tobytes())]
+    peer.sendmsg([ticket + what], rights)
+    answer = peer.recv(4096)
+    if len(answer) < 20 or answer[:16] != ticket:
+        raise OSError("the descriptor socket gave no answer")
+    if struct.unpack_from("<I", answer, 16)[0] != 0:
+        raise OSError(f"the service refused the memory: {answer[20:].decode(errors='replace')}")
+    return ticket
+
+
+def _offer_parts(memory: VirtualMemory, descriptors: str, timeout: float) -> list[bytes]:
+    """Hands a descriptor of each allocation over: made for that and closed again, since there may be thousands."""
+    tickets = []
+    with _connected(descriptors, timeout) as peer:
+        for base, size in memory.parts:
+            try:
+                fd = memory.driver.descriptor(base)
+            except CudaError as error:
+                raise OSError(f"memory at {base:#x} cannot be handed over: {error}") from error
+            try:
+                tickets.append(_hand_over(peer, fd, struct.pack("<QQ", size, _ALLOCATION)))
+            finally:
+                os.close(fd)
+    return tickets
 
 
 def _copy(to: int, source: int, length: int) -> None:
@@ -221,10 +253,14 @@ def share(storage: Storage) -> tuple[SharedMemory | ForeignMemory, str | None]:
         return ForeignMemory(storage.address, storage.length), str(error)
 
 
-def describe(memory: SharedMemory | ForeignMemory | DeviceMemory, descriptors: str, timeout: float) -> dict[str, object]:
-    """The memory as `worker.register` names it."""
+def describe(
+    memory: SharedMemory | ForeignMemory | DeviceMemory | VirtualMemory, descriptors: str, timeout: float
+) -> dict[str, object]:
+    """The memory as `worker.register` names it. Raises OSError."""
     if isinstance(memory, DeviceMemory):
         return memory.describe()
+    if isinstance(memory, VirtualMemory):
+        return memory.describe(_offer_parts(memory, descriptors, timeout))
     if isinstance(memory, SharedMemory):
         ticket = memory.offer(descriptors, timeout)
         return {"kind": "memfd", "ticket": ticket, "offset": 0, "length": memory.length}

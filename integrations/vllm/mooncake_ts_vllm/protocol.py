@@ -102,6 +102,8 @@ class Client:
                 raise ServiceError("ERR_VERSION", f"protocol {hello.get('protocol')}, this adapter speaks {PROTOCOL}")
             self.instance: str = hello["instance"]
             self.descriptors: str = hello["descriptors"]
+            # What it takes beyond the first services of this protocol.
+            self.features = frozenset(hello.get("features") or ())
         except BaseException:
             self.close()
             raise

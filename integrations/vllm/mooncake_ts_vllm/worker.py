@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from .config import Settings
-from .cuda import Order
+from .cuda import CudaError, DeviceMemory, Order, VirtualMemory
 from .events import SavedBlocks
 from .layout import Cache
 from .link import Link, Slow
@@ -44,6 +44,8 @@ class WorkerHalf:
         self._rank = rank
         self._cache: Cache | None = None
         self._handshake: bytes | None = None
+        # Of events on the GPU; empty where the cache is on none, or the driver hands none over.
+        self._event_handles: list[bytes] = []
         self._step: StepMetadata | None = None
         # Whether this step has layers to wait for, and to announce.
         self._layer_loads = False
@@ -75,6 +77,12 @@ class WorkerHalf:
         self._cache = cache
         for why in cache.unshared:
             logger.info("mooncake-ts: the service is to read this engine's memory directly: %s", why)
+        if cache.order is not None:
+            # Here: a thread that attaches again has no context of the GPU.
+            try:
+                self._event_handles = cache.order.export(sorted(set(cache.layers.values())))
+            except CudaError as error:
+                logger.info("mooncake-ts: this engine waits for its GPU itself, having no events for others: %s", error)
         self._link.open()
 
     def _attach(self, client: Client) -> int:
@@ -82,10 +90,22 @@ class WorkerHalf:
         assert cache is not None
         args = {"engine": self._settings.engine, "connector": self._settings.connector, "rank": self._rank}
         session = client.call("worker.attach", args, ATTACH_TIMEOUT)["session"]
+        if "cuda-vmm-fd" not in client.features and any(isinstance(memory, VirtualMemory) for memory in cache.memories):
+            raise ServiceError("ERR_NOT_SUPPORTED", f"memory of cuMemCreate: the service at {self._settings.socket} is too old to take it")
         memories = [describe(memory, client.descriptors, ATTACH_TIMEOUT) for memory in cache.memories]
-        registered = {"session": session, "memories": memories, "layout": cache.layout}
+        registered = {"session": session, "memories": memories, "layout": cache.layout, **self._events(client)}
         self._handshake = client.call("worker.register", registered, ATTACH_TIMEOUT).get("handshake")
         return session
+
+    def _events(self, client: Client) -> dict[str, object]:
+        """What says when the GPU has done what it was given, for a service that can wait for it."""
+        if self._order is None or self._cache is None:
+            return {}
+        self._order.shared = self._event_handles != [] and "gpu-events" in client.features
+        if not self._order.shared:
+            return {}
+        device = next(memory.device for memory in self._cache.memories if isinstance(memory, DeviceMemory | VirtualMemory))
+        return {"events": {"device": device, "handles": self._event_handles}}
 
     @property
     def handshake(self) -> bytes | None:
@@ -112,11 +132,9 @@ class WorkerHalf:
             self._give_up_step()
             self._fail(list(step.loads))
             return
-        if self._order is not None:
-            # What is saved must have been computed, and what is loaded over must not be read any more.
-            self._order.forget()
-            self._order.wait()
-        done, result = self._call("worker.step", STEP_TIMEOUT, meta=step.meta, preempted=step.preempted)
+        # What is saved must have been computed, and what is loaded over must not be read any more.
+        after = self._order.begin() if self._order is not None else None
+        done, result = self._call("worker.step", STEP_TIMEOUT, meta=step.meta, preempted=step.preempted, **_behind(after))
         if done and step.meta is not None:
             self._layer_loads = bool(result["loads"])
             self._layer_saves = bool(result["saves"])
@@ -140,16 +158,16 @@ class WorkerHalf:
         layer = self._layer(name)
         if not self._layer_saves or layer is None:
             return
-        if self._order is None:
-            self._announce(layer)
+        after = self._order.mark(layer) if self._order is not None else None
+        if self._order is None or after is not None:
+            self._announce(layer, after)
             return
-        self._order.mark(layer)
         for written in self._order.over():
             self._announce(written)
 
-    def _announce(self, layer: int) -> None:
+    def _announce(self, layer: int, after: int | None = None) -> None:
         try:
-            self._link.send("worker.layerSaved", now=True, layer=layer)
+            self._link.send("worker.layerSaved", now=True, layer=layer, **_behind(after))
         except (ConnectionLost, ServiceError):
             self._layer_saves = False
 
@@ -310,3 +328,8 @@ class WorkerHalf:
 
     def _layer(self, name: str) -> int | None:
         return self._cache.layers.get(name) if self._cache is not None else None
+
+
+def _behind(event: int | None) -> dict[str, int]:
+    """The argument that names the event which the service waits for."""
+    return {} if event is None else {"after": event}

@@ -214,9 +214,18 @@ Result eventDestroy(Event event) {
   state->events--;
   return delete event, SUCCESS;
 }
+bool pending(const EventTag& event) {
+  if (event.counts == nullptr) return event.recorded && !event.over;
+  return std::atomic_ref(event.counts[1]).load() < std::atomic_ref(event.counts[0]).load();
+}
 Result eventRecord(Event event, Stream stream) {
   PLANTED("cuEventRecord");
   EventTag& itself = event->itself();
+  if (itself.counts != nullptr) {
+    const u64 number = ++std::atomic_ref(itself.counts[0]);
+    enqueue(stream, [&itself, number] { std::atomic_ref(itself.counts[1]).store(number); });
+    return SUCCESS;
+  }
   itself.recorded = true;
   itself.over = false;
   enqueue(stream, [&itself] { itself.over = true; });
@@ -225,11 +234,11 @@ Result eventRecord(Event event, Stream stream) {
 Result eventQuery(Event event) {
   const std::lock_guard lock(state->mutex);
   if (const Result planted = fault("cuEventQuery"); planted != SUCCESS) return planted;
-  return event->itself().recorded && !event->itself().over ? NOT_READY : state->broken;
+  return pending(event->itself()) ? NOT_READY : state->broken;
 }
 Result eventSynchronize(Event event) {
   std::unique_lock lock(state->mutex);
-  state->changed.wait(lock, [&] { return event->itself().over; });
+  state->changed.wait(lock, [&] { return !pending(event->itself()); });
   if (const Result planted = fault("cuEventSynchronize"); planted != SUCCESS) return planted;
   return state->broken;
 }

@@ -4,6 +4,7 @@
 #include "test/cuda/double.h"
 #include "transport/cuda/launcher.h"
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -28,6 +29,8 @@ struct EventTag {
   bool over = false;
   /** Another process's, that this one was opened for. */
   EventTag* of = nullptr;
+  /** How often it was recorded and which of these is over, where processes share it (library_shared.cpp). */
+  u64* counts = nullptr;
   EventTag& itself() { return of != nullptr ? *of : *this; }
 };
 struct StreamTag {

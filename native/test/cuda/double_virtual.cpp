@@ -67,13 +67,18 @@ Result reserve(Pointer* pointer, size_t bytes, size_t, Pointer, u64) {
 }
 Result unreserve(Pointer pointer, size_t bytes) {
   const std::lock_guard lock(state->mutex);
-  if (state->reserved.erase(pointer) == 0 || state->blocks.count(pointer) > 0) return INVALID_VALUE;
+  const auto mapped = state->blocks.lower_bound(pointer);
+  if (mapped != state->blocks.end() && mapped->first < pointer + bytes) return INVALID_VALUE;
+  if (state->reserved.erase(pointer) == 0) return INVALID_VALUE;
   return ::munmap(reinterpret_cast<void*>(pointer), bytes), SUCCESS;
 }
 Result mapAt(Pointer pointer, size_t bytes, size_t, Allocation allocation, u64) {
   PLANTED("cuMemMap");
   Made& made = state->made[allocation];
-  if (state->reserved.count(pointer) == 0 || bytes != made.bytes.size()) return INVALID_VALUE;
+  auto around = state->reserved.upper_bound(pointer);
+  if (around == state->reserved.begin() || bytes != made.bytes.size()) return INVALID_VALUE;
+  --around;
+  if (pointer + bytes > around->first + around->second) return INVALID_VALUE;
   return state->blocks[pointer] = {bytes, made.gpu, false, 0, made.bytes.data(), allocation}, SUCCESS;
 }
 Result unmapAt(Pointer pointer, size_t) {

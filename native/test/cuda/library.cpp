@@ -3,8 +3,9 @@
 //
 // Memory of a simulated GPU is a memfd. Its address is one that no processor may touch (PROT_NONE), in whichever process;
 // simulated copies go by a second mapping. What forgets to copy dies, or is refused by the kernel, as it would be with a GPU.
-// An IPC handle names the owner's descriptor, so that real processes share such memory and outlive each other.
-#include "test/cuda/double.h"
+// An IPC handle names the owner's descriptor, so that real processes share such memory and outlive each other. What else
+// they share is in library_shared.cpp.
+#include "test/cuda/library_shared.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -16,20 +17,20 @@
 
 namespace mooncake::test {
 
+/** For the life of the process: threads of streams may outlast destructors. */
+CudaDouble& simulated() {
+  constexpr int GPUS = 2;
+  static CudaDouble& made = *new CudaDouble(GPUS);
+  return made;
+}
+
 namespace {
 
 using namespace cuda;
 
 constexpr Result INVALID_VALUE = 1;
-constexpr int GPUS = 2;
 constexpr u64 PAGE = 4096;
 constexpr u64 MAGIC = 0x656c62756f64'6d67;
-
-/** For the life of the process: threads of streams may outlast destructors. */
-CudaDouble& simulated() {
-  static CudaDouble& made = *new CudaDouble(GPUS);
-  return made;
-}
 
 struct Memory {
   int fd = -1;
@@ -147,6 +148,7 @@ Driver exported() {
   driver.ipcOpen = ipcOpen;
   driver.ipcClose = ipcClose;
   driver.eventRecord = eventRecord;
+  addSharedCalls(driver);
   return driver;
 }
 

@@ -19,13 +19,13 @@ TEST(cudaVirtual, anAllocationIsMappedByItsDescriptor) {
   const Expected<cuda::ExportedFd> exported = gpus.engine->exportAllocation(own.value);
   REQUIRE(exported.ok());
   CHECK(exported.value.offset == 0 && exported.value.bytes == MIB);
-  cuda::Shared shared{cuda::HANDLE_POSIX_FD, exported.value.fd, {}, MIB};
-  const Expected<u32> part = gpus.engine->mapDevice("cuda:1", shared, 64 * KIB, 100 * KIB);
+  const cuda::Shared shared{cuda::HANDLE_POSIX_FD, exported.value.fd, {}, MIB};
+  const Expected<u32> part = gpus.engine->mapDevice("cuda:1", {shared}, 64 * KIB, 100 * KIB);
   REQUIRE(part.ok());
-  CHECK(gpus.engine->mapDevice("cuda:0", shared, 0, MIB).status.code == Code::invalidArgument);
-  CHECK(gpus.engine->mapDevice("cuda:1", shared, MIB, 1).status.code == Code::invalidArgument);
-  CHECK(gpus.engine->mapDevice("cuda:1", {cuda::HANDLE_POSIX_FD, 0, {}, MIB}, 0, MIB).status.code == Code::invalidArgument);
-  CHECK(gpus.engine->mapDevice("cuda:1", {cuda::HANDLE_FABRIC, -1, {}, MIB}, 0, MIB).status.code == Code::notSupported);
+  CHECK(gpus.engine->mapDevice("cuda:0", {shared}, 0, MIB).status.code == Code::invalidArgument);
+  CHECK(gpus.engine->mapDevice("cuda:1", {shared}, MIB, 1).status.code == Code::invalidArgument);
+  CHECK(gpus.engine->mapDevice("cuda:1", {cuda::Shared{cuda::HANDLE_POSIX_FD, 0, {}, MIB}}, 0, MIB).status.code == Code::invalidArgument);
+  CHECK(gpus.engine->mapDevice("cuda:1", {cuda::Shared{cuda::HANDLE_FABRIC, -1, {}, MIB}}, 0, MIB).status.code == Code::notSupported);
   ::close(exported.value.fd);
   // The owner's segment goes; the pages stay for whoever has them mapped.
   gpus.remove(own.value);
@@ -35,6 +35,37 @@ TEST(cudaVirtual, anAllocationIsMappedByItsDescriptor) {
   REQUIRE(gpus.copy({{part.value, back.id, 36 * KIB, 36 * KIB, 64 * KIB}}).status.ok());
   CHECK(std::memcmp(back.data.data() + 36 * KIB, expected.data() + 36 * KIB, 64 * KIB) == 0);
   gpus.remove(part.value);
+}
+
+TEST(cudaVirtual, allocationsThatFollowEachOtherAreMappedAsOne) {
+  Gpus gpus;
+  Bytes host(*gpus.engine, 3 * MIB);
+  host.fill(9);
+  std::vector<u32> own;
+  std::vector<cuda::Shared> shared;
+  u64 from = 0;
+  for (const u64 bytes : {MIB, 2 * MIB}) {
+    const Expected<u32> id = gpus.engine->allocateVirtual("cuda:0", bytes);
+    REQUIRE(id.ok());
+    REQUIRE(gpus.copy({{host.id, id.value, from, 0, bytes}}).status.ok());
+    const Expected<cuda::ExportedFd> exported = gpus.engine->exportAllocation(id.value);
+    REQUIRE(exported.ok());
+    own.push_back(id.value);
+    shared.push_back({cuda::HANDLE_POSIX_FD, exported.value.fd, {}, bytes});
+    from += bytes;
+  }
+  CHECK(gpus.engine->mapDevice("cuda:0", shared, MIB, 2 * MIB + 1).status.code == Code::invalidArgument);
+  // The second one is none: the first is let go.
+  CHECK(!gpus.engine->mapDevice("cuda:0", {shared[0], {cuda::HANDLE_POSIX_FD, 0, {}, MIB}}, 0, MIB).ok());
+  const Expected<u32> whole = gpus.engine->mapDevice("cuda:0", shared, 512 * KIB, 2 * MIB);
+  REQUIRE(whole.ok());
+  for (const cuda::Shared& part : shared) ::close(part.fd);
+  for (const u32 id : own) gpus.remove(id);
+  Bytes back(*gpus.engine, 2 * MIB);
+  // In this order they are no single piece: the simulation has each allocation's bytes in a place of its own.
+  REQUIRE(gpus.copy({{whole.value, back.id, 512 * KIB, 512 * KIB, 1536 * KIB}, {whole.value, back.id, 0, 0, 512 * KIB}}).status.ok());
+  CHECK(std::memcmp(back.data.data(), host.data.data() + 512 * KIB, 2 * MIB) == 0);
+  gpus.remove(whole.value);
 }
 
 TEST(cudaVirtual, aFailureOnTheWayLeavesNothing) {
@@ -47,7 +78,7 @@ TEST(cudaVirtual, aFailureOnTheWayLeavesNothing) {
     const Expected<cuda::ExportedFd> exported = gpus.engine->exportAllocation(own.value);
     REQUIRE(exported.ok());
     if (std::string(symbol) != "cuMemCreate") gpus.simulated.fail(symbol, 1);
-    const Expected<u32> mapped = gpus.engine->mapDevice("cuda:0", {cuda::HANDLE_POSIX_FD, exported.value.fd, {}, MIB}, 0, MIB);
+    const Expected<u32> mapped = gpus.engine->mapDevice("cuda:0", {cuda::Shared{cuda::HANDLE_POSIX_FD, exported.value.fd, {}, MIB}}, 0, MIB);
     CHECK(mapped.ok() == (std::string(symbol) == "cuMemCreate"));
     ::close(exported.value.fd);
   }
@@ -113,7 +144,7 @@ TEST(cudaWays, theBetterWayIsFoundByMeasuring) {
     for (int i = 0; i < 200; i++) {
       const Way way = ways.choose(work);
       chosen[static_cast<int>(way)]++;
-      ways.took(work, way, 64.0 * MIB / (way == Way::kernel ? kernel : engines));
+      ways.took(work, way, 64 * MIB, 64.0 * MIB / (way == Way::kernel ? kernel : engines));
     }
     return chosen[1];
   };
@@ -122,6 +153,21 @@ TEST(cudaWays, theBetterWayIsFoundByMeasuring) {
   // The kernel is much faster, until another process computes on the GPU.
   CHECK(run(368e9, 136e9) < 60);
   CHECK(run(138e9, 136e9) > 100);
+  // It takes turns with that process: now and then it finds the GPU free, and is over as if nobody else were there.
+  int kernels = 0;
+  for (int i = 0; i < 1000; i++) {
+    const Way way = ways.choose(work);
+    kernels += way == Way::kernel ? 1 : 0;
+    ways.took(work, way, 64 * MIB, 64.0 * MIB / (way == Way::engines ? 28e9 : i % 4 == 0 ? 46e9 : 12e9));
+  }
+  CHECK(kernels < 60);
+  // By MPS it does not take turns: what it costs the other process is not seen in its speed.
+  cuda::Ways beside(true, true, true);
+  for (int i = 0; i < 4; i++) {
+    const Way way = beside.choose(work);
+    beside.took(work, way, 64 * MIB, 64.0 * MIB / (way == Way::kernel ? 45e9 : 29e9));
+  }
+  CHECK(beside.choose(work) == Way::engines);
   // Others kinds of work are judged for themselves.
   CHECK(ways.choose({false, false, 64 * MIB, 1024}) == Way::kernel);
 }

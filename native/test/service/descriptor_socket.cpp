@@ -94,6 +94,20 @@ TEST(descriptors, what_could_end_the_service_is_refused) {
   CHECK(socket.value->waiting() == 1);
 }
 
+TEST(descriptors, allocations_of_gpus_are_told_from_memory) {
+  const Place place;
+  Expected<std::unique_ptr<DescriptorSocket>> socket = DescriptorSocket::listen(place.path());
+  REQUIRE(socket.ok());
+  const Fd fd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  CHECK(handOver(place.path(), ticketOf(4), LENGTH, fd.get(), PATIENCE, Handed::allocation).ok());
+  CHECK(!handOver(place.path(), ticketOf(5), 0, fd.get(), PATIENCE, Handed::allocation).ok());
+  CHECK(!handOver(place.path(), ticketOf(5), LENGTH, fd.get(), PATIENCE, static_cast<Handed>(2)).ok());
+  // Nobody maps it by mistake.
+  CHECK(!socket.value->take(ticketOf(4), ::getpid()).ok());
+  CHECK(socket.value->take(ticketOf(4), ::getpid(), Handed::allocation).ok());
+  CHECK(socket.value->waiting() == 0);
+}
+
 TEST(descriptors, bounded) {
   const Place place;
   Expected<std::unique_ptr<DescriptorSocket>> socket = DescriptorSocket::listen(place.path(), {milliseconds(60'000), 2, 2});

@@ -88,6 +88,7 @@ void Copier::work() {
 
 Slice* Copier::take(std::vector<std::pair<Slice*, Status>>& failed) {
   if (launched_ - finished_ >= Launcher::SLOTS) return nullptr;
+  if (launched_ != finished_ && Clock::now() - stretch_.began > LONG_STRETCH) return nullptr;
   const Batch* asked = nullptr;
   for (auto at = queue_.begin(); at != queue_.end();) {
     Slice* const slice = *at;
@@ -138,7 +139,8 @@ void Copier::pause(std::unique_lock<std::mutex>& lock) {
       ::sched_yield();
       return;
     }
-    if (due - AWAKE > now && queue_.empty()) sleep = std::max(sleep, std::min<Clock::duration>(due - AWAKE - now, LONG_WAIT));
+    // Half of the way each time: what is expected to take too long would else take as long as that, and be expected again.
+    if (due - AWAKE > now && queue_.empty()) sleep = std::max(sleep, std::min<Clock::duration>((due - AWAKE - now) / 2, LONG_WAIT));
   }
   changed_.wait_for(lock, sleep, [&] { return queue_.size() != queued; });
 }
@@ -147,26 +149,33 @@ void Copier::start(Slice& slice) {
   if (!broken_.ok()) return over(slice, broken_);
   Slot& slot = launcher_.slots()[launched_ % Launcher::SLOTS];
   slot.slice = &slice;
-  Status status = launcher_.launch(slot);
-  if (!status.ok()) return over(slice, std::move(status));
+  const bool first = launched_ == finished_;
+  Status status = launcher_.launch(slot, first ? nullptr : &stretch_.way);
+  if (!status.ok()) {
+    stretch_.alike = false;
+    return over(slice, std::move(status));
+  }
   launched_++;
+  if (first) stretch_ = {slot.launched, slot.work, slot.way, 0, true};
+  stretch_.bytes += slot.work.bytes;
+  stretch_.alike = stretch_.alike && slot.way == stretch_.way && slot.summed == stretch_.work.summed;
 }
 
 void Copier::finish(Slot& slot) {
   Status status = gpu_.status("copying", driver_.eventSynchronize(slot.done));
-  const auto now = Clock::now();
-  const double seconds = std::chrono::duration<double>(now - std::max(slot.launched, lastEnd_)).count();
-  lastEnd_ = now;
+  lastEnd_ = Clock::now();
   // A context that has failed fails for good.
   if (!status.ok()) broken_ = status;
   Status found = launcher_.finish(slot);
-  if (status.ok()) {
-    launcher_.ways().took(slot.work, slot.way, seconds);
-    status = std::move(found);
-  }
+  stretch_.alike = stretch_.alike && status.ok();
+  if (status.ok()) status = std::move(found);
   Slice& slice = *slot.slice;
   slot.slice = nullptr;
   finished_++;
+  if (launched_ == finished_ && stretch_.alike) {
+    const std::chrono::duration<double> seconds = lastEnd_ - stretch_.began;
+    launcher_.ways().took(stretch_.work, stretch_.way, stretch_.bytes, seconds.count());
+  }
   const bool verified = slot.summed && status.ok();
   over(slice, std::move(status), verified);
 }

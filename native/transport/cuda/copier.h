@@ -1,5 +1,6 @@
 // One GPU's copies: a thread that launches slices and sees to their end. Several launches are under way at once, on two
-// streams, so that one's end does not leave the GPU idle before the next begins. A slice whose batch waits for events of GPUs
+// streams, so that one's end does not leave the GPU idle before the next begins. Those that are under way together go the same
+// way and are timed as one: what one of them takes says nothing where they share the link. A slice whose batch waits for events of GPUs
 // stays in the queue until they are over; those behind it do not wait for it.
 #pragma once
 
@@ -42,6 +43,19 @@ class Copier {
   static constexpr std::chrono::milliseconds LONG_WAIT{20};
   /** Sleeping may take that much longer than asked for: what is about to end is looked at without. */
   static constexpr std::chrono::microseconds AWAKE{60};
+  /** After so long the GPU is let go idle for a moment, so that what is under way is timed and may go another way. */
+  static constexpr std::chrono::milliseconds LONG_STRETCH{100};
+
+  /** From an idle GPU to an idle one. */
+  struct Stretch {
+    Clock::time_point began{};
+    /** The first slice's, for which the way was chosen. */
+    Work work;
+    Way way = Way::kernel;
+    u64 bytes = 0;
+    /** All went that way, and well. */
+    bool alike = true;
+  };
 
   void work();
   /** The first slice that may be launched; null: there is none, or no slot is free. With the lock held. */
@@ -72,6 +86,7 @@ class Copier {
   u64 finished_ = 0;
   Clock::time_point progress_{};
   Clock::time_point lastEnd_{};
+  Stretch stretch_;
 };
 
 }  // namespace mooncake::cuda

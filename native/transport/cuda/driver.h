@@ -37,6 +37,8 @@ inline constexpr unsigned HOST_PORTABLE = 1;
 inline constexpr int ATTRIBUTE_MULTIPROCESSORS = 16;
 inline constexpr int ATTRIBUTE_DMA_BUF = 124;
 inline constexpr int ATTRIBUTE_FABRIC = 128;
+/** Contexts of all processes run at once (CUDA MPS) in place of taking turns. */
+inline constexpr int ATTRIBUTE_MPS = 133;
 
 /** What an allocation is handed over as: CUmemAllocationHandleType. */
 inline constexpr int HANDLE_POSIX_FD = 1;

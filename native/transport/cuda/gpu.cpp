@@ -65,6 +65,10 @@ Status Gpus::find() {
     int multiprocessors = 0;
     found->deviceAttribute(&multiprocessors, ATTRIBUTE_MULTIPROCESSORS, gpu->device);
     gpu->multiprocessors = static_cast<u32>(std::max(multiprocessors, 1));
+    // Drivers that do not know the attribute leave it as it is.
+    int shared = 0;
+    found->deviceAttribute(&shared, ATTRIBUTE_MPS, gpu->device);
+    gpu->shared = shared == 1;
     all_.push_back(std::move(gpu));
   }
   return {};

@@ -31,6 +31,8 @@ struct Gpu {
   /** Devices (the driver's numbers) that can address its memory, itself first. */
   std::vector<int> reachedFrom;
   u32 multiprocessors = 0;
+  /** Other processes share it by MPS. */
+  bool shared = false;
 
   Status status(const std::string& call, Result result) const {
     return result == SUCCESS ? Status() : driver->status(uuid + ": " + call, result);

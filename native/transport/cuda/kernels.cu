@@ -288,22 +288,26 @@ extern "C" __global__ void __launch_bounds__(512) mooncake_copy(const Run* runs,
 
 /**
  * The same by warps, with two sums of each run: of what was read, in `sums`, and `count` further on of what the destination
- * has once it was written.
+ * has once it was written. Every other warp looks at what it wrote one run later, so that at any time about as many warps
+ * write as read again: host memory is reached by a link that has both directions at once.
  */
 extern "C" __global__ void __launch_bounds__(512) mooncake_sum(const Run* runs, u32 count, u64* sums) {
   __shared__ Table table;
   fill(table);
-  const u32 warps = blockDim.x / WARP;
-  for (u32 at = threadIdx.x / WARP * gridDim.x + blockIdx.x; at < count; at += warps * gridDim.x) {
-    const Run run = runs[at];
-    const u64 sent = summedRun<false>(table, run.source, run.destination, run.length);
-    __threadfence_system();
-    __syncwarp();
-    const u64 found = summedRun<true>(table, run.destination, 0, run.length);
-    if (threadIdx.x % WARP == 0) {
-      sums[at] = sent;
-      sums[count + at] = found;
+  const u32 stride = blockDim.x / WARP * gridDim.x;
+  const u32 lag = threadIdx.x / WARP % 2 * stride;
+  for (u32 at = threadIdx.x / WARP * gridDim.x + blockIdx.x; at < count + lag; at += stride) {
+    if (at < count) {
+      const Run run = runs[at];
+      const u64 sent = summedRun<false>(table, run.source, run.destination, run.length);
+      __threadfence_system();
+      __syncwarp();
+      if (threadIdx.x % WARP == 0) sums[at] = sent;
     }
+    if (at < lag || at - lag >= count) continue;
+    const u32 written = at - lag;
+    const u64 found = summedRun<true>(table, runs[written].destination, 0, runs[written].length);
+    if (threadIdx.x % WARP == 0) sums[count + written] = found;
   }
 }
 

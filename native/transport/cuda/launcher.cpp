@@ -21,7 +21,7 @@ Launcher::Launcher(const Gpu& gpu, Pins& pins, const Share& share)
       driver_(*gpu.driver),
       pins_(pins),
       mostBlocks_(static_cast<u32>(share.multiprocessors * gpu.multiprocessors)),
-      ways_(mostBlocks_ > 0 && share.way != "engines", share.way != "kernel" || mostBlocks_ == 0) {}
+      ways_(mostBlocks_ > 0 && share.way != "engines", share.way != "kernel" || mostBlocks_ == 0, gpu.shared) {}
 
 Status Launcher::prepare() {
   int least = 0;
@@ -54,7 +54,7 @@ void Launcher::unprepare() {
   }
 }
 
-Status Launcher::launch(Slot& slot) {
+Status Launcher::launch(Slot& slot, const Way* as) {
   const Slice& slice = *slot.slice;
   const Batch& batch = *slice.batch;
   Order* const order = batch.order();
@@ -66,7 +66,9 @@ Status Launcher::launch(Slot& slot) {
   const bool addressable = pinAll(slot);
   const bool kernel = mostBlocks_ > 0 && addressable;
   slot.work.summed = slot.summed = batch.verify() && kernel && repeat.count == 1;
-  slot.way = !addressable ? Way::engines : slot.summed || (repeat.count > 1 && kernel) ? Way::kernel : ways_.choose(slot.work);
+  const bool free = addressable && !slot.summed && (repeat.count == 1 || !kernel);
+  if (free) slot.way = as != nullptr && ways_.allows(*as) ? *as : ways_.choose(slot.work);
+  else slot.way = addressable ? Way::kernel : Way::engines;
   // To give the driver thousands of copies takes it as long as to make them.
   slot.launched = Clock::now();
   Status status;

@@ -66,8 +66,9 @@ class Launcher {
   void unprepare();
 
   std::array<Slot, SLOTS>& slots() { return slots_; }
-  /** Puts the slot's slice under way; `done` is recorded behind it. On failure nothing of it is, and nothing is pinned. */
-  Status launch(Slot& slot);
+  /** Puts the slot's slice under way; `done` is recorded behind it. On failure nothing of it is, and nothing is pinned. `as`: the
+      way of what is under way beside it, null where that is nothing. */
+  Status launch(Slot& slot, const Way* as);
   /** Of a slot whose `done` is over: what was found out, and nothing is pinned for it any more. */
   Status finish(Slot& slot);
 

@@ -4,38 +4,48 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 namespace mooncake::cuda {
 
 namespace {
 
-/** An allocation at an address of ours. */
+/** Allocations at addresses of ours, one behind the other. */
 struct Mapping {
   Pointer base = 0;
   u64 bytes = 0;
+  std::vector<u64> parts{};
 };
 
 void unmap(const Gpu& gpu, const Mapping& mapping) {
   const Current current(gpu);
-  gpu.driver->unmap(mapping.base, mapping.bytes);
+  Pointer at = mapping.base;
+  for (const u64 bytes : mapping.parts) {
+    gpu.driver->unmap(at, bytes);
+    at += bytes;
+  }
   gpu.driver->unreserve(mapping.base, mapping.bytes);
 }
 
-/** The mapping keeps the allocation: the caller drops its own handle of it. */
-Expected<Mapping> map(const Gpu& gpu, Allocation allocation, u64 bytes) {
+/** Maps one more allocation behind those that are. The mapping keeps it: the caller drops its own handle of it. */
+Status append(const Gpu& gpu, Mapping& mapping, Allocation allocation, u64 bytes) {
   const Driver& driver = *gpu.driver;
-  Mapping mapping{0, bytes};
-  Status status = gpu.status("cuMemAddressReserve of " + std::to_string(bytes) + " bytes", driver.reserve(&mapping.base, bytes, 0, 0, 0));
-  if (!status.ok()) return status;
-  if (const Result result = driver.map(mapping.base, bytes, 0, allocation, 0); result != SUCCESS) {
-    driver.unreserve(mapping.base, bytes);
+  Pointer at = mapping.base;
+  for (const u64 part : mapping.parts) at += part;
+  if (const Result result = driver.map(at, bytes, 0, allocation, 0); result != SUCCESS) {
     return gpu.status("cuMemMap of " + std::to_string(bytes) + " bytes", result);
   }
+  mapping.parts.push_back(bytes);
   std::vector<Access> access;
   for (const int device : gpu.reachedFrom) access.push_back({{LOCATION_DEVICE, device}, ACCESS_READ_WRITE});
-  status = gpu.status("cuMemSetAccess", driver.setAccess(mapping.base, bytes, access.data(), access.size()));
-  if (status.ok()) return mapping;
-  unmap(gpu, mapping);
-  return status;
+  return gpu.status("cuMemSetAccess", driver.setAccess(at, bytes, access.data(), access.size()));
+}
+
+Expected<Mapping> reserve(const Gpu& gpu, u64 bytes) {
+  Mapping mapping{0, bytes};
+  const Result result = gpu.driver->reserve(&mapping.base, bytes, 0, 0, 0);
+  if (result != SUCCESS) return gpu.status("cuMemAddressReserve of " + std::to_string(bytes) + " bytes", result);
+  return mapping;
 }
 
 Expected<u32> add(MemoryTable& memory, const Gpu& gpu, const Mapping& mapping, u64 offset, u64 length) {
@@ -74,24 +84,34 @@ Expected<Allocation> import(const Gpu& gpu, const Shared& shared) {
 
 }  // namespace
 
-Expected<u32> mapDevice(MemoryTable& memory, const Gpu& gpu, const Shared& shared, u64 offset, u64 length) {
-  if (offset > shared.bytes || length > shared.bytes - offset) {
+Expected<u32> mapDevice(MemoryTable& memory, const Gpu& gpu, const std::vector<Shared>& shared, u64 offset, u64 length) {
+  u64 bytes = 0;
+  for (const Shared& part : shared) {
+    if (part.bytes > UINT64_MAX - bytes) return Status(Code::invalidArgument, "the allocations leave the address space");
+    bytes += part.bytes;
+  }
+  if (offset > bytes || length > bytes - offset) {
     return Status(Code::invalidArgument, std::to_string(length) + " bytes at " + std::to_string(offset) + " leave the allocation's " +
-                                             std::to_string(shared.bytes));
+                                             std::to_string(bytes));
   }
   const Current current(gpu);
-  if (shared.type == HANDLE_FABRIC) {
-    int offered = 0;
-    if (gpu.driver->deviceAttribute(&offered, ATTRIBUTE_FABRIC, gpu.device) != SUCCESS || offered == 0) {
-      return Status(Code::notSupported, gpu.uuid + " takes no fabric handles: it is in no NVLink domain");
-    }
+  const bool fabric = std::any_of(shared.begin(), shared.end(), [](const Shared& part) { return part.type == HANDLE_FABRIC; });
+  int offered = 0;
+  if (fabric && (gpu.driver->deviceAttribute(&offered, ATTRIBUTE_FABRIC, gpu.device) != SUCCESS || offered == 0)) {
+    return Status(Code::notSupported, gpu.uuid + " takes no fabric handles: it is in no NVLink domain");
   }
-  const Expected<Allocation> allocation = import(gpu, shared);
-  if (!allocation.ok()) return allocation.status;
-  const Expected<Mapping> mapping = map(gpu, allocation.value, shared.bytes);
-  gpu.driver->drop(allocation.value);
-  if (!mapping.ok()) {
-    return Status(mapping.status.code == Code::outOfMemory ? Code::outOfMemory : Code::invalidArgument, mapping.status.detail);
+  Expected<Mapping> mapping = reserve(gpu, bytes);
+  if (!mapping.ok()) return mapping.status;
+  for (const Shared& part : shared) {
+    const Expected<Allocation> allocation = import(gpu, part);
+    Status status = allocation.status;
+    if (allocation.ok()) {
+      status = append(gpu, mapping.value, allocation.value, part.bytes);
+      gpu.driver->drop(allocation.value);
+    }
+    if (status.ok()) continue;
+    unmap(gpu, mapping.value);
+    return Status(status.code == Code::outOfMemory ? Code::outOfMemory : Code::invalidArgument, status.detail);
   }
   return add(memory, gpu, mapping.value, offset, length);
 }
@@ -108,9 +128,14 @@ Expected<u32> allocateVirtual(MemoryTable& memory, const Gpu& gpu, u64 length) {
   Allocation allocation = 0;
   status = gpu.status("cuMemCreate of " + std::to_string(bytes) + " bytes", driver.create(&allocation, bytes, &properties, 0));
   if (!status.ok()) return status;
-  const Expected<Mapping> mapping = map(gpu, allocation, bytes);
+  Expected<Mapping> mapping = reserve(gpu, bytes);
+  status = mapping.status;
+  if (mapping.ok()) status = append(gpu, mapping.value, allocation, bytes);
   driver.drop(allocation);
-  if (!mapping.ok()) return mapping.status;
+  if (!status.ok()) {
+    if (mapping.ok()) unmap(gpu, mapping.value);
+    return status;
+  }
   return add(memory, gpu, mapping.value, 0, length);
 }
 

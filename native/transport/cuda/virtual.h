@@ -9,7 +9,7 @@
 
 namespace mooncake::cuda {
 
-/** An allocation as its owner hands it over. */
+/** An allocation as its owner hands it over; `bytes`: of the whole of it. */
 struct Shared {
   int type = HANDLE_POSIX_FD;
   /** Stays the caller's, who may close it afterwards. */
@@ -19,9 +19,10 @@ struct Shared {
   u64 bytes = 0;
 };
 
-/** `length` bytes of it, from `offset` on. invalidArgument: not what this GPU's driver takes, or another GPU's memory;
-    notSupported: a fabric handle where there is no fabric. */
-Expected<u32> mapDevice(MemoryTable& memory, const Gpu& gpu, const Shared& shared, u64 offset, u64 length);
+/** `length` bytes, from `offset` on, of allocations that follow each other as they do at their owner (an expandable segment of
+    PyTorch's is one of many). invalidArgument: not what this GPU's driver takes, or another GPU's memory; notSupported: a fabric
+    handle where there is no fabric. */
+Expected<u32> mapDevice(MemoryTable& memory, const Gpu& gpu, const std::vector<Shared>& shared, u64 offset, u64 length);
 
 /** Memory of our own that can be handed over so; whole granules of it (2 MiB) are taken. Not zeroed. */
 Expected<u32> allocateVirtual(MemoryTable& memory, const Gpu& gpu, u64 length);

@@ -15,7 +15,7 @@ size_t Ways::classOf(const Work& work) {
 
 Way Ways::better(const Class& one) const {
   if (!allowed_[0] || !allowed_[1]) return allowed_[0] ? Way::kernel : Way::engines;
-  return one.ways[1].rate >= ABOUT_AS_FAST * one.ways[0].rate ? Way::engines : Way::kernel;
+  return one.ways[1].secondsPerByte * aboutAsFast_ <= one.ways[0].secondsPerByte ? Way::engines : Way::kernel;
 }
 
 Way Ways::choose(const Work& work) {
@@ -26,27 +26,39 @@ Way Ways::choose(const Work& work) {
   }
   const Way best = better(one);
   const Way other = best == Way::kernel ? Way::engines : Way::kernel;
-  if (!allowed_[static_cast<size_t>(other)]) return best;
-  const bool hopeless = one.ways[static_cast<size_t>(other)].rate < one.ways[static_cast<size_t>(best)].rate / 4;
-  if (++one.since < (hopeless ? LOOK_AGAIN_SLOW : LOOK_AGAIN)) return best;
+  if (!allowed_[static_cast<size_t>(other)] || ++one.since < one.lookAgain) return best;
   one.since = 0;
+  one.lookAgain = std::min(2 * one.lookAgain, LOOK_SELDOM);
   return other;
 }
 
-void Ways::took(const Work& work, Way way, double seconds) {
-  if (seconds <= 0) return;
+void Ways::took(const Work& work, Way way, u64 bytes, double seconds) {
+  if (seconds <= 0 || bytes == 0) return;
   const std::lock_guard lock(mutex_);
-  Measured& measured = classes_[classOf(work)].ways[static_cast<size_t>(way)];
-  const double rate = static_cast<double>(work.bytes) / seconds;
-  // What came first had the driver's own preparations in it.
-  measured.rate = measured.samples < ENOUGH ? std::max(measured.rate, rate) : measured.rate + LATEST * (rate - measured.rate);
-  measured.samples++;
+  Class& one = classes_[classOf(work)];
+  Measured& measured = one.ways[static_cast<size_t>(way)];
+  const double latest = seconds / static_cast<double>(bytes);
+  const Way before = better(one);
+  if (measured.samples++ == 0) {
+    measured.secondsPerByte = latest;
+  } else if (measured.samples <= ENOUGH) {
+    // What came first had the driver's own preparations in it.
+    measured.secondsPerByte = std::min(measured.secondsPerByte, latest);
+  } else {
+    measured.secondsPerByte += LATEST * (latest - measured.secondsPerByte);
+  }
+  if (better(one) != before) one.lookAgain = LOOK_AGAIN;
+  // It was the better one this time: whether it stays so is to be known soon, not after many copies that go the wrong way.
+  Class alone = one;
+  alone.ways[static_cast<size_t>(way)].secondsPerByte = latest;
+  if (better(one) != way && better(alone) == way) one.since = one.lookAgain = LOOK_AGAIN;
 }
 
 double Ways::rate(const Work& work) const {
   const std::lock_guard lock(mutex_);
   const Class& one = classes_[classOf(work)];
-  return one.ways[static_cast<size_t>(better(one))].rate;
+  const double seconds = one.ways[static_cast<size_t>(better(one))].secondsPerByte;
+  return seconds > 0 ? 1 / seconds : 0;
 }
 
 }  // namespace mooncake::cuda

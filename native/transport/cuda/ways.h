@@ -27,32 +27,40 @@ struct Work {
 
 class Ways {
  public:
-  /** Only ways that are `allowed` are chosen; at least one is. */
-  Ways(bool kernel, bool engines) : allowed_{kernel, engines} {}
+  /** Only ways that are allowed are chosen; at least one is. `atOnce`: kernels run beside those of other processes, by MPS, and so
+      slow them down while they themselves are as fast as ever: speed does not tell what they cost. */
+  Ways(bool kernel, bool engines, bool atOnce = false)
+      : allowed_{kernel, engines}, aboutAsFast_(atOnce ? HALF_AS_FAST : ABOUT_AS_FAST) {}
 
+  bool allows(Way way) const { return allowed_[static_cast<size_t>(way)]; }
   Way choose(const Work& work);
-  /** How long such work took by that way, with nothing else of ours before it. */
-  void took(const Work& work, Way way, double seconds);
+  /** How long so many bytes took by the way that was chosen for such work, from an idle GPU to an idle one. */
+  void took(const Work& work, Way way, u64 bytes, double seconds);
   /** Bytes a second by the way that would be chosen; 0: not known yet. */
   double rate(const Work& work) const;
 
  private:
   /** Copy engines are taken from this part of the kernel's speed on. */
   static constexpr double ABOUT_AS_FAST = 0.92;
-  /** Samples before a way is judged, and how many copies later the other one is looked at again. */
+  static constexpr double HALF_AS_FAST = 0.5;
+  /** Samples before a way is judged. */
   static constexpr u32 ENOUGH = 2;
+  /** How many copies later the other one is looked at again: twice as many each time that it was no better. */
   static constexpr u32 LOOK_AGAIN = 32;
-  static constexpr u32 LOOK_AGAIN_SLOW = 512;
+  static constexpr u32 LOOK_SELDOM = 512;
   /** Weight of the latest sample. */
-  static constexpr double LATEST = 0.5;
+  static constexpr double LATEST = 0.25;
 
   struct Measured {
-    double rate = 0;
+    /** The mean of times, not of rates: where copies take turns with another process, one that found the GPU free must not
+        outweigh those that waited. */
+    double secondsPerByte = 0;
     u32 samples = 0;
   };
   struct Class {
     std::array<Measured, 2> ways;
     u32 since = 0;
+    u32 lookAgain = LOOK_AGAIN;
   };
   static constexpr size_t PIECES = 12;
   static constexpr size_t SIZES = 4;
@@ -60,6 +68,7 @@ class Ways {
   Way better(const Class& one) const;
 
   const std::array<bool, 2> allowed_;
+  const double aboutAsFast_;
   mutable std::mutex mutex_;
   std::array<Class, 4 * PIECES * SIZES> classes_;
 };

@@ -109,6 +109,8 @@ export type DeviceMemory = { device: string /** Bytes. */; length: number } & (
   | { handle: Uint8Array; offset?: number }
   /** What `cuMemExportToShareableHandle` made of memory of cuMemCreate, `size` bytes in all. The descriptor stays the caller's. */
   | { fd: number; size: number; offset?: number }
+  /** Several such, one behind the other at their owner: an expandable segment of PyTorch's, say. */
+  | { parts: readonly { fd: number; size: number }[]; offset?: number }
   /** 64 bytes, where the GPUs are in one NVLink domain. */
   | { fabric: Uint8Array; size: number; offset?: number }
 );

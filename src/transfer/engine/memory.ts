@@ -84,7 +84,17 @@ export function checkDevice(memory: DeviceMemory, argument = 'memory'): DeviceMe
   options(argument, memory);
   string(`${argument}.device`, memory.device);
   integer(`${argument}.length`, memory.length, 1, Number.MAX_SAFE_INTEGER);
-  if ('size' in memory) {
+  if ('parts' in memory) {
+    const { parts } = memory;
+    if (!Array.isArray(parts) || parts.length === 0) {
+      throw errors.invalidArgument(`${argument}.parts`, parts, 'an array of { fd, size } that is not empty');
+    }
+    for (const [index, { fd, size }] of parts.entries()) {
+      integer(`${argument}.parts[${index}].fd`, fd, 0, 0x7fff_ffff);
+      integer(`${argument}.parts[${index}].size`, size, 1, Number.MAX_SAFE_INTEGER);
+    }
+    integer(`${argument}.offset`, memory.offset ?? 0, 0, Number.MAX_SAFE_INTEGER);
+  } else if ('size' in memory) {
     integer(`${argument}.size`, memory.size, 1, Number.MAX_SAFE_INTEGER);
     integer(`${argument}.offset`, memory.offset ?? 0, 0, Number.MAX_SAFE_INTEGER);
     if ('fd' in memory) integer(`${argument}.fd`, memory.fd, 0, 0x7fff_ffff);

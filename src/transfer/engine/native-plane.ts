@@ -166,9 +166,12 @@ export class NativePlane implements DataPlane {
 
   registerDevice(memory: DeviceMemory): number {
     const { device, length } = memory;
-    if ('size' in memory) {
-      const shared = 'fd' in memory ? memory.fd : memory.fabric;
-      return attempt(device, () => this.#engine.mapDevice(device, shared, memory.size, memory.offset ?? 0, length));
+    if ('parts' in memory || 'size' in memory) {
+      const { offset = 0 } = memory;
+      const parts = 'parts' in memory ? memory.parts : 'fd' in memory ? [memory] : undefined;
+      const shared = parts === undefined ? (memory as { fabric: Uint8Array }).fabric : parts.map(({ fd }) => fd);
+      const sizes = parts === undefined ? [(memory as { size: number }).size] : parts.map(({ size }) => size);
+      return attempt(device, () => this.#engine.mapDevice(device, shared, sizes, offset, length));
     }
     return attempt(device, () =>
       'handle' in memory
