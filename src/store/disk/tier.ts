@@ -10,11 +10,12 @@
  * took is a miss, since its sum does not match; a crash of the process takes only what was being written. Of two records of
  * a key the later counts, and the earlier is marked as removed in its file, so that it never comes back.
  */
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import type { Server } from 'node:net';
 import { options as checkOptions, integer, string } from '../../core/check.js';
 import { errors } from '../../core/errors.js';
 import { type Key, Keys } from '../../core/keys.js';
+import { makeFolder } from '../../folders.js';
 import { TransferEngine } from '../../transfer/engine/engine.js';
 import { Bucket, type BucketContext, parseFileName, pathOf, sum } from './bucket.js';
 import { lockFolder, unlock } from './lock.js';
@@ -111,7 +112,7 @@ export class DiskTier {
     const most = Math.floor(capacityBytes / 2 / PAGE) * PAGE;
     const length = integer('options.bucketBytes', bucketBytes ?? Math.min(DEFAULT_BUCKET, most), LEAST_BUCKET, most);
     if (length % PAGE !== 0) throw errors.invalidArgument('options.bucketBytes', length, `a multiple of ${PAGE}`);
-    await mkdir(folder, { recursive: true });
+    makeFolder(folder);
     const lock = await lockFolder(folder);
     let own: TransferEngine | undefined;
     try {
