@@ -31,6 +31,7 @@ interface View {
   capacityBytes: number;
   hitRate: number | null;
   totalHitRate: number | null;
+  totalMisses: Record<string, number>;
   calls: { method: string; perSecond: number; failuresPerSecond: number; p50Ms: number | null; p99Ms: number | null }[];
   segments: { name: string; usedBytes: number; change: number; status: string }[];
   error?: string;
