@@ -7,6 +7,8 @@ import { fileURLToPath } from 'node:url';
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const LONG = 15 * 60_000;
+/** Between two signs of life in a log. */
+const QUIET = 30_000;
 
 /** SHA-256 over the paths and contents below the named files and folders. */
 export function fingerprint(base, names) {
@@ -38,13 +40,17 @@ export function step(label, command, args, { cwd = root, env = process.env, time
         output += text;
       });
     }
-    const ticker = live
-      ? setInterval(() => process.stderr.write(`\r  ${label} … ${Math.round((Date.now() - started) / 1000)} s`), 1000)
-      : undefined;
+    const tick = () => {
+      const seconds = Math.round((Date.now() - started) / 1000);
+      // Ninja says how far it is: [12/345].
+      const [share = ''] = output.match(/\[\d+\/\d+\]/g)?.slice(-1) ?? [];
+      process.stderr.write(`${live ? '\r' : ''}  ${label} … ${seconds} s ${share}${live ? '' : '\n'}`);
+    };
+    const ticker = setInterval(tick, live ? 1000 : QUIET);
     const finish = (error) => {
       clearInterval(ticker);
       const seconds = ((Date.now() - started) / 1000).toFixed(1);
-      process.stderr.write(`${live ? '\r' : ''}  ${label}: ${error ? 'failed' : 'done'} in ${seconds} s\n`);
+      process.stderr.write(`${live ? '\r\x1b[K' : ''}  ${label}: ${error ? 'failed' : 'done'} in ${seconds} s\n`);
       if (!error) return resolve(output);
       process.stderr.write(output);
       reject(error);

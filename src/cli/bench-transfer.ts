@@ -1,7 +1,6 @@
 /** `mooncake-ts bench transfer`: what each transport moves on this machine, or between two. */
-import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import colors from 'picocolors';
 import { LANES, type TargetNames } from '../bench/transfer/lanes.js';
 import { plotSvg } from '../bench/transfer/plot.js';
@@ -19,9 +18,10 @@ import { oneOf } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import { parseSize } from '../store/size.js';
 import { formatName, parseName } from '../transfer/metadata/name.js';
+import { drawingName, writeDrawing } from './drawing.js';
 import { interruptible } from './interrupt.js';
-import { printable } from './printable.js';
 import { Progress } from './progress.js';
+import { whole } from './values.js';
 
 interface Options {
   transports: string[];
@@ -52,30 +52,35 @@ export function addBenchTransfer(bench: Command): void {
         'beside a copy of all of it on one core. The other process is started on this machine; between two machines, ' +
         'run it with --listen on one and --connect on the other.',
     )
-    .option(
-      '--transports <names>',
-      `comma-separated: ${LANE_NAMES.join(', ')}`,
-      list('--transports', LANE_NAMES),
-      LANE_NAMES,
+    .addOption(
+      new Option('--transports <names>', `comma-separated: ${LANE_NAMES.join(', ')}`)
+        .argParser(list('--transports', LANE_NAMES))
+        .default(LANE_NAMES, 'all'),
     )
     .option('--sizes <sizes>', 'comma-separated sizes of a block (default 4 KiB to 16 MiB)', parseSizes)
     .option('--total <size>', 'memory on each side (default 512 MiB, less where memory is short)', parseTotal)
-    .option('--verify <modes>', 'full, off, or both', list('--verify', ['full', 'off']), ['full', 'off'])
-    .option(
-      '--peers <names>',
-      `other systems to measure in the same run, comma-separated: ${PEER_NAMES.join(', ')}; NIXL_PYTHON and ` +
-        'MOONCAKE_PYTHON name Pythons that have them',
-      list('--peers', PEER_NAMES),
-      [],
+    .addOption(
+      new Option('--verify <modes>', 'full, off, or both, comma-separated')
+        .argParser(list('--verify', ['full', 'off']))
+        .default(['full', 'off'], 'both'),
     )
-    .option('--rounds <n>', 'measurements of each figure', (text) => parseCount('--rounds', text, 1000), 5)
-    .option('--timeout <seconds>', 'deadline of a batch', (text) => parseCount('--timeout', text, 3600), 30)
+    .addOption(
+      new Option(
+        '--peers <names>',
+        `other systems to measure in the same run, comma-separated: ${PEER_NAMES.join(', ')}; NIXL_PYTHON and ` +
+          'MOONCAKE_PYTHON name Pythons that have them',
+      )
+        .argParser(list('--peers', PEER_NAMES))
+        .default([], 'none'),
+    )
+    .option('--rounds <n>', 'measurements of each figure', whole('--rounds', 1, 1000), 5)
+    .option('--timeout <seconds>', 'deadline of a batch', whole('--timeout', 1, 3600), 30)
     .option(
       '--listen <host:port>',
       'be the other side for a machine that connects; the TypeScript path takes the next port',
     )
     .option('--connect <host:port>', 'measure against the side that listens there')
-    .option('--plot <FILE.svg>', 'also write GB/s over block size as a drawing', parsePlot)
+    .option('--plot <FILE.svg>', 'also write GB/s over block size as a drawing', drawingName)
     .option('--json', 'one JSON line for each figure')
     .action((options: Options) =>
       interruptible((signal) => (options.listen === undefined ? run(options, signal) : listen(options, signal))),
@@ -108,7 +113,12 @@ async function run({ timeout, connect, json, plot, ...given }: Options, signal: 
     const found = `${result.rounds} ${result.rounds === 1 ? 'round' : 'rounds'} in ${result.seconds.toFixed(0)} s`;
     process.stdout.write(`${formatTable(result, colors)}\n\n${found}\n`);
   }
-  if (plot !== undefined) writePlot(plot, plotSvg(result, machine(connect)));
+  if (result.contenders.every(({ unusable }) => unusable !== undefined)) {
+    const there = `is \`mooncake-ts bench transfer --listen ${connect}\` running there?`;
+    process.stderr.write(`nothing could be measured${connect === undefined ? '' : `: ${there}`}\n`);
+    process.exitCode = 1;
+  }
+  if (plot !== undefined) writeDrawing(plot, plotSvg(result, machine(connect)));
 }
 
 /** The other side, until it is interrupted. */
@@ -138,16 +148,6 @@ function machine(connect?: string): string {
   return `${model.trim()}, ${cpus().length} cores${connect === undefined ? '' : `, to ${connect}`}`;
 }
 
-function writePlot(path: string, svg: string): void {
-  try {
-    writeFileSync(path, svg);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    throw errors.invalidArgument('--plot', path, `a file that can be written (${code})`);
-  }
-  process.stderr.write(`drawing written to ${printable(path)}\n`);
-}
-
 function list<T extends string>(flag: string, choices: readonly T[]): (text: string) => T[] {
   return (text) => [...new Set(text.split(',').map((word) => oneOf(flag, word.trim(), choices)))];
 }
@@ -166,16 +166,4 @@ function size(flag: string, text: string, least: number, most: number): number {
     throw errors.invalidArgument(flag, text.trim(), `from ${sizeText(least)} to ${sizeText(most)}`);
   }
   return bytes;
-}
-
-function parseCount(flag: string, text: string, most: number): number {
-  const count = /^\d{1,6}$/.test(text) ? Number(text) : 0;
-  if (count < 1 || count > most) throw errors.invalidArgument(flag, text, `a whole number from 1 to ${most}`);
-  return count;
-}
-
-/** A drawing replaces the file, so that no other file is taken for it. */
-function parsePlot(text: string): string {
-  if (!/\.svg$/i.test(text)) throw errors.invalidArgument('--plot', text, 'a file name that ends in .svg');
-  return text;
 }

@@ -45,7 +45,9 @@ interface Options extends Partial<Record<NumberName, number>> {
 }
 
 export function addBench(program: Command): void {
-  const bench = program.command('bench').description('Benchmarks for your machine.');
+  const bench = program
+    .command('bench')
+    .description('benchmarks: how fast this machine moves bytes, and what a shared pool saves');
   const command = bench
     .command('agentic')
     .summary('the published agentic store workload, with and without the shared pool')

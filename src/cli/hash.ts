@@ -99,6 +99,8 @@ export function addHash(root: Command): void {
     .action(async ({ algorithm, blockSize, seed }: { algorithm: HashAlgorithm; blockSize: number; seed?: string }) => {
       // Wrong defaults end the program before it waits for input.
       hashPlan({ algorithm, blockSize, seed });
+      if (process.stdin.isTTY)
+        process.stderr.write('reading JSON lines from the terminal (--help shows one); Ctrl-D ends\n');
       await pipeline(answers(process.stdin, { algorithm, blockSize, seed }), process.stdout, { end: false });
     });
 }

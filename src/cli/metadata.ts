@@ -1,8 +1,8 @@
 /** `mooncake-ts metadata`: the HTTP metadata server by which transfer engines find each other. */
 import type { Command } from 'commander';
-import { errors } from '../core/errors.js';
 import { MetadataServer } from '../transfer/metadata/server.js';
 import { interruptible } from './interrupt.js';
+import { port, whole } from './values.js';
 
 interface Options {
   host: string;
@@ -20,19 +20,14 @@ export function addMetadata(program: Command): void {
         '/metadata?key=…, and GET /health. What is stored is kept in memory, until the engines take it back or this ends.',
     )
     .option('--host <address>', 'address to listen on', '127.0.0.1')
-    .option('--port <n>', 'port, 0 for any', (text) => whole('--port', text, 0, 65_535), 8080)
-    .option(
-      '--max-keys <n>',
-      'keys stored at most, two an engine',
-      (text) => whole('--max-keys', text, 1, 2 ** 24),
-      65_536,
-    )
+    .option('--port <n>', 'port, 0 for any', port('--port'), 8080)
+    .option('--max-keys <n>', 'keys stored at most, two an engine', whole('--max-keys', 1, 2 ** 24), 65_536)
     .option('--json', 'the address as one JSON line')
     .action((options: Options) => interruptible((signal) => serve(options, signal)));
 }
 
-async function serve({ host, port, maxKeys, json }: Options, signal: AbortSignal): Promise<void> {
-  const server = await MetadataServer.listen({ host, port, maxKeys });
+async function serve({ json, ...place }: Options, signal: AbortSignal): Promise<void> {
+  const server = await MetadataServer.listen(place);
   const { url } = server;
   process.stdout.write(json ? `${JSON.stringify({ url })}\n` : `metadata server for transfer engines: ${url}\n`);
   await new Promise<void>((resolve) => {
@@ -40,10 +35,4 @@ async function serve({ host, port, maxKeys, json }: Options, signal: AbortSignal
     signal.addEventListener('abort', () => resolve(), { once: true });
   });
   await server.close();
-}
-
-function whole(flag: string, text: string, min: number, max: number): number {
-  const value = /^\d{1,8}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= min && value <= max)) throw errors.invalidArgument(flag, text, `an integer from ${min} to ${max}`);
-  return value;
 }

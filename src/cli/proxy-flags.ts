@@ -1,7 +1,9 @@
 /** The flags of `mooncake-ts proxy`: vLLM's Mooncake proxy, its XpYd demo and Mooncake's older proxy, as options of ours. */
 import { errors } from '../core/errors.js';
+import { engineAddress } from '../proxy/address.js';
 import { legacyEngines } from '../proxy/legacy.js';
 import type { ProxiedEngine, XpydProxyOptions } from '../proxy/options.js';
+import { whole } from './values.js';
 
 export interface ProxyFlags {
   readonly prefill?: readonly string[];
@@ -42,6 +44,7 @@ export async function proxyOptions(flags: ProxyFlags, notice: (text: string) => 
     ...(flags.decode ?? []),
     ...pairs('decoder', both(flags, 'decoderHost'), both(flags, 'decoderPort')),
   ];
+  for (const url of flags.decode ?? []) engineAddress('--decode', url);
   const path = flags.config ?? (prefill.length + decode.length === 0 ? process.env.MOONCAKE_CONFIG_PATH : undefined);
   const legacy = path === undefined ? undefined : await legacyEngines(path);
   if (legacy !== undefined) {
@@ -73,6 +76,8 @@ export async function proxyOptions(flags: ProxyFlags, notice: (text: string) => 
   };
 }
 
+const bootstrapPort = whole('--prefill: the bootstrap port', 1, 65_535);
+
 /** `--prefill URL [bootstrap-port]`, several times, and `--prefill URL URL …`: a value that is a port belongs to the URL before. */
 function prefillEngines(values: readonly string[]): ProxiedEngine[] {
   const engines: ProxiedEngine[] = [];
@@ -82,9 +87,10 @@ function prefillEngines(values: readonly string[]): ProxiedEngine[] {
     if (isPort || value.toLowerCase() === 'none') {
       const before = engines.at(-1);
       if (before === undefined || !mayFollow) throw errors.invalidArgument('--prefill', value, 'URL [bootstrap-port]');
-      before.bootstrapPort = isPort ? Number(value) : 'none';
+      before.bootstrapPort = isPort ? bootstrapPort(value) : 'none';
       mayFollow = false;
     } else {
+      engineAddress('--prefill', value);
       engines.push({ url: value });
       mayFollow = true;
     }

@@ -1,5 +1,6 @@
 /** `mooncake-ts proxy`: the XpYd proxy in front of prefill and decode engines. */
 import type { Command } from 'commander';
+import { oneOf } from '../core/check.js';
 import { errors } from '../core/errors.js';
 import { MODES, ORDERS } from '../proxy/options.js';
 import { XpydProxy } from '../proxy/proxy.js';
@@ -7,6 +8,7 @@ import { SCHEDULING } from '../proxy/scheduling.js';
 import { interruptible } from './interrupt.js';
 import { printable } from './printable.js';
 import { type ProxyFlags, proxyOptions } from './proxy-flags.js';
+import { port, whole } from './values.js';
 
 interface Typed extends ProxyFlags {
   readonly grace: number;
@@ -17,11 +19,7 @@ interface Typed extends ProxyFlags {
 const OLDER = ['prefiller-host', 'prefiller-port', 'decoder-host', 'decoder-port'];
 
 export function addProxy(program: Command): void {
-  const whole = (flag: string, least: number, most: number) => (text: string) => {
-    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-    if (value >= least && value <= most) return value;
-    throw errors.invalidArgument(flag, text, `an integer from ${least} to ${most}`);
-  };
+  const one = (flag: string, choices: readonly string[]) => (text: string) => oneOf(flag, text, choices);
   const seconds = (flag: string) => (text: string) => {
     const value = /^\d{1,7}(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
     if (value >= 0.01 && value <= 2_000_000) return value;
@@ -38,12 +36,22 @@ export function addProxy(program: Command): void {
     .option('-p, --prefill <url...>', 'prefill engines, each with its bootstrap port behind it or none: URL [port]')
     .option('-d, --decode <url...>', 'decode engines')
     .option('--host <address>', 'address to listen on', '127.0.0.1')
-    .option('--port <n>', 'port, 0 for any', whole('--port', 0, 65_535), 8000)
-    .option('--mode <mode>', `how KV comes to decode engines: ${MODES.join(', ')}`, 'auto')
-    .option('--order <order>', `when the decode is sent: ${ORDERS.join(', ')}`, 'prefill-first')
-    .option('--scheduling <policy>', `choice of the engine: ${SCHEDULING.join(', ')}`, 'round_robin')
+    .option('--port <n>', 'port, 0 for any', port('--port'), 8000)
+    .option('--mode <mode>', `how KV comes to decode engines: ${MODES.join(', ')}`, one('--mode', MODES), 'auto')
+    .option('--order <order>', `when the decode is sent: ${ORDERS.join(', ')}`, one('--order', ORDERS), 'prefill-first')
+    .option(
+      '--scheduling <policy>',
+      `choice of the engine: ${SCHEDULING.join(', ')}`,
+      one('--scheduling', SCHEDULING),
+      'round_robin',
+    )
     .option('--model <name>', 'the model served; requests for others are refused')
-    .option('--when-prefill-fails <way>', 'compute: the decode engine does it alone; refuse', 'compute')
+    .option(
+      '--when-prefill-fails <way>',
+      'compute: the decode engine does it alone; refuse',
+      one('--when-prefill-fails', ['compute', 'refuse']),
+      'compute',
+    )
     .option('--retries <n>', 'tries after the first', whole('--retries', 0, 100), 2)
     .option('--timeout <seconds>', 'a request', seconds('--timeout'), 3600)
     .option('--prefill-timeout <seconds>', 'its prefill', seconds('--prefill-timeout'), 600)
@@ -69,6 +77,8 @@ async function serve(typed: Typed, signal: AbortSignal): Promise<void> {
     const { url } = proxy;
     const engines = `${options.prefill?.length} prefill and ${options.decode?.length} decode engines`;
     process.stdout.write(typed.json ? `${JSON.stringify({ url })}\n` : `proxy of ${engines}: ${url}\n`);
+    if (options.decode?.length === 0)
+      say(`requests are answered with 503 until an engine comes by POST ${url}/instances/add`);
     await new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
       signal.addEventListener('abort', () => resolve(), { once: true });

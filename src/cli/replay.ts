@@ -1,5 +1,4 @@
 /** `mooncake-ts replay [FILE]`: hit rates of a trace, or of a generated workload, by eviction policy and capacity. */
-import { writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import colors from 'picocolors';
@@ -12,10 +11,12 @@ import { readTrace } from '../replay/read.js';
 import { type ReplayResult, replay } from '../replay/replay.js';
 import { formatJson, formatTable } from '../replay/table.js';
 import type { Trace } from '../replay/trace.js';
-import { DEFAULT_WORKLOAD, generateTrace, type WorkloadOptions } from '../replay/workload.js';
+import { DEFAULT_WORKLOAD, generateTrace, WORKLOAD_LIMITS, type WorkloadOptions } from '../replay/workload.js';
+import { drawingName, writeDrawing } from './drawing.js';
 import { interruptible } from './interrupt.js';
 import { printable } from './printable.js';
 import { Progress } from './progress.js';
+import { whole } from './values.js';
 
 interface Options extends Record<keyof WorkloadOptions, number | undefined> {
   policy?: PolicyName[];
@@ -54,13 +55,13 @@ export function addReplay(program: Command): void {
       parseBlocks,
     )
     .option('--json', 'one JSON line for each policy and capacity')
-    .option('--plot <FILE.svg>', 'also write hit rate over capacity as a drawing', parsePlot);
+    .option('--plot <FILE.svg>', 'also write hit rate over capacity as a drawing', drawingName);
   for (const name of workloadNames) {
     command.addOption(
       new Option(
         `--${name} <n>`,
         `generated workload: ${WORKLOAD[name]} (default ${DEFAULT_WORKLOAD[name]})`,
-      ).argParser((text) => parseInteger(`--${name}`, text)),
+      ).argParser(whole(`--${name}`, ...WORKLOAD_LIMITS[name])),
     );
   }
   command.action((file: string | undefined, options: Options) => interruptible((signal) => run(file, options, signal)));
@@ -95,7 +96,7 @@ async function run(file: string | undefined, options: Options, signal: AbortSign
         `${formatTable(results, colors)}\n\n${results.length} ${results.length === 1 ? 'replay' : 'replays'} in ${seconds()} s\n`,
       );
     }
-    if (options.plot !== undefined) writePlot(options.plot, plotSvg(results, title));
+    if (options.plot !== undefined) writeDrawing(options.plot, plotSvg(results, title));
   } finally {
     progress.clear();
   }
@@ -126,19 +127,6 @@ function describe({ requests, blocks, unique, timestamps }: Trace): string {
   return `${r} ${r === '1' ? 'request' : 'requests'} over ${minutes.toFixed(1)} minutes, ${b} blocks, ${u} of them distinct`;
 }
 
-function writePlot(path: string, svg: string): void {
-  try {
-    writeFileSync(path, svg);
-  } catch (error) {
-    throw errors.invalidArgument(
-      '--plot',
-      path,
-      `a file that can be written (${(error as NodeJS.ErrnoException).code})`,
-    );
-  }
-  process.stderr.write(`drawing written to ${printable(path)}\n`);
-}
-
 function parsePolicies(text: string): PolicyName[] {
   return [...new Set(text.split(',').map((name) => oneOf('--policy', name.trim(), policyNames)))];
 }
@@ -152,15 +140,4 @@ function parseBlocks(text: string): number[] {
     return blocks;
   });
   return [...new Set(capacities)];
-}
-
-/** A drawing replaces the file, so the name of a trace is not taken for it. */
-function parsePlot(text: string): string {
-  if (!/\.svg$/i.test(text)) throw errors.invalidArgument('--plot', text, 'a file name that ends in .svg');
-  return text;
-}
-
-function parseInteger(name: string, text: string): number {
-  if (!/^\d{1,15}$/.test(text)) throw errors.invalidArgument(name, text, 'a whole number');
-  return Number(text);
 }

@@ -6,12 +6,13 @@ import { serveMetrics } from '../service/metrics.js';
 import { defaultSocket } from '../service/paths.js';
 import { NodeService } from '../service/service.js';
 import { joinOptions } from '../store/joined/configuration.js';
-import { parseSize } from '../store/size.js';
+import { formatSize, parseSize } from '../store/size.js';
 import { MooncakeStore } from '../store/store.js';
 import { TcpTransfer } from '../transfer/tcp/transfer.js';
 import { EventLog } from './event-log.js';
 import { interruptible } from './interrupt.js';
 import { printable } from './printable.js';
+import { port } from './values.js';
 
 interface Typed {
   readonly socket?: string;
@@ -43,10 +44,8 @@ export function addService(program: Command): void {
     .option('--config <file>', 'join the cluster that a configuration file of Mooncake names, JSON or YAML')
     .option('--host <address>', 'address on which other hosts reach this one for hand-overs', '127.0.0.1')
     .option('--advertise <name>', 'what other hosts are told instead of --host')
-    .option('--port <n>', 'its port, 0 for any', (text) => port('--port', text), 0)
-    .option('--metrics-port <n>', 'Prometheus metrics on 127.0.0.1, 0 for any port', (text) =>
-      port('--metrics-port', text),
-    )
+    .option('--port <n>', 'its port, 0 for any', port('--port'), 0)
+    .option('--metrics-port <n>', 'Prometheus metrics on 127.0.0.1, 0 for any port', port('--metrics-port'))
     .option('--log-level <level>', 'error, warn, info or debug', 'info')
     .option('--json', 'events and addresses as JSON lines')
     .action((typed: Typed) => interruptible((signal) => serve(typed, signal)));
@@ -56,8 +55,8 @@ async function serve(typed: Typed, signal: AbortSignal): Promise<void> {
   const log = new EventLog({ json: typed.json, level: typed.logLevel });
   const opened: { close(): Promise<unknown> }[] = [];
   try {
-    const { host, port, advertise } = typed;
-    const transfer = await TcpTransfer.listen({ host, port, advertise, native: true });
+    const { host, advertise } = typed;
+    const transfer = await TcpTransfer.listen({ host, port: typed.port, advertise, native: true });
     opened.push(transfer);
     const [store, stored] = await openStore(typed);
     if (store !== undefined) opened.push(store);
@@ -119,13 +118,7 @@ async function openStore({
   }
   if (store === '0') return [undefined, 'no store'];
   const bytes = parseSize('--store', store ?? DEFAULT_STORE);
-  return [new MooncakeStore({ segments: bytes, populate }), `a store of ${bytes} bytes`];
+  return [new MooncakeStore({ segments: bytes, populate }), `a store of ${formatSize(bytes)}`];
 }
 
 const levelOf = (what: string) => (what === 'failed' || what === 'refused' ? 'warn' : 'info');
-
-function port(flag: string, text: string): number {
-  const value = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value <= 65_535)) throw errors.invalidArgument(flag, text, 'an integer from 0 to 65535');
-  return value;
-}

@@ -8,6 +8,7 @@ import { parseName } from '../transfer/metadata/name.js';
 import { interruptible } from './interrupt.js';
 import { printable } from './printable.js';
 import { nodeOptions, SETTING_FLAGS, type StoreFlags } from './store-flags.js';
+import { port, whole } from './values.js';
 
 interface Typed extends StoreFlags {
   readonly grace: number;
@@ -32,23 +33,13 @@ export function addStore(program: Command): void {
       ...all,
       one,
     ])
-    .option('--port <n>', 'port of the REST API, 0 for any', (text) => whole('--port', text, 65_535), 8080)
+    .option('--port <n>', 'port of the REST API, 0 for any', port('--port'), 8080)
     .option('--http_host <address>', 'address of the REST API; stock listens on 0.0.0.0', '127.0.0.1')
     .option('--bind <address>', 'address on which peers are listened for (default: --host)')
     .option('--admin <host:port>', "the master's HTTP port, for figures of the cluster")
     .option('--serve [host:port]', 'let processes of this host attach and share its memory (a free port of 127.0.0.1)')
-    .option(
-      '--grace <seconds>',
-      'how long what is here stays readable after a stop',
-      (text) => whole('--grace', text, 3600),
-      0,
-    )
-    .option(
-      '--max-wait-time <seconds>',
-      'how long to wait for the master',
-      (text) => whole('--max-wait-time', text, 86_400),
-      60,
-    )
+    .option('--grace <seconds>', 'how long what is here stays readable after a stop', whole('--grace', 0, 3600), 0)
+    .option('--max-wait-time <seconds>', 'how long to wait for the master', whole('--max-wait-time', 0, 86_400), 60)
     .option('--json', 'the addresses as one JSON line');
   for (const { flag, help, hidden } of SETTING_FLAGS) {
     const option = command.createOption(`--${flag} <value>`, help);
@@ -73,14 +64,28 @@ async function serve(typed: Typed, signal: AbortSignal): Promise<void> {
     process.stdout.write(
       `${typed.json ? JSON.stringify(line) : `${text}${attach}`.split('\n').map(printable).join('\n')}\n`,
     );
+    const watching = watchMaster(node);
     await new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
       signal.addEventListener('abort', () => resolve(), { once: true });
     });
+    clearInterval(watching);
     await leave(node, typed.grace);
   } finally {
     await node.close();
   }
+}
+
+/** Says when the master is lost and when it is back: until then the node's memory serves nobody new. */
+function watchMaster(node: StoreNode): NodeJS.Timeout {
+  let wasConnected = true;
+  return setInterval(() => {
+    const { isConnected, master } = node.status();
+    if (isConnected === wasConnected) return;
+    wasConnected = isConnected;
+    const text = isConnected ? 'answers again' : 'cannot be reached; trying again until it can';
+    process.stderr.write(`${new Date().toISOString()} the master at ${printable(master)} ${text}\n`);
+  }, ASK_MS);
 }
 
 /** With a grace; a second signal ends it. */
@@ -132,10 +137,4 @@ function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
     }
     signal.addEventListener('abort', done, { once: true });
   });
-}
-
-function whole(flag: string, text: string, max: number): number {
-  const value = /^\d{1,8}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value <= max)) throw errors.invalidArgument(flag, text, `an integer from 0 to ${max}`);
-  return value;
 }

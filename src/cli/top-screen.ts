@@ -19,9 +19,11 @@ export function screen(view: View, { columns, rows }: Room): string[] {
     `hits     ${percent(hitRate)} now, ${percent(totalHitRate)} in all   ${rate(view.lookupsPerSecond)} keys/s`,
     `evicted  ${rate(view.evictedPerSecond)} objects/s   ${bytes(view.evictedBytesPerSecond)}/s`,
   ];
-  const misses = Object.entries(view.misses).filter(([, perSecond]) => perSecond > 0);
+  const misses = Object.entries(view.totalMisses).filter(([, count]) => count > 0);
   if (misses.length > 0) {
-    head.push(`misses   ${misses.map(([reason, perSecond]) => `${reason} ${rate(perSecond)}/s`).join('   ')}`);
+    const text = ([reason, count]: [string, number]) =>
+      `${reason} ${rate(view.misses[reason])}/s, ${count.toLocaleString('en')} in all`;
+    head.push(`misses   ${misses.map(text).join('   ')}`);
   }
   if (view.delayMs !== null || view.residentBytes !== null) {
     const delay = view.delayMs === null ? '' : `event loop p99 ${milliseconds(view.delayMs)}   `;

@@ -54,7 +54,11 @@ async function watch(url: URL, { interval, once, json }: Options, signal: AbortS
         }
         before = sample;
       } catch (error) {
-        if (!(error instanceof MooncakeError) || !AWAY.includes(error.code) || once) throw error;
+        if (!(error instanceof MooncakeError) || !AWAY.includes(error.code)) throw error;
+        if (once) {
+          const hint = 'is a master there, and is this its HTTP port (--metrics_port, 9003)?';
+          throw new MooncakeError(error.code, `${error.message}; ${hint}`, { cause: error });
+        }
         silentSince ??= begun;
         const seconds = Math.round((begun - silentSince) / 1000);
         out.say(url.host, `${error.message}; trying again${seconds > 0 ? ` for ${seconds} s` : ''}`);

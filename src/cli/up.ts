@@ -13,6 +13,7 @@ import { errors, MooncakeError } from '../core/errors.js';
 import { parseSize } from '../store/size.js';
 import { interruptible } from './interrupt.js';
 import { Progress } from './progress.js';
+import { whole } from './values.js';
 
 interface Options {
   demo?: true;
@@ -57,9 +58,7 @@ export function addUp(program: Command): void {
     .option('--demo', 'run the workload, verify it, and end')
     .option('--processes', 'each engine in a process of its own, KV over TCP');
   const number = (flag: string, help: string, value: number, min: number, max: number) =>
-    command.addOption(
-      new Option(`--${flag} <n>`, help).default(value).argParser((text) => integer(`--${flag}`, text, min, max)),
-    );
+    command.addOption(new Option(`--${flag} <n>`, help).default(value).argParser(whole(`--${flag}`, min, max)));
   number('prefill', 'prefill engines', 2, 0, 16);
   number('decode', 'decode engines', 2, 1, 16);
   command
@@ -75,12 +74,12 @@ export function addUp(program: Command): void {
       (text) => oneOf('--handover', text, HANDOVER),
       'pull' as HandoverMode,
     )
-    .option('--store-size <size>', 'memory of the store, as in 256MB', storeSize, 2 ** 28);
+    .addOption(new Option('--store-size <size>', 'memory of the store').argParser(storeSize).default(2 ** 28, '256MB'));
   number('block-size', 'tokens of a block', 16, 1, 256);
   command.option(
     '--blocks <n>',
     `blocks of KV cache of each engine (default: ${BLOCKS}; in the demo ${DEMO_BLOCKS}, too few for all conversations)`,
-    (text) => integer('--blocks', text, 16, 65536),
+    whole('--blocks', 16, 65536),
   );
   number('sessions', 'demo: conversations', 6, 1, 1000);
   number('concurrency', 'demo: conversations at the same time', 2, 1, 64);
@@ -190,8 +189,6 @@ async function keepUp(options: Options, signal: AbortSignal): Promise<void> {
       encode: cluster.encode,
       maxTokens: cluster.maxTokens,
       status: cluster.status,
-    }).catch((error) => {
-      throw listenError(options, error);
     });
     try {
       process.stdout.write(
@@ -222,14 +219,6 @@ async function untilOver({ cluster: { instances } }: Reference, signal: AbortSig
   if (!signal.aborted) throw errors.noInstance(decode.length);
 }
 
-function listenError({ host, port }: Options, error: NodeJS.ErrnoException): Error {
-  if (error.code !== 'EADDRINUSE') return error;
-  return new MooncakeError('ERR_INVALID_ARGUMENT', `--port: ${host}:${port} is in use; name another, or 0 for any`, {
-    argument: '--port',
-    value: port,
-  });
-}
-
 function addresses(cluster: Reference, url: string) {
   return { url, store: cluster.storeAddress, pids: cluster.pids };
 }
@@ -255,9 +244,3 @@ function storeSize(text: string): number {
 }
 
 const count = (value: number) => value.toLocaleString('en-US');
-
-function integer(flag: string, text: string, min: number, max: number): number {
-  const value = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= min && value <= max)) throw errors.invalidArgument(flag, text, `an integer from ${min} to ${max}`);
-  return value;
-}

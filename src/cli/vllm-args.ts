@@ -7,6 +7,7 @@ import { quote, type VllmArgs, vllmArgs } from '../vllm-args/args.js';
 import { readOldConfig } from '../vllm-args/old-config.js';
 import type { ConnectorKind, Role, Setup } from '../vllm-args/transfer-config.js';
 import { printable } from './printable.js';
+import { whole } from './values.js';
 
 const SETUPS: readonly Setup[] = ['store', 'prefill', 'decode', 'multi'];
 const ROLES: Readonly<Record<string, Role>> = { prefill: 'kv_producer', decode: 'kv_consumer', both: 'kv_both' };
@@ -65,15 +66,17 @@ export function addVllmArgs(program: Command): void {
     .option('--file <file>', 'stock store connector: where its file is to be', 'mooncake.json')
     .option('--protocol <name>', 'tcp or rdma (tcp)')
     .option('--device-name <list>', 'NICs, with commas between them')
-    .option('--num-workers <n>', 'threads that send, 10 by default', (text) => whole('--num-workers', text, 1, 1024))
+    .option('--num-workers <n>', 'threads that send, 10 by default', whole('--num-workers', 1, 1024))
     .option(
       '--bootstrap-port <n>',
       'where the proxy asks a prefill instance for its engine id',
-      (text) => whole('--bootstrap-port', text, 1, 65_535),
+      whole('--bootstrap-port', 1, 65_535),
       8998,
     )
-    .option('--abort-timeout <seconds>', 'how long a prefill keeps what no decode fetches (480)', (text) =>
-      whole('--abort-timeout', text, 1, 1_000_000),
+    .option(
+      '--abort-timeout <seconds>',
+      'how long a prefill keeps what no decode fetches (480)',
+      whole('--abort-timeout', 1, 1_000_000),
     )
     .option('--host <address>', 'the address that other instances reach this one by (VLLM_HOST_IP)')
     .option('--hash-seed <text>', 'PYTHONHASHSEED, the same on all instances', '0')
@@ -144,10 +147,4 @@ function script({ kvTransferConfig, flags, env, file, beside }: VllmArgs): strin
   const words = ['--kv-transfer-config', quote(JSON.stringify(kvTransferConfig)), ...flags];
   lines.push(`vllm serve "$MODEL" ${words.join(' ')} "$@"`);
   return `${lines.map(printable).join('\n')}\n`;
-}
-
-function whole(flag: string, text: string, min: number, max: number): number {
-  const value = /^\d{1,8}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= min && value <= max)) throw errors.invalidArgument(flag, text, `an integer from ${min} to ${max}`);
-  return value;
 }

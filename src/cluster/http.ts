@@ -5,6 +5,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { errors, MooncakeError } from '../core/errors.js';
+import { listening } from '../listening.js';
 import type { Cluster } from './cluster.js';
 
 export interface HttpOptions {
@@ -29,10 +30,7 @@ export async function serveHttp(cluster: Cluster, options: HttpOptions): Promise
   const server = createServer({ requestTimeout: BODY_TIMEOUT }, (request, response) => {
     handle(cluster, options, request, response).catch((error) => refuse(response, error));
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(options.port, options.host, resolve);
-  });
+  await listening(server, options.host, options.port);
   const { address, family, port } = server.address() as AddressInfo;
   return {
     url: `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`,

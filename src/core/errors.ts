@@ -113,6 +113,9 @@ export const errors = {
   /** The other side refused, died, or went silent; `address` says which. */
   peer: (address: string, why: string, cause?: unknown) =>
     new MooncakeError('ERR_PEER', `peer ${address}: ${why}`, { argument: 'peer', value: address, cause }),
+  /** An address of ours on which nobody can be listened for. */
+  listen: (address: string, why: string, cause?: unknown) =>
+    new MooncakeError('ERR_PEER', `cannot listen on ${address}: ${why}`, { argument: 'port', value: address, cause }),
   /** Bytes that no peer of ours would send. */
   protocol: (why: string, value?: unknown) =>
     new MooncakeError('ERR_PROTOCOL', `protocol: ${why}`, { argument: 'frame', value }),

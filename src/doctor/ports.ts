@@ -2,7 +2,11 @@
 import { createServer } from 'node:net';
 import type { Finding } from './finding.js';
 
-const PORTS = { 50051: 'the master', 8080: 'the metadata server' };
+const PORTS = {
+  50051: 'the master',
+  9003: "the master's metrics",
+  8080: 'the metadata server or the REST API of a store node',
+};
 
 /** The code of the error with which listening failed; undefined where it did not. */
 function refusal(port: number): Promise<string | undefined> {
@@ -20,7 +24,12 @@ export function ports(): Promise<Finding[]> {
       const topic = `port ${port}`;
       if (code === undefined) return { topic, state: 'ok', found: `free on 127.0.0.1, for ${service}` };
       const found = code === 'EADDRINUSE' ? 'in use on 127.0.0.1' : `cannot be had on 127.0.0.1: ${code}`;
-      return { topic, state: 'note', found, means: `${service} runs there already, or needs another port (--port)` };
+      return {
+        topic,
+        state: 'note',
+        found,
+        means: `${service} runs there already, or needs another port (--port; --metrics_port)`,
+      };
     }),
   );
 }

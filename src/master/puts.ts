@@ -200,7 +200,8 @@ export class Puts {
   #hopeless({ tenant, size, wanted }: Start): Outcome<never> | undefined {
     const bytes = size * wanted.preferences.copies;
     if (bytes > tenant.quotaBytes) return overQuota(tenant, bytes);
-    return size > this.#books.segments.largest ? noRoom(size) : undefined;
+    const { largest } = this.#books.segments;
+    return size > largest ? tooLarge(size, largest) : undefined;
   }
 
   #place(start: Start): number[] | Outcome<never> {
@@ -236,6 +237,11 @@ function overQuota({ name, quotaBytes }: Tenant, bytes: number) {
     STATUS.quotaExceeded,
     `${bytes} bytes more would pass the quota of ${quotaBytes} bytes of tenant ${name}`,
   );
+}
+
+function tooLarge(size: number, largest: number) {
+  if (largest === 0) return refuse(STATUS.noSpace, 'nobody lends memory: there is no segment');
+  return refuse(STATUS.noSpace, `${size} bytes are more than the largest segment has, ${largest}`);
 }
 
 function noRoom(size: number) {

@@ -7,6 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { integer, string } from '../core/check.js';
 import { errors, MooncakeError } from '../core/errors.js';
+import { listening } from '../listening.js';
 import { ProcessFigures } from '../metrics/process.js';
 import { changeInstances, status } from './admin.js';
 import { json, Refusal, refuse } from './answers.js';
@@ -56,22 +57,18 @@ export class XpydProxy {
 
   /**
    * Listens, and asks each engine whether it is there; those that are not yet are asked again.
-   * @throws ERR_INVALID_ARGUMENT, ERR_NOT_SUPPORTED, and the system's error where the address cannot be listened on
+   * @throws ERR_INVALID_ARGUMENT, ERR_NOT_SUPPORTED, and ERR_PEER where the address cannot be listened on
    */
   static async listen(options: XpydProxyOptions = {}): Promise<XpydProxy> {
     const host = string('options.host', options.host ?? '127.0.0.1');
     const port = integer('options.port', options.port ?? 8000, 0, 65_535);
     const proxy = new XpydProxy(options);
     try {
-      await new Promise<void>((resolve, reject) => {
-        proxy.#server.once('error', reject);
-        proxy.#server.listen(port, host, resolve);
-      });
+      await listening(proxy.#server, host, port);
       await proxy.#parts.fleet.start();
     } catch (error) {
       await proxy.close();
-      if (error instanceof MooncakeError) throw error;
-      throw errors.peer(`${host}:${port}`, `cannot be listened on: ${(error as Error).message}`, error);
+      throw error;
     }
     return proxy;
   }

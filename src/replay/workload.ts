@@ -87,7 +87,16 @@ export const TRACE_BLOCK = 512;
 /** Blocks of all prompts of a generated trace: seconds of work that no signal can stop. */
 const MAX_BLOCKS = 2 ** 24;
 
-const LIMITS = { sessions: 1e6, turns: 1e4, system: 1e7, first: 1e7, input: 1e6, output: 1e6, seed: 0xffffffff };
+/** From, to. */
+export const WORKLOAD_LIMITS: Readonly<Record<keyof WorkloadOptions, readonly [min: number, max: number]>> = {
+  sessions: [1, 1e6],
+  turns: [1, 1e4],
+  system: [0, 1e7],
+  first: [0, 1e7],
+  input: [0, 1e6],
+  output: [0, 1e6],
+  seed: [0, 0xffffffff],
+};
 
 /**
  * A generated multi-turn trace of 512-token blocks. As in the published traces the last block of a prompt is often not
@@ -97,8 +106,8 @@ const LIMITS = { sessions: 1e6, turns: 1e4, system: 1e7, first: 1e7, input: 1e6,
  */
 export function generateTrace(options?: WorkloadOptions): Trace {
   const workload = { ...DEFAULT_WORKLOAD, ...checkOptions('options', options) };
-  for (const name of Object.keys(LIMITS) as (keyof typeof LIMITS)[]) {
-    integer(name, workload[name], name === 'sessions' || name === 'turns' ? 1 : 0, LIMITS[name]);
+  for (const name of Object.keys(WORKLOAD_LIMITS) as (keyof typeof WORKLOAD_LIMITS)[]) {
+    integer(name, workload[name], ...WORKLOAD_LIMITS[name]);
   }
   const { sessions, turns: meanTurns, first, input, output } = workload;
   const meanPrompt = workload.system + first + meanTurns * (input + output);

@@ -5,8 +5,8 @@
  * A request for a method that is not served, or of a shape that no schema here has, is answered with the protocol's error
  * and told to `onRefused`, once per method and shape: version skew must be seen, and must not fill a log.
  */
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
-import { errors } from '../core/errors.js';
+import { createServer, type Server, type Socket } from 'node:net';
+import { listening } from '../listening.js';
 import { Connection } from './connection.js';
 import { type Frame, RPC_ERROR } from './frames.js';
 import type { Method } from './method.js';
@@ -103,10 +103,7 @@ export class RpcServer {
     const server = createServer({ noDelay: true }, (socket) => this.#serve(socket));
     server.maxConnections = maxConnections;
     this.#server = server;
-    return new Promise((resolve, reject) => {
-      server.once('error', (error) => reject(errors.peer(`${host}:${port}`, error.message, error)));
-      server.listen({ host, port }, () => resolve((server.address() as AddressInfo).port));
-    });
+    return listening(server, host, port);
   }
 
   /** Closes the port and every connection. Idempotent. */

@@ -7,7 +7,7 @@
  */
 import { createServer, type Server } from 'node:http';
 import { integer } from '../core/check.js';
-import { listening } from './metrics.js';
+import { listening } from '../listening.js';
 import type { ConnectorSpec } from './spec.js';
 
 /** An engine, as a router asks for it. */
@@ -20,7 +20,7 @@ export interface BootstrapEntry {
 
 interface Port {
   readonly server: Server;
-  readonly listening: Promise<void>;
+  readonly listening: Promise<unknown>;
   readonly entries: Set<BootstrapEntry>;
 }
 
@@ -43,7 +43,7 @@ export class BootstrapServers {
   }
 
   /** Serves an engine until the returned function is called. The promise rejects with ERR_PEER where the port is another's. */
-  add(port: number, entry: BootstrapEntry): { listening: Promise<void>; remove: () => void } {
+  add(port: number, entry: BootstrapEntry): { listening: Promise<unknown>; remove: () => void } {
     let known = this.#ports.get(port);
     if (known === undefined) this.#ports.set(port, (known = this.#open(port)));
     const { entries, server } = known;

@@ -1,7 +1,7 @@
 /** The service's figures in Prometheus' text format, served on a port of its own. */
-import { createServer, type Server } from 'node:http';
+import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { errors } from '../core/errors.js';
+import { listening } from '../listening.js';
 import { MetricsText } from '../metrics/text.js';
 import { formatName } from '../transfer/metadata/name.js';
 import type { ServiceStatus } from './status.js';
@@ -82,14 +82,4 @@ export async function serveMetrics(status: () => ServiceStatus, host: string, po
         server.closeAllConnections();
       }),
   };
-}
-
-/** Throws ERR_PEER where the address cannot be had. */
-export function listening(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (cause) => {
-      reject(errors.peer(formatName({ host, port }), `cannot be listened on: ${cause.message}`, cause));
-    });
-    server.listen(port, host, resolve);
-  });
 }

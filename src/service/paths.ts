@@ -1,8 +1,9 @@
 /** Where the service listens, and whether somebody does already. */
-import { lstatSync, mkdirSync, rmSync, statSync } from 'node:fs';
+import { lstatSync, rmSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { errors, MooncakeError } from '../core/errors.js';
+import { makeFolder } from '../folders.js';
 
 /** Of a Unix socket's path, with the end of the descriptor socket's (sockaddr_un, 108 bytes with a zero behind it). */
 const MAX_PATH_BYTES = 107;
@@ -42,7 +43,7 @@ export async function claimSocket(given: string): Promise<string> {
       `a path of at most ${MAX_PATH_BYTES - DESCRIPTOR_SUFFIX.length} bytes`,
     );
   }
-  makeFolder(dirname(path));
+  ownFolder(dirname(path));
   for (const one of [path, path + DESCRIPTOR_SUFFIX]) {
     const there = lstatSync(one, { throwIfNoEntry: false });
     if (there === undefined) continue;
@@ -57,9 +58,9 @@ export async function claimSocket(given: string): Promise<string> {
 }
 
 /** A folder that others can write to could give engines another service's socket. */
-function makeFolder(folder: string): void {
+function ownFolder(folder: string): void {
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    makeFolder(folder, 0o700);
   } catch (cause) {
     throw errors.invalidArgument('socket', folder, `in a folder that can be made (${(cause as Error).message})`);
   }

@@ -435,7 +435,7 @@ export class MooncakeStore implements ObjectStore {
   async #putOne(key: Key, parts: readonly ValueMemory[], options: PutValueOptions, upsert: boolean): Promise<boolean> {
     const keys = Keys.from([key]);
     if (parts.every(({ bytes }) => bytes.length === 0))
-      throw errors.invalidArgument('value', parts, 'at least one byte');
+      throw errors.invalidArgument('value', parts.length === 1 ? parts[0].bytes : parts, 'at least one byte');
     return this.#stored(keys, await putValues(this.#open(), keys, [parts], options, upsert));
   }
 

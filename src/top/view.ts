@@ -35,6 +35,8 @@ export interface View {
   evictedBytesPerSecond: number;
   /** Misses a second, by reason; empty where the master does not say. */
   misses: Record<string, number>;
+  /** Misses since the start, by reason. */
+  totalMisses: Record<string, number>;
   callsPerSecond: number;
   /** The busiest first. */
   calls: CallView[];
@@ -45,6 +47,7 @@ export interface View {
   residentBytes: number | null;
 }
 
+const MISSES = 'mooncake_misses_total';
 const CALLS = 'mooncake_rpc_calls_total';
 const FAILURES = 'mooncake_rpc_call_failures_total';
 const SECONDS = 'mooncake_rpc_call_seconds_bucket';
@@ -78,7 +81,8 @@ export function viewOf(master: string, before: Sample, now: Sample): View {
     lookupsPerSecond: grown(asked) / seconds,
     evictedPerSecond: grown('master_evicted_key_count') / seconds,
     evictedBytesPerSecond: grown('master_evicted_size_bytes') / seconds,
-    misses: rates(metrics, then, 'mooncake_misses_total', 'reason', seconds),
+    misses: rates(metrics, then, MISSES, 'reason', seconds),
+    totalMisses: Object.fromEntries(metrics.all(MISSES).map(({ labels, value }) => [labels.reason, value])),
     callsPerSecond: calls.reduce((sum, { perSecond }) => sum + perSecond, 0),
     calls,
     segments: segmentsOf(restarted ? undefined : before, now, seconds),

@@ -118,7 +118,7 @@ test('bad values are refused by flag', async () => {
     [['--transports', 'tcp,rdma'], /--transports must be one of .*got "rdma"/],
     [['--verify', 'some'], /--verify must be one of "full", "off", got "some"/],
     [['--peers', 'scp'], /--peers must be one of .*got "scp"/],
-    [['--rounds', '0'], /--rounds must be a whole number from 1 .*got "0"/],
+    [['--rounds', '0'], /--rounds must be an integer from 1 .*got "0"/],
     [['--timeout', 'soon'], /--timeout must be .*got "soon"/],
     [['--plot', 'a.png'], /--plot must be a file name that ends in \.svg, got "a\.png"/],
     [['--connect', 'nowhere'], /--connect must be .*got "nowhere"/],
@@ -128,6 +128,13 @@ test('bad values are refused by flag', async () => {
     assert.is(stdout, '');
     assert.match(stderr, message);
   }
+});
+
+test('a place where nobody listens: said, with what to start there, and exit code 1', async () => {
+  const args = ['--connect', '127.0.0.1:1', '--total', '1MiB', '--sizes', '64KiB', '--rounds', '1'];
+  const { code, stderr } = await run(['bench', 'transfer', ...args, '--transports', 'tcp,typescript']);
+  assert.is(code, 1);
+  assert.match(stderr, /nothing could be measured: .*bench transfer --listen 127\.0\.0\.1:1/);
 });
 
 /** The command, until it says what `pattern` matches on standard error. */

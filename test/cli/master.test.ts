@@ -220,12 +220,19 @@ test('what it does not have is refused, and nothing is started', async () => {
   }
 });
 
+// Below /proc, as in automounted places, the system says ENOENT for a folder whose parent is there.
+test('a data directory that cannot be made', async () => {
+  const { code, stderr } = await run(['master', ...ANY, '--data-dir=/proc/no/such']);
+  assert.is(code, 1);
+  assert.match(stderr, /data directory \/proc\/no\/such: .*ENOENT.*ERR_DATA_DIR/);
+});
+
 test('a port that is taken, and --help', async () => {
   const { child, lines, exited } = await start('--json', ...ANY);
   const { ports } = JSON.parse(lines[0]);
   const second = await run(['master', `--port=${ports.rpc}`, '--metrics_port=0']);
   assert.is(second.code, 1);
-  assert.match(second.stderr, /EADDRINUSE.*ERR_PEER/);
+  assert.match(second.stderr, /cannot listen on 127\.0\.0\.1:\d+: the port is in use \(EADDRINUSE\).*ERR_PEER/);
   child.kill('SIGTERM');
   await exited;
   const help = await run(['master', '--help']);

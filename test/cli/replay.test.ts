@@ -124,8 +124,8 @@ const REFUSED: [args: string[], message: RegExp][] = [
   [[trace, '--blocks', '10,0'], /--blocks must be .*got "0"/],
   [[trace, '--blocks', 'many'], /--blocks must be .*got "many"/],
   [[trace, '--sessions', '3'], /--sessions must be left out when a trace is named, got 3/],
-  [['--turns', 'x'], /--turns must be a whole number, got "x"/],
-  [['--turns', '0'], /turns must be an integer from 1 .*got 0/],
+  [['--turns', 'x'], /--turns must be an integer from 1 to 10000, got "x"/],
+  [['--turns', '0'], /--turns must be an integer from 1 .*got "0"/],
   [['--plot', 'trace.jsonl'], /--plot must be a file name that ends in \.svg, got "trace\.jsonl"/],
   [[trace, '--plot', join(folder, 'no', 'such', 'folder.svg')], /--plot must be a file that can be written \(ENOENT\)/],
 ];

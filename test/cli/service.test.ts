@@ -47,7 +47,7 @@ test('it serves, refuses a second one, and stops on SIGTERM', async () => {
   const child = start('--store', '16MB', '--metrics-port', '0');
   const event = await listening(child);
   assert.is(event.socket, socket);
-  assert.match(event.store, /16777216 bytes/);
+  assert.match(event.store, /16 MB/);
   const metrics = await (await fetch(`${event.metrics}/metrics`)).text();
   assert.match(metrics, /^mooncake_service_engines 0$/m);
   assert.is((await (await fetch(`${event.metrics}/status`)).json()).instance, event.instance);

@@ -1,4 +1,5 @@
 // `mooncake-ts store`: flags, files and variables, what it says, what it serves, and how it stops.
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -124,6 +125,21 @@ test('what cannot be is said in one line, with its name and where it came from',
     assert.is(stdout, '');
   }
   assert.is(lent(), 0);
+});
+
+test('a master that is lost, and its return, are said', async () => {
+  let away = await MooncakeMaster.listen({ port: 0, adminPort: 0 });
+  const { rpc } = away.ports;
+  const { node } = await started([`--master_server_address=127.0.0.1:${rpc}`, '--global_segment_size=16MB']);
+  const said = async (wanted: RegExp) => {
+    while (!wanted.test(node.stderr)) await once(node.child.stderr!, 'data');
+  };
+  await away.close();
+  await said(/the master at 127\.0\.0\.1:\d+ cannot be reached/);
+  away = await MooncakeMaster.listen({ port: rpc, adminPort: 0 });
+  await said(/the master at 127\.0\.0\.1:\d+ answers again/);
+  assert.is(await node.end('SIGTERM'), 143);
+  await away.close();
 });
 
 test('--grace: nothing new is placed, what is there can be read; a second signal ends it', async () => {

@@ -31,6 +31,7 @@ interface View {
   capacityBytes: number;
   hitRate: number | null;
   totalHitRate: number | null;
+  totalMisses: Record<string, number>;
   calls: { method: string; perSecond: number; failuresPerSecond: number; p50Ms: number | null; p99Ms: number | null }[];
   segments: { name: string; usedBytes: number; change: number; status: string }[];
   error?: string;
@@ -95,6 +96,7 @@ test('a master of ours: levels, rates, times by method, and segments', () =>
     const missing = await until(top, ({ hitRate }) => hitRate !== null);
     clearInterval(asking);
     assert.is(missing.hitRate, 0);
+    assert.ok(missing.totalMisses.absent > 0);
     assert.is(missing.calls[0].method, 'ExistKey');
     assert.ok(missing.calls[0].perSecond > 0 && missing.calls[0].failuresPerSecond === 0);
     const { p50Ms, p99Ms } = missing.calls[0];
@@ -193,7 +195,7 @@ test('--once, with and without a terminal to write to, and what it cannot do', (
     assert.is(JSON.parse(json.stdout).segments[0].name, segment.name);
     const absent = await run(['top', '127.0.0.1:1', '--once']);
     assert.is(absent.code, 1);
-    assert.match(absent.stderr, /peer http:\/\/127\.0\.0\.1:1\/\w+: GET .*ECONNREFUSED.*ERR_PEER/);
+    assert.match(absent.stderr, /peer http:\/\/127\.0\.0\.1:1\/\w+: GET .*ECONNREFUSED.*--metrics_port.*ERR_PEER/);
     assert.match((await run(['top', '--interval', '0'])).stderr, /--interval must be seconds, from 0\.1/);
     assert.match((await run(['top', 'a b'])).stderr, /master must be "host:port"/);
     const { server, host } = await stock(() => ({}));

@@ -231,7 +231,7 @@ test('a port that is taken is said so', async () => {
   try {
     const { code, stderr } = await run(['up', '--port', new URL(cluster.url).port]);
     assert.is(code, 1);
-    assert.match(stderr, /--port: 127\.0\.0\.1:\d+ is in use/);
+    assert.match(stderr, /cannot listen on 127\.0\.0\.1:\d+: the port is in use/);
   } finally {
     await stop(cluster);
   }

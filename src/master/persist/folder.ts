@@ -11,7 +11,7 @@
 import { type FileHandle, open, readdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errors, MooncakeError } from '../../core/errors.js';
-import { makeFolder } from '../../make-folder.js';
+import { makeFolder } from '../../folders.js';
 import { FRAME_BYTES, sealFrame } from './frames.js';
 import { RECORD } from './records.js';
 import { within } from './within.js';
@@ -75,7 +75,7 @@ export class DataFolder {
   static async open(path: string, timeoutMs: number): Promise<DataFolder> {
     const folder = new DataFolder(path, timeoutMs);
     try {
-      await makeFolder(path);
+      makeFolder(path);
       const names = await readdir(path);
       const format = await readFile(folder.#at('format'), 'utf8').catch(() => undefined);
       if (format === undefined) {
@@ -177,7 +177,7 @@ export class DataFolder {
   /** Moves files out of the way; the folder that they are in then. */
   async setAside(files: readonly string[]): Promise<string> {
     const aside = this.#at(`damaged-${new Date().toISOString().replaceAll(':', '.')}`);
-    await makeFolder(aside);
+    makeFolder(aside);
     for (const file of files) await rename(file, join(aside, file.slice(this.path.length + 1)));
     await this.sync();
     return aside;

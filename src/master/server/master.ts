@@ -6,9 +6,8 @@
  *   HTTP      ─► admin (metrics port) · MetadataServer (metadata port)
  */
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { integer, options as optionsOf, string } from '../../core/check.js';
-import { errors } from '../../core/errors.js';
+import { listening } from '../../listening.js';
 import { ProcessFigures } from '../../metrics/process.js';
 import { type Refusal, RpcServer } from '../../rpc/server.js';
 import { MetadataServer } from '../../transfer/metadata/server.js';
@@ -219,9 +218,6 @@ export class MooncakeMaster {
       );
     });
     this.#admin = server;
-    return new Promise((resolve, reject) => {
-      server.once('error', (error) => reject(errors.peer(`${host}:${port}`, error.message, error)));
-      server.listen({ host, port }, () => resolve((server.address() as AddressInfo).port));
-    });
+    return listening(server, host, port);
   }
 }

@@ -15,7 +15,7 @@ import type { Server } from 'node:net';
 import { options as checkOptions, integer, string } from '../../core/check.js';
 import { errors } from '../../core/errors.js';
 import { type Key, Keys } from '../../core/keys.js';
-import { makeFolder } from '../../make-folder.js';
+import { makeFolder } from '../../folders.js';
 import { TransferEngine } from '../../transfer/engine/engine.js';
 import { Bucket, type BucketContext, parseFileName, pathOf, sum } from './bucket.js';
 import { lockFolder, unlock } from './lock.js';
@@ -112,7 +112,7 @@ export class DiskTier {
     const most = Math.floor(capacityBytes / 2 / PAGE) * PAGE;
     const length = integer('options.bucketBytes', bucketBytes ?? Math.min(DEFAULT_BUCKET, most), LEAST_BUCKET, most);
     if (length % PAGE !== 0) throw errors.invalidArgument('options.bucketBytes', length, `a multiple of ${PAGE}`);
-    await makeFolder(folder);
+    makeFolder(folder);
     const lock = await lockFolder(folder);
     let own: TransferEngine | undefined;
     try {

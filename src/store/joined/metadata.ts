@@ -182,7 +182,8 @@ export class RpcMetadata implements MetadataClient {
     if (this.#admin) return this.#admin;
     throw errors.notSupported(
       `${call} of a cluster`,
-      "Mooncake's RPC has no such call: name the master's HTTP port in options.admin",
+      "Mooncake's RPC has no such call: name the master's HTTP port (option `admin`; of a node: mooncake-ts store --admin " +
+        'host:port); counters() says what this store did',
     );
   }
 

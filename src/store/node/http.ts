@@ -5,6 +5,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { errors, MooncakeError } from '../../core/errors.js';
+import { listening } from '../../listening.js';
 import { formatName } from '../../transfer/metadata/name.js';
 import { toJson } from './json.js';
 
@@ -93,10 +94,7 @@ export class HttpServer {
     const server = createServer(timeouts, (request, response) => {
       void answer(table, bodies, request, response).then((result) => send(request, response, result));
     });
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => reject(errors.peer(formatName({ host, port }), error.message, error)));
-      server.listen({ host, port }, resolve);
-    });
+    await listening(server, host, port);
     return new HttpServer(server);
   }
 

@@ -1,8 +1,7 @@
 /** The one port of an engine in TypeScript: handshakes and Mooncake's data stream, told apart by their first bytes. */
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
-import { errors } from '../../core/errors.js';
+import { listening } from '../../listening.js';
 import { HandshakeReader, handshakeFrame, MAX_REQUEST_BYTES } from '../metadata/handshake.js';
-import { formatName } from '../metadata/name.js';
 import { acceptSocket } from '../tcp/receiving.js';
 import type { AnswerHandshake } from './plane.js';
 import type { PortableMemory } from './portable-memory.js';
@@ -44,10 +43,7 @@ export class PortableListener {
     answer: AnswerHandshake,
   ): Promise<PortableListener> {
     const server = createServer({ pauseOnConnect: true, noDelay: true });
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => reject(errors.peer(formatName({ host, port }), error.message, error)));
-      server.listen(port, host, resolve);
-    });
+    await listening(server, host, port);
     return new PortableListener(server, memory, answer);
   }
 

@@ -9,7 +9,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { integer, options as optionsOf, string } from '../../core/check.js';
-import { errors } from '../../core/errors.js';
+import { listening } from '../../listening.js';
 import { formatName } from './name.js';
 
 export interface MetadataServerOptions {
@@ -151,10 +151,7 @@ export class MetadataServer {
       if (request.url === '/health') text(response, 200, 'OK');
       else text(response, 404, 'no such page; /metadata?key=…, /health');
     });
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => reject(errors.peer(formatName({ host, port }), error.message, error)));
-      server.listen(port, host, resolve);
-    });
+    await listening(server, host, port);
     return new MetadataServer(server, table);
   }
 

@@ -6,6 +6,7 @@
 import { createServer, type Server } from 'node:net';
 import { boolean, integer, options as optionsOf, string } from '../../core/check.js';
 import { errors, MooncakeError } from '../../core/errors.js';
+import { listening } from '../../listening.js';
 import { TransferBase, TransferCore, type TransferOptions } from '../base.js';
 import type { DeviceMemory } from '../engine/api.js';
 import { isDeviceMemory } from '../engine/memory.js';
@@ -114,10 +115,7 @@ export class TcpTransfer extends TransferBase {
     const native = given.native === undefined || boolean('options.native', given.native);
     const core = new TransferCore(given);
     const server = createServer({ pauseOnConnect: true });
-    const actual = await new Promise<number>((resolve, reject) => {
-      server.on('error', (error) => reject(errors.peer(formatAddress({ host, port }), error.message, error)));
-      server.listen(port, host, () => resolve((server.address() as { port: number }).port));
-    });
+    const actual = await listening(server, host, port);
     const address = formatAddress({ host: advertise, port: actual });
     const hello: Hello = { generation: core.generation, address, maxFrameBytes, heartbeatMs };
     let accelerator: Accelerator | undefined;
