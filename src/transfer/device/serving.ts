@@ -9,7 +9,7 @@ import { DescriptorList } from '../descriptor-list.js';
 import type { Limits } from '../limits.js';
 import type { RequestContext } from '../transfer.js';
 import { Turns } from '../turns.js';
-import { WINDOW_BYTES, type WindowMemory, WINDOWS as WINDOWS_OF_ONE, waitFor } from './windows.js';
+import { WINDOW_BYTES, WINDOWS as WINDOWS_OF_ONE, type WindowMemory, waitFor } from './windows.js';
 
 /** The name of the transfer's own service. */
 export const DEVICES = 'transfer.devices';
