@@ -196,11 +196,14 @@ Napi::Value EngineObject::expose(Info info) {
         }
         Napi::Array local = Napi::Array::New(env);
         Napi::Array remote = Napi::Array::New(env);
+        std::string refusals;
         for (u32 i = 0; i < found->value.size(); i++) {
           local.Set(i, found->value[i].local);
           remote.Set(i, found->value[i].remote);
+          const std::string& refusal = found->value[i].refusal;
+          if (!refusal.empty()) refusals += (refusals.empty() ? "" : "; ") + refusal;
         }
-        callback->Call({Napi::Number::New(env, 0), local, remote});
+        callback->Call({Napi::Number::New(env, 0), local, remote, Napi::String::New(env, refusals)});
       });
   worker->Queue();
   return info.Env().Undefined();

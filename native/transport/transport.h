@@ -157,6 +157,8 @@ struct TransportContext {
 struct SegmentKey {
   u32 local = 0;
   u32 remote = 0;
+  /** Why it is not. */
+  std::string refusal{};
 };
 
 /** What was found on this machine, for doctor. */

@@ -68,7 +68,7 @@ export interface NativeEngineOptions {
   onShake?(id: number, peer: string, request: Settings): void;
 }
 
-export type ExposeDone = (code: number, local: string | number[], remote?: number[]) => void;
+export type ExposeDone = (code: number, local: string | number[], remote?: number[], refusals?: string) => void;
 
 /** Methods throw an Error with `code` (an index into NATIVE_CODES) where they refuse. */
 export interface NativeEngine {
@@ -111,7 +111,7 @@ export interface NativeEngine {
   listen(transport: string, settings: Settings): Settings;
   reply(handshake: number, json: string): void;
   /** Makes a segment reachable over a transport that needs keys, one for each NIC; `done` gets an index into NATIVE_CODES, and why
-   *  not, or both lists. Takes as long as pinning the pages does, on another thread. */
+   *  not, or both lists and what NICs said that have not taken it. Takes as long as pinning the pages does, on another thread. */
   expose(transport: string, segment: number, done: ExposeDone): void;
   /** Answers a peer that asks for a connection. */
   accept(transport: string, request: Settings, done: (answer: Settings) => void): void;

@@ -125,6 +125,7 @@ TEST(rdma_faults, memory_that_one_nic_refuses_goes_over_the_others) {
   const auto keys = pair.b.engine.expose("rdma", alone.id);
   REQUIRE(keys.ok());
   CHECK(keys.value[0].remote != 0 && keys.value[1].remote == 0);
+  CHECK(keys.value[0].refusal.empty() && keys.value[1].refusal.find("null1") != std::string::npos);
   // The rail to NIC 1 cannot reach it, and does not break for it: that to NIC 0 does it all.
   pair.a.verbs->set(0, [](NullDevice& device) { device.refusesMemory = false; });
   {

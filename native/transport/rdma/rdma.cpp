@@ -232,7 +232,7 @@ Expected<std::vector<SegmentKey>> RdmaTransport::expose(u32 segment) {
   const Expected<const Region*> region = regions->add(segment);
   if (!region.ok()) return region.status;
   std::vector<SegmentKey> keys;
-  for (const Region::Key& key : region.value->keys) keys.push_back({key.local, key.remote});
+  for (const Region::Key& key : region.value->keys) keys.push_back({key.local, key.remote, key.refusal});
   return keys;
 }
 

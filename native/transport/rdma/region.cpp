@@ -73,7 +73,7 @@ Expected<std::unique_ptr<Region>> Regions::make(const Segment& segment) {
                                                             addressOf(segment), segment.dmabuf, access)
                                : device.verbs().regMr(device.pd(), segment.base, segment.length, access);
     if (handle == nullptr) errors[i] = errno;
-    else region->keys[i] = {handle->lkey, handle->rkey, handle};
+    else region->keys[i] = {handle->lkey, handle->rkey, handle, {}};
   };
   // Pinning pages is what takes the time, and each device does it for itself.
   std::vector<std::thread> threads;
@@ -81,13 +81,15 @@ Expected<std::unique_ptr<Region>> Regions::make(const Segment& segment) {
   if (!state_->devices.empty()) registerWith(0);
   for (std::thread& thread : threads) thread.join();
   bool any = false;
+  std::string refusals;
   for (size_t i = 0; i < state_->devices.size(); i++) {
     any = any || region->keys[i].handle != nullptr;
     if (region->keys[i].handle != nullptr) continue;
-    region->refusals += (region->refusals.empty() ? "" : "; ") + refusal(*state_->devices[i], segment, errors[i]);
+    region->keys[i].refusal = refusal(*state_->devices[i], segment, errors[i]);
+    refusals += (refusals.empty() ? "" : "; ") + region->keys[i].refusal;
   }
   const bool unknown = std::all_of(errors.begin(), errors.end(), [](int error) { return error == EOPNOTSUPP || error == ENOSYS; });
-  if (!any) return Status(unknown ? Code::notSupported : Code::system, "segment " + std::to_string(segment.id) + ": " + region->refusals);
+  if (!any) return Status(unknown ? Code::notSupported : Code::system, "segment " + std::to_string(segment.id) + ": " + refusals);
   return region;
 }
 

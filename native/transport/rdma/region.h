@@ -23,10 +23,10 @@ struct Region {
     u32 local = 0;
     u32 remote = 0;
     ibv_mr* handle = nullptr;
+    /** Why there is none. */
+    std::string refusal{};
   };
   std::vector<Key> keys;
-  /** Why a device has none; empty where all have. */
-  std::string refusals;
 };
 
 class Regions {

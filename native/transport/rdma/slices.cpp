@@ -194,8 +194,7 @@ bool Path::localKey(const Segment& segment, u32& key, u32& missing, Status& refu
   }
   const Region::Key& found = local_.region->keys[settings_.localIndex];
   if (found.handle == nullptr) {
-    refusal = {Code::notSupported, "segment " + std::to_string(segment.id) + " is not registered with " + device_->name() + ": " +
-                                       local_.region->refusals};
+    refusal = {Code::notSupported, "segment " + std::to_string(segment.id) + " is not registered with " + found.refusal};
     return false;
   }
   key = found.local;

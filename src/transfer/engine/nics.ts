@@ -21,13 +21,13 @@ export interface NicsOptions {
 
 let warned = false;
 
-/** That NICs do not take memory: the same for all segments, mostly. */
-function warnOnce(why: string): void {
+/** That NICs do not take memory, or some of them: the same for all segments, mostly. */
+function warnOnce(why: string, reached: string): void {
   if (warned) return;
   warned = true;
   process.emitWarning(why, {
     code: 'MOONCAKE_RDMA_REGISTRATION',
-    detail: 'it is reached without RDMA: see docs/rdma.md',
+    detail: `it is reached ${reached}: see docs/rdma.md`,
   });
 }
 
@@ -98,15 +98,16 @@ export class Nics {
     }
     try {
       return await new Promise<SegmentKeys>((resolve, reject) => {
-        const done: ExposeDone = (code, local, remote) => {
-          if (typeof local !== 'string') resolve({ local, remote: remote! });
-          else reject(failure(NATIVE_CODES[code], `segment ${segment}`, local));
+        const done: ExposeDone = (code, local, remote, refusals) => {
+          if (typeof local === 'string') return reject(failure(NATIVE_CODES[code], `segment ${segment}`, local));
+          if (refusals) warnOnce(`segment ${segment}: ${refusals}`, 'by the other NICs');
+          resolve({ local, remote: remote! });
         };
         attempt('a segment', () => this.#engine.expose('rdma', segment, done));
       });
     } catch (error) {
       if (must || this.#options.insists) throw error;
-      warnOnce((error as Error).message);
+      warnOnce((error as Error).message, 'without RDMA');
       return undefined;
     }
   }
