@@ -218,6 +218,8 @@ if (!existsSync(python) || !existsSync(join(model, 'config.json'))) {
     MOONCAKE_VLLM_SUPPORT: SUPPORT,
     MOONCAKE_VLLM_ADAPTER: resolve('integrations/vllm'),
   });
-  if (!process.argv.includes('--agentic')) await reportLong();
-  if (!process.argv.includes('--long')) await reportAgentic();
+  // Both where neither is asked for, or both are.
+  const asked = ['--long', '--agentic'].filter((flag) => process.argv.includes(flag));
+  if (asked.length !== 1 || asked[0] === '--long') await reportLong();
+  if (asked.length !== 1 || asked[0] === '--agentic') await reportAgentic();
 }
