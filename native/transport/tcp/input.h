@@ -39,8 +39,7 @@ class Target {
   void landed(u64 length);
 
  private:
-  /** Of data that goes straight to its memory: all that there is of it where large data does not. Few enough to be summed
-      while they are in the second-level cache. */
+  /** Bytes of one read that go straight to their memory: few enough to be summed while they are in the second-level cache. */
   static constexpr u64 LIMIT = 256 << 10;
 
   void landedInPlace(u64 length);
