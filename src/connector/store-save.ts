@@ -167,11 +167,9 @@ export class SaveBatch {
   ): Promise<void> {
     if (indices.length === 0) return;
     const blocks = { sourceBlocks: indices.map((at) => this.blocks.blockIds[at]), destinationBlocks: indices };
-    const parts =
-      layers.length === this.#layers.length
-        ? [this.#target.plan().describe(blocks)]
-        : layers.map((layer) => this.#target.plan(layer).describe(blocks));
-    await batch.write(joinDescriptors(parts), limits);
+    // Layer by layer through all blocks: what is copied at once are short pieces of many objects, which processors share better
+    // than few objects whole, as the pieces of one are summed in their order.
+    await batch.write(joinDescriptors(layers.map((layer) => this.#target.plan(layer).describe(blocks))), limits);
   }
 }
 
