@@ -1,36 +1,15 @@
-// `mooncake-ts master`: flags as the stock master has them, what it says, and how it stops.
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { METHODS, RpcClient } from 'mooncake-ts/rpc';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { main, run } from '../support/cli.js';
+import { run } from '../support/cli.js';
+import { CommandProcess } from '../support/node-process.js';
 
 const ANY = ['--port=0', '--metrics_port', '0'];
 
-interface Started {
-  child: ChildProcess;
-  /** Everything printed so far. */
-  lines: string[];
-  exited: Promise<unknown[]>;
-}
-
-async function start(...args: string[]): Promise<Started> {
-  const child = spawn(process.execPath, [main, 'master', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-  const lines: string[] = [];
-  let rest = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    const parts = (rest + text).split('\n');
-    rest = parts.pop()!;
-    lines.push(...parts);
-  });
-  const exited = once(child, 'exit');
-  while (lines.length === 0) await Promise.race([once(child.stdout, 'data'), exited]);
-  return { child, lines, exited };
-}
+const start = (...args: string[]) => CommandProcess.start(['master', ...args]);
 
 for (const [signal, code] of [
   ['SIGINT', 130],
@@ -52,7 +31,7 @@ for (const [signal, code] of [
     assert.is(((await health.json()) as { status: string }).status, 'ok');
     assert.is((await fetch(`http://127.0.0.1:${ports.metadata}/metadata?key=k`)).status, 404);
     child.kill(signal);
-    assert.is((await exited)[0], code);
+    assert.is(await exited, code);
     assert.is((await client.closed).code, 'ERR_PEER');
   });
 }
@@ -136,10 +115,10 @@ test("a data directory is one master's, and outlives it", async () => {
       assert.is(second.code, 1);
       assert.match(second.stderr, /another master uses it; give each master a folder of its own.*ERR_DATA_DIR/);
       child.kill('SIGTERM');
-      assert.is((await exited)[0], 143);
+      assert.is(await exited, 143);
       const third = await start('--json', ...ANY, ...flags);
       third.child.kill('SIGTERM');
-      assert.is((await third.exited)[0], 143);
+      assert.is(await third.exited, 143);
     }
     assert.ok(existsSync(join(folder, 'a', 'format')));
     assert.ok(existsSync(join(folder, 'b', 'mooncake-ts', 'format')));
