@@ -169,7 +169,10 @@ export class SaveBatch {
     const blocks = { sourceBlocks: indices.map((at) => this.blocks.blockIds[at]), destinationBlocks: indices };
     // Layer by layer through all blocks: what is copied at once are short pieces of many objects, which processors share better
     // than few objects whole, as the pieces of one are summed in their order.
-    await batch.write(joinDescriptors(layers.map((layer) => this.#target.plan(layer).describe(blocks))), limits);
+    const byLayer = joinDescriptors(layers.map((layer) => this.#target.plan(layer).describe(blocks)));
+    // Where all layers of a block lie together it is one piece, and would be cut into one for each layer.
+    const whole = layers === this.#layers ? this.#target.plan().describe(blocks) : byLayer;
+    await batch.write(whole.count < byLayer.count ? whole : byLayer, limits);
   }
 }
 

@@ -110,7 +110,8 @@ export class NodeService {
 
   #listen(): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#server.once('error', (cause) => {
+      // For good, as in listening.ts: connections that cannot be accepted later must not end the process.
+      this.#server.on('error', (cause) => {
         reject(errors.invalidArgument('socket', this.socket, `a path that can be listened on (${cause.message})`));
       });
       // Node makes the file within this call.

@@ -70,6 +70,10 @@ export class WorkerSession extends Session {
   register(args: Fields): Handshake {
     if (this.spoiled) throw errors.stale('the session', 'its memory was refused; attach again');
     if (this.#registered !== undefined) throw errors.invalidArgument('memories', args.memories, 'registered once');
+    const before = this.#events;
+    this.#events = undefined;
+    // Of a call that was refused, and is made again.
+    before?.close();
     this.#events = this.#memories.events(args.events);
     const memories = this.#memories.open(args.memories, this.pid);
     try {

@@ -1,3 +1,4 @@
+// `mooncake-ts master`: flags as the stock master has them, what it says, and how it stops.
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

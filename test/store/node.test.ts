@@ -27,6 +27,7 @@ import { carried, untilShared } from './node-links.js';
 const PATIENT = { leaseTtlMs: 5000, clientTtlMs: 600_000 };
 const SEGMENT = 32 * 2 ** 20;
 const UNIT = 2 ** 20;
+const GRACE_MS = 8000;
 let master: MooncakeMaster;
 let address = '';
 
@@ -145,9 +146,9 @@ one('a master that is away when a grace ends is asked again; until then the memo
   const lent = () => node.status().segments.map(({ id }) => id);
   const id = await node.mount(UNIT);
   const brought = await store.mountSegment({ memory: new Uint8Array(UNIT) });
-  // Both graces end after the master has.
-  await node.unmount(id, 3000);
-  const unmounting = store.unmountSegment(brought, { graceMs: 3000 });
+  // Both graces end after the master has, also where closing takes long.
+  await node.unmount(id, GRACE_MS);
+  const unmounting = store.unmountSegment(brought, { graceMs: GRACE_MS });
   await until(() => leaving === 2);
   await first.close();
   const error = await unmounting.then(
