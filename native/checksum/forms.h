@@ -43,7 +43,9 @@ template <auto copy, auto sum>
 bool copyTwice(u8* destination, const u8* source, u64 length) {
   for (u64 at = 0; at < length; at += TILE) {
     const u64 bytes = length - at < TILE ? length - at : TILE;
-    if (copy(destination + at, source + at, bytes, 0) != sum(source + at, bytes, 0)) return false;
+    // In this order, which operands of one comparison need not have.
+    const u64 stored = copy(destination + at, source + at, bytes, 0);
+    if (sum(source + at, bytes, 0) != stored) return false;
   }
   return true;
 }

@@ -65,6 +65,10 @@ void Meter::posted(u64 bytes, Clock::time_point now) {
     since_ = heard_ = now;
   }
   inFlight_ += bytes;
+  if (now < staleAt_) return;
+  looked_ += bytes;
+  // Slices that fail, or come too far apart, make no sample: no reason to prefer it until they do.
+  if (looked_ >= SAMPLE_BYTES) rest(static_cast<double>(looked_) * secondsPerByte_, now);
 }
 
 void Meter::settled(u64 bytes, bool moved, Clock::time_point now) {
@@ -88,11 +92,16 @@ void Meter::sample(Clock::time_point now) {
     bandwidth_ += weight * (static_cast<double>(moved_) / seconds - bandwidth_);
     secondsPerByte_ = 1 / bandwidth_;
     measured_ = true;
-    const std::chrono::duration<double> again(SELDOM * static_cast<double>(SAMPLE_BYTES) * secondsPerByte_);
-    staleAt_ = now + std::max<Clock::duration>(FRESH, std::chrono::duration_cast<Clock::duration>(std::min(again, LONGEST)));
+    rest(seconds, now);
   }
   moved_ = 0;
   since_ = now;
+}
+
+void Meter::rest(double seconds, Clock::time_point now) {
+  const std::chrono::duration<double> again(SELDOM * seconds);
+  staleAt_ = now + std::max<Clock::duration>(FRESH, std::chrono::duration_cast<Clock::duration>(std::min(again, LONGEST)));
+  looked_ = 0;
 }
 
 Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::time_point now) {
@@ -147,7 +156,7 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::
     }
     const double seconds = static_cast<double>(rail.meter.inFlight() + slice.bytes) * rail.meter.secondsPerByte();
     const double end = (share < 1 ? seconds / share : seconds) + hung;
-    if (waiting >= Meter::SAMPLE_BYTES && hung == 0 && rail.meter.stale(now)) stale = &rail;
+    if (hung == 0 && rail.meter.stale(now, waiting)) stale = &rail;
     if (best != nullptr && end >= bestEnd) continue;
     best = &rail;
     bestEnd = end;

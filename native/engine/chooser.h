@@ -32,14 +32,18 @@ class Meter {
   /** Bytes per second. */
   double bandwidth() const { return bandwidth_; }
   double secondsPerByte() const { return secondsPerByte_; }
-  /** Its measured bandwidth is of long ago, and it has too little under way for a new sample. */
-  bool stale(Clock::time_point now) const { return now >= staleAt_ && inFlight_ < SAMPLE_BYTES; }
+  /** Its measured bandwidth is of long ago, it has too little under way for a new sample, and with `waiting` bytes enough. */
+  bool stale(Clock::time_point now, u64 waiting) const {
+    return now >= staleAt_ && inFlight_ < SAMPLE_BYTES && inFlight_ + waiting >= SAMPLE_BYTES;
+  }
 
   /** Less says nothing about bandwidth: latency and clock dominate. */
   static constexpr u64 SAMPLE_BYTES = 256 << 10;
 
  private:
   void sample(Clock::time_point now);
+  /** It was measured, or was to be, which took so many seconds: not again soon. */
+  void rest(double seconds, Clock::time_point now);
 
   double bandwidth_;
   /** What choosing needs for each slice and link: a division is paid for once a sample. */
@@ -52,6 +56,8 @@ class Meter {
   /** When a slice settled, or the first of some was posted. */
   Clock::time_point heard_{};
   Clock::time_point staleAt_ = Clock::time_point::max();
+  /** Bytes that it got since then. */
+  u64 looked_ = 0;
 };
 
 /** A link with what the engine knows of it; on cache lines of its own. */

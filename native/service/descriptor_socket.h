@@ -31,7 +31,8 @@ enum class Handed : u64 {
 struct DescriptorLimits {
   /** How long a descriptor waits for its ticket to be named, and a connection for its next packet. */
   std::chrono::milliseconds patience{30'000};
-  size_t tickets = 4096;
+  /** A cache of PyTorch's expandable segments has one for each 20 MiB, and all engines of a host may start at once. */
+  size_t tickets = 1 << 16;
   size_t connections = 256;
 };
 

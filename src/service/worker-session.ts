@@ -146,8 +146,8 @@ export class WorkerSession extends Session {
       return this.#starting === undefined ? saved() : this.#starting.then(saved);
     }
     const before = this.#layers ?? this.#starting ?? Promise.resolve();
-    const over = after === undefined ? undefined : this.#over(after);
-    const turn = before.then(() => over);
+    // One after the other, as the GPU gets to them: each that waits is asked after all the time.
+    const turn = before.then(() => (after === undefined ? undefined : this.#over(after)));
     this.#layers = turn;
     return turn.then(saved);
   }

@@ -1,10 +1,10 @@
 // What `mooncake-ts vllm-args` prints. That vLLM takes it is shown in the lane vllm, whose engines are started with it.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { run } from '../support/cli.js';
+import { main, run } from '../support/cli.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'mooncake-vllm-args-'));
 test.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -269,6 +269,12 @@ test('a script to paste: the shell reads what was meant', async () => {
   assert.is(JSON.parse(lines[3]).kv_connector, 'MooncakeStoreConnector');
   assert.is(JSON.parse(lines.slice(4, -1).join('\n')).master_server_address, '127.0.0.1:50051');
   assert.is(lines.at(-1), 'a b');
+});
+
+test('the adapter that its engines load comes with the package', () => {
+  const adapter = join(dirname(main), '../../../integrations/vllm');
+  for (const file of ['pyproject.toml', 'README.md', 'mooncake_ts_vllm/__init__.py', 'mooncake_ts_vllm/connector.py'])
+    assert.ok(existsSync(join(adapter, file)), `${file} is missing`);
 });
 
 test.run();

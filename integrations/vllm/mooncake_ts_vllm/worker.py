@@ -28,6 +28,8 @@ STEP_TIMEOUT = 5.0
 # Of a layer that is loaded within the step, and of the step's end: beyond the connectors' own deadlines.
 LAYER_TIMEOUT = 30.0
 CALL_TIMEOUT = 5.0
+# Beyond these, where the service waits for events of this engine's GPU: it gives the session up after 60 s itself.
+GPU_TIMEOUT = 65.0
 # Of an asynchronous load, beyond the connectors' own deadlines: one that the service does not know of never ends there.
 LOAD_TIMEOUT = 600.0
 # With nothing under way the service is asked for counters and errors this often.
@@ -318,6 +320,9 @@ class WorkerHalf:
 
     def _call(self, op: str, timeout: float, **args: Any) -> tuple[bool, Any]:
         """Whether the call was answered, and what. A refusal leaves open what is under way: the connection ends as well."""
+        if self._order is not None and self._order.shared:
+            # It may stand behind work of the GPU, whose length says nothing of the service.
+            timeout += GPU_TIMEOUT
         try:
             return True, self._link.call(op, timeout, **args)
         except ConnectionLost:

@@ -170,6 +170,10 @@ TEST(cudaWays, theBetterWayIsFoundByMeasuring) {
     beside.took(work, way, 64 * MIB, 64.0 * MIB / (way == Way::kernel ? 45e9 : 29e9));
   }
   CHECK(beside.choose(work) == Way::engines);
+  // What goes one way alone has a speed all the same.
+  const cuda::Work summed{false, true, 64 * MIB, 64};
+  ways.took(summed, Way::kernel, 64 * MIB, 64.0 * MIB / 20e9);
+  CHECK(ways.rate(summed) > 19e9 && ways.rate(summed) < 21e9);
   // Others kinds of work are judged for themselves.
   CHECK(ways.choose({false, false, 64 * MIB, 1024}) == Way::kernel);
 }

@@ -262,6 +262,35 @@ TEST(chooser, aLinkThatWasSlowOnceIsMeasuredAgain) {
   CHECK(links.moved[1] >= 350 * MIB && links.moved[1] <= 450 * MIB);
 }
 
+TEST(chooser, batchesThatAreTooSmallForASampleDoNotGoToASlowLink) {
+  Simulation links({1e9, 1e9}, 4 * MIB);
+  Batch batch = readBatch();
+  links.run(batch, 400);
+  links.slow(1, 1e7);
+  links.run(batch, 400);
+  links.now += std::chrono::hours(2);
+  // One slice after the other, of which two are more than a sample and none is: some look at the slow link, and then no more.
+  constexpr u64 SLICES[] = {170 << 10, 130 << 10};
+  Slice slice;
+  slice.batch = &batch;
+  u32 slow = 0;
+  for (int i = 0; i < 1000; i++) {
+    u64 waiting = SLICES[0] + SLICES[1];
+    for (const u64 bytes : SLICES) {
+      slice.bytes = bytes;
+      const Choice choice = choose(links.rails, slice, waiting, links.now);
+      REQUIRE(choice.verdict == Verdict::post);
+      slow += choice.rail == &links.rails[1] ? 1 : 0;
+      choice.rail->meter.posted(bytes, links.now);
+      links.now += std::chrono::milliseconds(1);
+      // What the slow one gets fails: that is no sample either.
+      choice.rail->meter.settled(bytes, choice.rail == links.rails.data(), links.now);
+      waiting -= bytes;
+    }
+  }
+  CHECK(slow > 0 && slow < 10);
+}
+
 TEST(chooser, aFastLinkThatHangsIsPassedOver) {
   Simulation links({1e10, 1e9}, 4 * MIB);
   Batch batch = readBatch();

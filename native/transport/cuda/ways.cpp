@@ -15,6 +15,8 @@ size_t Ways::classOf(const Work& work) {
 
 Way Ways::better(const Class& one) const {
   if (!allowed_[0] || !allowed_[1]) return allowed_[0] ? Way::kernel : Way::engines;
+  // Copies with sums go by the kernel alone, those of memory that is not pinned by the engines: there is nothing to compare with.
+  if (one.ways[0].samples == 0 || one.ways[1].samples == 0) return one.ways[1].samples > 0 ? Way::engines : Way::kernel;
   return one.ways[1].secondsPerByte * aboutAsFast_ <= one.ways[0].secondsPerByte ? Way::engines : Way::kernel;
 }
 
