@@ -113,6 +113,7 @@ export type {
   LinkStatistics,
   MemorySegment,
   Notification,
+  PciDistance,
   PeerSegment,
   RdmaOptions,
   SegmentOptions as EngineSegmentOptions,

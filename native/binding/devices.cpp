@@ -117,6 +117,7 @@ Napi::Value EngineObject::exportDescriptor(Info info) {
   result.Set("fd", exported.value.fd);
   result.Set("offset", static_cast<double>(exported.value.offset));
   result.Set("size", static_cast<double>(exported.value.bytes));
+  if (!exported.value.pci.empty()) result.Set("pci", exported.value.pci);
   return result;
 }
 

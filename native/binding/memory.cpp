@@ -131,10 +131,13 @@ Napi::Value EngineObject::registerDmabuf(Info info) {
   const u64 offset = arguments.count(1, "offset");
   const u64 length = arguments.count(2, "length");
   const bool writable = arguments.flag(3, "writable");
+  const std::string pci = arguments.text(4, "pci");
   if (!arguments.ok()) return arguments.refuse();
   checkOpen(info);
+  const PciPlace place = placeOfPci(pciAddress(pci));
+  if (!pci.empty() && !place) return refuse(info.Env(), {Code::invalidArgument, "this machine shows no PCI device " + pci});
   MemoryTable& memory = engine_->memory();
-  const Expected<u32> id = addDmabuf(memory, static_cast<int>(fd), offset, length, writable);
+  const Expected<u32> id = addDmabuf(memory, static_cast<int>(fd), offset, length, writable, place);
   if (!id.ok()) return refuse(info.Env(), id.status);
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("id", id.value);

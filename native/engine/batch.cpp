@@ -136,6 +136,11 @@ u64 Batch::devicesOf(const Record& record) const {
 
 int Batch::nodeOf(const Record& record) const { return segment(op_ == Op::write ? record.source : record.destination)->numaNode; }
 
+const PciPlace* Batch::placeOf(const Record& record) const {
+  const PciPlace& place = segment(op_ == Op::write ? record.source : record.destination)->place;
+  return place ? &place : nullptr;
+}
+
 bool Batch::unmapped(const Record& record) const {
   const auto is = [this](u32 id) { return segment(id)->backing == Backing::dmabuf; };
   return (op_ != Op::read && is(record.source)) || (op_ != Op::write && is(record.destination));
@@ -156,14 +161,18 @@ void Batch::cut(const SliceLimits& limits) {
     const u64 devices = devices_ ? devicesOf(records_[i]) : 0;
     const bool unmappedHere = dmabufs_ && unmapped(records_[i]);
     const int node = nodes_ ? nodeOf(records_[i]) : -1;
+    // Of dma-bufs alone.
+    const PciPlace* const place = dmabufs_ ? placeOf(records_[i]) : nullptr;
     const u64 mostBytes = devices != 0 ? limits.deviceBytes : limits.bytes;
     const u32 mostRecords = devices != 0 ? limits.deviceRecords : limits.records;
-    const bool same = file == slice.file && devices == slice.devices && unmappedHere == slice.unmapped && node == slice.node;
+    const bool same = file == slice.file && devices == slice.devices && unmappedHere == slice.unmapped && node == slice.node &&
+                      place == slice.place;
     if (!same || slice.count >= mostRecords) finish(i);
     slice.file = file;
     slice.devices = devices;
     slice.unmapped = unmappedHere;
     slice.node = node;
+    slice.place = place;
     u64 left = records_[i].length * repeat_.count;
     if (repeat_.count > 1 && slice.bytes + left > mostBytes) finish(i);
     // A record that does not fit ends its slice where the slice is full, and goes on in the next.

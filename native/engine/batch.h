@@ -89,6 +89,8 @@ struct Slice {
   bool unmapped = false;
   /** NUMA node of our side (of a copy: its destination); -1: not known. */
   int node = -1;
+  /** Of the device that has our side, where that is known; the batch holds it. */
+  const PciPlace* place = nullptr;
   /** For queues and tables of the link that has it; the engine does not look at them. */
   Slice* next = nullptr;
   u64 tag = 0;
@@ -154,6 +156,7 @@ class Batch {
   bool touchesFile(const Record& record) const;
   u64 devicesOf(const Record& record) const;
   int nodeOf(const Record& record) const;
+  const PciPlace* placeOf(const Record& record) const;
   bool unmapped(const Record& record) const;
 
   const u64 number_;

@@ -19,14 +19,33 @@ constexpr auto PATIENCE = std::chrono::milliseconds(20);
 /** Of its bandwidth, what a device is taken to have for memory of another NUMA node: an assumption, about what processors of two
     sockets have between them for such traffic. */
 constexpr double FAR = 0.75;
+/** The same for memory of a device on PCI, by how far the NIC is from it: assumptions, too. Below one switch nothing else is in
+    the way; host bridges forward between their ports with less than they have for memory, and those of a node share its mesh. */
+constexpr double BY_HOST_BRIDGE = 0.9;
+constexpr double BY_NODE = 0.85;
 
 /** Memory of GPUs and other memory have links of their own. */
 bool fits(const Rail& rail, const Slice& slice) {
   return rail.can.devices == (slice.devices != 0) && (rail.can.unmapped || !slice.unmapped);
 }
 
-bool isFar(const Rail& rail, const Slice& slice) {
-  return slice.node >= 0 && rail.can.numaNode >= 0 && slice.node != rail.can.numaNode;
+double shareFor(PciDistance distance) {
+  switch (distance) {
+    case PciDistance::pix:
+    case PciDistance::pxb: return 1;
+    case PciDistance::phb: return BY_HOST_BRIDGE;
+    case PciDistance::node: return BY_NODE;
+    // As if it were far: one that is known to be near goes first, and where no place is known all are alike.
+    case PciDistance::sys:
+    case PciDistance::unknown: return FAR;
+  }
+  return FAR;
+}
+
+/** Of a link's bandwidth, what it is taken to have for these bytes. */
+double shareOf(const Rail& rail, const Slice& slice) {
+  if (slice.place != nullptr) return shareFor(distance(*slice.place, rail.can.place));
+  return slice.node >= 0 && rail.can.numaNode >= 0 && slice.node != rail.can.numaNode ? FAR : 1;
 }
 
 bool canDo(const Capabilities& can, Op op) {
@@ -127,16 +146,16 @@ Choice choose(std::vector<Rail>& rails, const Slice& slice, u64 waiting, Clock::
       continue;
     }
     const double hung = rail.meter.hung(now);
-    const bool far = isFar(rail, slice);
+    const double share = shareOf(rail, slice);
     if (!rail.hasRoom(slice.bytes)) {
       full = true;
       if (hung > 0) continue;
       fullBytes += rail.meter.inFlight();
-      fullBandwidth += rail.meter.bandwidth() * (far ? FAR : 1);
+      fullBandwidth += rail.meter.bandwidth() * share;
       continue;
     }
     const double seconds = static_cast<double>(rail.meter.inFlight() + slice.bytes) * rail.meter.secondsPerByte();
-    const double end = (far ? seconds / FAR : seconds) + hung;
+    const double end = (share < 1 ? seconds / share : seconds) + hung;
     if (hung == 0 && rail.meter.stale(now, waiting)) stale = &rail;
     if (best != nullptr && end >= bestEnd) continue;
     best = &rail;

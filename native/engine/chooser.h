@@ -1,6 +1,6 @@
 // Which link gets a slice. Among the links that can carry it, those of the best rank count; of these it goes to the one
 // that is predicted to have moved it first: (bytes under way + slice) / measured bandwidth, which counts for less where the
-// bytes lie on another NUMA node than the device. A link whose window is full is passed over, unless all of these together
+// bytes lie on another NUMA node than the device or, memory of another device, far from it on PCI. A link whose window is full is passed over, unless all of these together
 // would have moved everything that waits before the best link with room had moved this slice: then the slice waits, so that
 // a slow link does not hold up the end of a batch. A link that has settled nothing for longer than what it has takes may be
 // hung: its predictions are later by as much, and it is not counted on where it is full.

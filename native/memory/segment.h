@@ -4,6 +4,7 @@
 #pragma once
 
 #include "engine/status.h"
+#include "topology/pcie.h"
 
 #include <functional>
 #include <memory>
@@ -51,6 +52,8 @@ struct Segment {
   /** A dma-buf whose bytes these are, from `fdOffset` on: how NICs register memory of other devices. The table's, closed with
       the segment; -1: it is the processor's memory. */
   int dmabuf = -1;
+  /** Of the device that has the bytes; none: not known. */
+  PciPlace place;
 };
 
 /** Keeps a segment's bytes where they are. Movable; empty where the segment could not be held. */

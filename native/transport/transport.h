@@ -51,6 +51,8 @@ struct Capabilities {
   /** Slices go to links of this rank one after the other, not to whichever is predicted to be done first. */
   bool inTurn = false;
   int rank = 0;  // local 0, shm 1, rdma 2, tcp 3; file and cuda 0 (each the only one for its segments)
+  /** Where the device that moves the bytes is; none: not known. */
+  PciPlace place;
 };
 
 struct LinkStats {

@@ -28,6 +28,15 @@ function gids(files: KernelFiles, port: string): string[] {
   });
 }
 
+/** Where it is on PCI, and which GPUs are nearest to it there. */
+function place({ name, pciAddress, gpus = [] }: Topology['nics'][number]): Finding {
+  const topic = `${name} PCI`;
+  if (!pciAddress) return { topic, state: 'note', found: 'no PCI device' };
+  const nearest = gpus.filter(({ distance }) => distance === gpus[0].distance).map((gpu) => gpu.pciAddress);
+  const near = nearest.length > 0 ? `; nearest GPUs (${gpus[0].distance}) ${nearest.join(', ')}` : '';
+  return { topic, state: 'note', found: `${pciAddress}${near}` };
+}
+
 function ports(files: KernelFiles, device: string): Finding[] {
   const base = `${BASE}/${device}/ports`;
   return files.names(base).map((number): Finding => {
@@ -125,7 +134,7 @@ function peerMemory(files: KernelFiles, gpus: Topology['gpus']): Finding[] {
 
 export async function rdmaFindings(files: KernelFiles, { nics, gpus }: Topology): Promise<Finding[]> {
   const devices = nics.filter(({ kind }) => kind === 'rdma');
-  const findings = devices.flatMap(({ name }) => ports(files, name));
+  const findings = devices.flatMap((nic) => [place(nic), ...ports(files, nic.name)]);
   for (const { name, up } of devices) if (up) findings.push(await loopback(name));
   return [...findings, ...peerMemory(files, gpus)];
 }

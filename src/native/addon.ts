@@ -83,7 +83,14 @@ export interface NativeEngine {
   registerView(view: Uint8Array, writable: boolean): { id: number; address: bigint };
   registerAddress(address: bigint, length: number, writable: boolean): { id: number };
   /** What a dma-buf holds, which NICs alone reach; `address` is what peers on the wire call its first byte. */
-  registerDmabuf(fd: number, offset: number, length: number, writable: boolean): { id: number; address: bigint };
+  registerDmabuf(
+    fd: number,
+    offset: number,
+    length: number,
+    writable: boolean,
+    /** Of the device that has it; empty: not known. Refused where the kernel shows no such device. */
+    pci: string,
+  ): { id: number; address: bigint };
   /** On a thread of its own, since the file's blocks are allocated. */
   openFile(path: string, length: number, writable: boolean): Promise<{ id: number; length: number }>;
   /** Memory of a GPU ("cuda:0", or its UUID), reached by copies alone; the segment's id. */
@@ -100,7 +107,10 @@ export interface NativeEngine {
    */
   mapDevice(device: string, shared: number[] | Uint8Array, sizes: number[], offset: number, length: number): number;
   /** The descriptor is the caller's. */
-  exportDescriptor(segment: number, kind: 'cuda-vmm-fd' | 'dma-buf'): { fd: number; offset: number; size: number };
+  exportDescriptor(
+    segment: number,
+    kind: 'cuda-vmm-fd' | 'dma-buf',
+  ): { fd: number; offset: number; size: number; pci?: string };
   createEvent(device: string): number;
   /** `handle`: the 64 bytes of cuIpcGetEventHandle, from another process. */
   openEvent(device: string, handle: Uint8Array): number;
@@ -149,7 +159,7 @@ export interface NativeFeature {
 }
 
 /** Grows with every change of `Addon`, with kInterface in native/binding/probe.cpp. */
-export const INTERFACE = 11;
+export const INTERFACE = 12;
 
 /** The socket on which the node service is handed descriptors of engines' memory (native/service/descriptor_socket.h). */
 export interface DescriptorSocket {

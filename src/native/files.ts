@@ -1,6 +1,6 @@
 /** What the kernel says in /proc and /sys. Nothing here throws: what cannot be read is not there. */
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync, readFileSync, realpathSync } from 'node:fs';
+import { join, relative } from 'node:path';
 
 export class KernelFiles {
   /** `root` is put before every path: a copy of another machine's files, or a host's seen from a container. */
@@ -19,6 +19,15 @@ export class KernelFiles {
   number(path: string): number | undefined {
     const text = this.text(path);
     return text !== undefined && /^-?\d+$/.test(text) ? Number(text) : undefined;
+  }
+
+  /** Where a link leads, from the root on. */
+  target(path: string): string | undefined {
+    try {
+      return relative(realpathSync(this.root), realpathSync(join(this.root, path)));
+    } catch {
+      return undefined;
+    }
   }
 
   /** Names in a folder, sorted with numbers by value; none where there is no such folder. */

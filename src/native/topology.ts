@@ -5,12 +5,25 @@
  */
 import { cpus, totalmem } from 'node:os';
 import { KernelFiles } from './files.js';
+import { PCI_DISTANCES, type PciDistance, pciDistance, pciPath } from './pcie.js';
+
+export type { PciDistance } from './pcie.js';
 
 /** NUMA nodes with their processors and memory, NICs and GPUs with the node they are near. */
 export interface Topology {
   nodes: { node: number; cpus: number[]; memoryBytes: number }[];
   /** `node` -1: not known. */
-  nics: { name: string; kind: 'ethernet' | 'rdma'; node: number; speedMbps?: number; up: boolean }[];
+  nics: {
+    name: string;
+    kind: 'ethernet' | 'rdma';
+    node: number;
+    speedMbps?: number;
+    up: boolean;
+    /** Not there where it is no device on PCI. */
+    pciAddress?: string;
+    /** The GPUs whose distance is known, of an RDMA device; nearest first. */
+    gpus?: { pciAddress: string; distance: PciDistance }[];
+  }[];
   gpus: { name: string; node: number; pciAddress: string }[];
 }
 
@@ -101,11 +114,34 @@ function gpus(files: KernelFiles): Topology['gpus'] {
   });
 }
 
+/** PCI addresses of NICs, and how far GPUs are from those that reach their memory. */
+function locate(files: KernelFiles, { nics, gpus }: Topology): void {
+  const places = gpus.map(({ pciAddress, node }) => {
+    const path = pciPath(files, `sys/bus/pci/devices/${pciAddress}`);
+    // A link that leads to another device tells nothing.
+    return { pciAddress, node, path: path.at(-1) === pciAddress ? path : [] };
+  });
+  for (const nic of nics) {
+    const folder = nic.kind === 'rdma' ? 'sys/class/infiniband' : 'sys/class/net';
+    const path = pciPath(files, `${folder}/${nic.name}/device`);
+    if (path.length === 0) continue;
+    nic.pciAddress = path.at(-1);
+    if (nic.kind !== 'rdma') continue;
+    const near = places.flatMap(({ pciAddress, ...gpu }) => {
+      const distance = pciDistance({ path, node: nic.node }, gpu);
+      return distance ? [{ pciAddress, distance }] : [];
+    });
+    near.sort((a, b) => PCI_DISTANCES.indexOf(a.distance) - PCI_DISTANCES.indexOf(b.distance));
+    if (near.length > 0) nic.gpus = near;
+  }
+}
+
 /** Reads it anew: NICs come and go. A device whose node the firmware does not tell is on the only one, where there is one. */
 export function readTopology(files = new KernelFiles()): Topology {
-  const found = { nodes: nodes(files), nics: [...ethernet(files), ...rdma(files)], gpus: gpus(files) };
+  const found: Topology = { nodes: nodes(files), nics: [...ethernet(files), ...rdma(files)], gpus: gpus(files) };
   if (found.nodes.length === 1) {
     for (const device of [...found.nics, ...found.gpus]) if (device.node < 0) device.node = found.nodes[0].node;
   }
+  locate(files, found);
   return found;
 }

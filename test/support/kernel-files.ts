@@ -1,14 +1,18 @@
 /** A machine's /proc and /sys, made up: what `mooncake-ts doctor --root` reads. */
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 
-/** Writes the files below a new folder; its path. */
-export function makeKernelFiles(files: Record<string, string>): string {
+/** Writes the files below a new folder, and `links` to what they name; its path. */
+export function makeKernelFiles(files: Record<string, string>, links: Record<string, string> = {}): string {
   const root = mkdtempSync(join(tmpdir(), 'kernel-files-'));
   for (const [name, text] of Object.entries(files)) {
     mkdirSync(dirname(join(root, name)), { recursive: true });
     writeFileSync(join(root, name), `${text}\n`);
+  }
+  for (const [name, target] of Object.entries(links)) {
+    mkdirSync(dirname(join(root, name)), { recursive: true });
+    symlinkSync(relative(dirname(join(root, name)), join(root, target)), join(root, name));
   }
   return root;
 }

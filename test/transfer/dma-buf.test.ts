@@ -21,6 +21,8 @@ for (const native of [true, false]) {
       const wrong: [string, unknown][] = [
         ['memory.fd', { kind: 'dma-buf', fd: -1, length: 1 }],
         ['memory.length', { kind: 'dma-buf', fd, length: 0 }],
+        ['memory.pci', { kind: 'dma-buf', fd, length: 1, pci: '3b:00.0' }],
+        ['memory.pci', { kind: 'dma-buf', fd, length: 1, pci: 59 }],
         ['memory.offset', { kind: 'dma-buf', fd, length: 1, offset: 0.5 }],
       ];
       for (const [argument, memory] of wrong) {
@@ -29,6 +31,9 @@ for (const native of [true, false]) {
       if (native && engine.accelerated) {
         await rejects(engine.register({ kind: 'dma-buf', fd: 9999, length: 1 }), 'ERR_INVALID_ARGUMENT');
         await rejects(engine.register({ kind: 'dma-buf', fd, offset: 2 ** 50, length: 1 }), 'ERR_INVALID_ARGUMENT');
+        // In no machine's last domain.
+        const absent = engine.register({ kind: 'dma-buf', fd, length: 1, pci: 'fffffffe:FF:1f.7' });
+        assert.match((await rejects(absent, 'ERR_INVALID_ARGUMENT')).message, 'no PCI device fffffffe:FF:1f.7');
       }
     } finally {
       closeSync(fd);

@@ -90,6 +90,10 @@ Result deviceUuid(Uuid* uuid, int device) {
   for (int i = 0; i < 16; i++) uuid->bytes[i] = static_cast<u8>(i);
   return uuid->bytes[15] = static_cast<u8>(device), SUCCESS;
 }
+/** As the driver writes it; every machine with PCI has one there. */
+Result devicePciBusId(char* address, int length, int) {
+  return std::snprintf(address, static_cast<size_t>(length), "0000:00:00.0"), SUCCESS;
+}
 Result deviceMemory(size_t* bytes, int) { return *bytes = u64{8} << 30, SUCCESS; }
 Result contextRetain(Context* context, int device) {
   PLANTED("cuDevicePrimaryCtxRetain");
@@ -333,7 +337,7 @@ Result errorText(Result, const char** text) { return *text = "planted", SUCCESS;
 
 Driver made() {
   Driver driver = {
-    init, deviceCount, deviceGet, deviceName, deviceUuid, deviceMemory, contextRetain,
+    init, deviceCount, deviceGet, deviceName, deviceUuid, devicePciBusId, deviceMemory, contextRetain,
     contextRelease, contextPush, contextPop, canAccessPeer, enablePeerAccess, streamPriorities, moduleLoad, moduleUnload,
     moduleFunction, allocate, release, addressRange, hostAllocate, hostFree, hostRegister, hostUnregister, ipcExport, ipcOpen,
     ipcClose, deviceAttribute, ipcExportEvent, ipcOpenEvent, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,

@@ -1,5 +1,6 @@
 // Memory of cuMemCreate, handed over as a descriptor; rows; and which way copies are made.
 #include "test/cuda/gpus.h"
+#include "topology/pcie.h"
 #include "transport/cuda/ways.h"
 
 #include <unistd.h>
@@ -91,6 +92,7 @@ TEST(cudaVirtual, exportsWhatItIs) {
   const Expected<cuda::ExportedFd> dmabuf = gpus.engine->exportDmabuf(plain);
   REQUIRE(dmabuf.ok());
   CHECK(dmabuf.value.bytes >= MIB && dmabuf.value.offset < 4096);
+  CHECK(dmabuf.value.pci == (placeOfPci("0000:00:00.0") ? "0000:00:00.0" : ""));
   ::close(dmabuf.value.fd);
 }
 

@@ -17,9 +17,9 @@ constexpr u64 SIZE = 3 << 20;
 constexpr u64 OFFSET = 4096 * 3 + 512;
 
 struct Dmabuf {
-  explicit Dmabuf(Host& host, bool writable = true) : fd(::memfd_create("dma-buf", MFD_CLOEXEC)) {
+  explicit Dmabuf(Host& host, bool writable = true, const PciPlace& place = {}) : fd(::memfd_create("dma-buf", MFD_CLOEXEC)) {
     if (::ftruncate(fd.get(), OFFSET + SIZE) != 0) std::abort();
-    id = addDmabuf(host.engine.memory(), fd.get(), OFFSET, SIZE, writable).value;
+    id = addDmabuf(host.engine.memory(), fd.get(), OFFSET, SIZE, writable, place).value;
   }
   std::vector<u8> bytes() const {
     std::vector<u8> all(SIZE);
@@ -60,6 +60,30 @@ TEST(rdma_dmabuf, is_written_and_read_by_nics_on_either_side) {
   result = pair.move(Op::read, {{theirs.id, ours.id, 0, 0, SIZE}});
   CHECK(result.status.ok() && result.bytes == SIZE && result.verifiedBytes == 0);
   CHECK(ours.bytes() == plain.data);
+}
+
+TEST(rdma_dmabuf, goes_by_the_nic_that_is_near_its_device) {
+  // Two switches, each with a GPU and a NIC.
+  const auto below = [](u64 upstream, u64 device) { return PciPlace{{1, upstream, upstream + 1, device}, 4, 0}; };
+  const std::vector<PciPlace> nics = {below(10, 12), below(20, 22)};
+  Pair pair(2, 2, {}, nics);
+  Bytes theirs(pair.b.engine, SIZE);
+  pair.a.engine.setSegments(pair.peer, {pair.b.announced(theirs)});
+  REQUIRE(pair.await(2));
+  constexpr u64 LENGTH = 64 << 10;
+  const auto carried = [&](u32 nic) {
+    u64 bytes = 0;
+    pair.a.verbs->set(nic, [&](NullDevice& device) { bytes = device.bytes; });
+    return bytes;
+  };
+  for (u32 near = 0; near < 2; near++) {
+    const Dmabuf gpu(pair.a, true, below(near == 0 ? 10 : 20, 13 + 10 * near));
+    const u64 before[] = {carried(0), carried(1)};
+    REQUIRE(pair.move(Op::write, {{gpu.id, theirs.id, 0, 0, LENGTH}}).status.ok());
+    REQUIRE(pair.move(Op::read, {{theirs.id, gpu.id, 0, 0, LENGTH}}).status.ok());
+    CHECK(carried(near) - before[near] >= 2 * LENGTH);
+    CHECK(carried(1 - near) - before[1 - near] < LENGTH);
+  }
 }
 
 TEST(rdma_dmabuf, is_reached_by_nothing_else) {

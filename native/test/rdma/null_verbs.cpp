@@ -110,6 +110,7 @@ int NullVerbs::queryGid(ibv_context* context, u8, int index, ibv_gid* gid) {
 
 GidType NullVerbs::gidType(ibv_context*, u8, int) { return GidType::roce2; }
 int NullVerbs::numaNode(ibv_context* context) { return ownerOf(context).numaNode; }
+PciPlace NullVerbs::place(ibv_context* context) { return ownerOf(context).place; }
 double NullVerbs::linkSpeed(ibv_context* context, u8) {
   const std::lock_guard lock(fabric_->mutex);
   return ownerOf(context).rate * 8;

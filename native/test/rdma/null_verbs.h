@@ -90,6 +90,7 @@ struct NullDevice {
   ibv_mtu mtu = IBV_MTU_4096;
   int gidIndex = 1;
   int numaNode = 0;
+  PciPlace place;
   /** Bytes per second; 0: at once. */
   double rate = 0;
   /** Takes requests and completes none. */
@@ -157,6 +158,7 @@ class NullVerbs final : public Verbs {
   int queryGid(ibv_context* context, u8 port, int index, ibv_gid* gid) override;
   GidType gidType(ibv_context* context, u8 port, int index) override;
   int numaNode(ibv_context* context) override;
+  PciPlace place(ibv_context* context) override;
   double linkSpeed(ibv_context* context, u8 port) override;
   ibv_pd* allocPd(ibv_context* context) override;
   int deallocPd(ibv_pd* pd) override;

@@ -11,8 +11,11 @@ namespace mooncake::test {
 
 /** An engine with null devices. */
 struct Host {
-  Host(const std::shared_ptr<NullFabric>& fabric, u32 devices, const std::string& called, Settings settings = {})
+  /** `places`: of its devices, where they have some. */
+  Host(const std::shared_ptr<NullFabric>& fabric, u32 devices, const std::string& called, Settings settings = {},
+       const std::vector<PciPlace>& places = {})
       : name(called), verbs(std::make_shared<NullVerbs>(fabric, devices)), engine(options(verbs)) {
+    for (u32 i = 0; i < places.size(); i++) verbs->device(i).place = places[i];
     settings["server"] = name;
     listening = engine.listen("rdma", settings);
   }
@@ -38,7 +41,8 @@ struct Host {
 };
 
 struct Pair {
-  explicit Pair(u32 near, u32 far, Settings endpoint = {}) : a(fabric, near, "a:1"), b(fabric, far, "b:1") {
+  explicit Pair(u32 near, u32 far, Settings endpoint = {}, const std::vector<PciPlace>& places = {})
+      : a(fabric, near, "a:1", {}, places), b(fabric, far, "b:1") {
     a.engine.onShake([this](const std::string&, Settings request, std::function<void(Expected<Settings>)> answer) {
       handshakes++;
       if (unreachable) return answer(Status(Code::peer, "nobody answers"));

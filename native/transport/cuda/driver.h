@@ -105,6 +105,7 @@ static_assert(sizeof(CopyAttributes) == 24);
   CALL(deviceGet, "cuDeviceGet", (int* device, Ordinal ordinal))                                               \
   CALL(deviceName, "cuDeviceGetName", (char* name, int length, int device))                                    \
   CALL(deviceUuid, "cuDeviceGetUuid_v2", (Uuid* uuid, int device))                                             \
+  CALL(devicePciBusId, "cuDeviceGetPCIBusId", (char* address, int length, int device))                         \
   CALL(deviceMemory, "cuDeviceTotalMem_v2", (size_t* bytes, int device))                                       \
   CALL(contextRetain, "cuDevicePrimaryCtxRetain", (Context* context, int device))                              \
   CALL(contextRelease, "cuDevicePrimaryCtxRelease_v2", (int device))                                           \

@@ -1,5 +1,6 @@
 #include "transport/cuda/gpu.h"
 
+#include "topology/pcie.h"
 #include "transport/cuda/kernels_ptx.h"
 
 #include <algorithm>
@@ -62,6 +63,8 @@ Status Gpus::find() {
     gpu->name = name;
     gpu->uuid = text(uuid);
     gpu->memoryBytes = bytes;
+    char bus[32] = {};
+    if (found->devicePciBusId(bus, sizeof bus, gpu->device) == SUCCESS && placeOfPci(pciAddress(bus))) gpu->pci = pciAddress(bus);
     int multiprocessors = 0;
     found->deviceAttribute(&multiprocessors, ATTRIBUTE_MULTIPROCESSORS, gpu->device);
     gpu->multiprocessors = static_cast<u32>(std::max(multiprocessors, 1));

@@ -19,6 +19,8 @@ struct Gpu {
   std::string name;
   /** "GPU-e1f592a8-8254-3ff1-46d4-5cf581aabc32", as nvidia-smi prints it. */
   std::string uuid;
+  /** "0000:3b:00.0"; empty where sysfs shows no such device, as in some virtual machines. */
+  std::string pci;
   u64 memoryBytes = 0;
   Context context = nullptr;
   Module module = nullptr;

@@ -150,7 +150,7 @@ Expected<ExportedFd> exportAllocation(const Gpu& gpu, const Segment& segment) {
   if (const Result result = driver.retain(&allocation, reinterpret_cast<void*>(segment.deviceAddress)); result != SUCCESS) {
     return Status(Code::invalidArgument, gpu.status("segment " + std::to_string(segment.id) + " is not memory of cuMemCreate", result).detail);
   }
-  ExportedFd exported{-1, segment.deviceAddress - base, bytes};
+  ExportedFd exported{-1, segment.deviceAddress - base, bytes, {}};
   status = gpu.status("cuMemExportToShareableHandle", driver.exportAllocation(&exported.fd, allocation, HANDLE_POSIX_FD, 0));
   driver.drop(allocation);
   if (!status.ok()) return status;
@@ -167,7 +167,7 @@ Expected<ExportedFd> exportDmabuf(const Gpu& gpu, const Segment& segment) {
   const u64 page = static_cast<u64>(::sysconf(_SC_PAGESIZE));
   const Pointer first = segment.deviceAddress / page * page;
   const u64 end = (segment.deviceAddress + segment.length + page - 1) / page * page;
-  ExportedFd exported{-1, segment.deviceAddress - first, end - first};
+  ExportedFd exported{-1, segment.deviceAddress - first, end - first, gpu.pci};
   Status status = gpu.status("cuMemGetHandleForAddressRange", driver.rangeHandle(&exported.fd, first, exported.bytes, RANGE_DMA_BUF, 0));
   if (!status.ok()) return status;
   return exported;

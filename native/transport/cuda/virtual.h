@@ -34,6 +34,8 @@ struct ExportedFd {
   u64 offset = 0;
   /** Of all that the descriptor stands for. */
   u64 bytes = 0;
+  /** Of a dma-buf: the GPU's address on PCI, where sysfs shows it. */
+  std::string pci;
 };
 /** Of the allocation of cuMemCreate that the segment lies in. invalidArgument: it lies in none. */
 Expected<ExportedFd> exportAllocation(const Gpu& gpu, const Segment& segment);

@@ -187,6 +187,7 @@ Status Device::begin(ibv_device* handle, std::chrono::microseconds spin) {
   if (!port.ok()) return port.status;
   port_ = port.value;
   numaNode_ = verbs_->numaNode(context_);
+  place_ = verbs_->place(context_);
   pd_ = verbs_->allocPd(context_);
   if (pd_ == nullptr) return unusable(name_, systemError("ibv_alloc_pd", errno).detail);
   auto completions = CompletionQueue::create(*verbs_, context_, spin, [this] { readEvents(); });

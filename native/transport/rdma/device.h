@@ -74,6 +74,7 @@ class Device {
   const std::string& name() const { return name_; }
   const Port& port() const { return port_; }
   int numaNode() const { return numaNode_; }
+  const PciPlace& place() const { return place_; }
   const DeviceOptions& options() const { return options_; }
   Verbs& verbs() { return *verbs_; }
   ibv_pd* pd() const { return pd_; }
@@ -97,6 +98,7 @@ class Device {
   const DeviceOptions options_;
   Port port_;
   int numaNode_ = -1;
+  PciPlace place_;
   ibv_context* context_ = nullptr;
   ibv_pd* pd_ = nullptr;
   std::atomic<bool> linked_{true};

@@ -176,6 +176,7 @@ Capabilities RdmaTransport::capabilities(const Device& device, bool own) const {
   can.windowBytes = windowBytes_;
   can.inTurn = inTurn_;
   can.numaNode = device.numaNode();
+  can.place = device.place();
   can.bandwidth = device.port().bandwidth > 0 ? device.port().bandwidth : USUAL_BANDWIDTH;
   return can;
 }

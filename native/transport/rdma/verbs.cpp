@@ -92,6 +92,8 @@ class LibraryVerbs final : public Verbs {
     return text.empty() ? -1 : std::atoi(text.c_str());
   }
 
+  PciPlace place(ibv_context* context) override { return placeOfNic(at_.get_device_name(context->device)); }
+
   /** "100 Gb/sec (4X EDR)". */
   double linkSpeed(ibv_context* context, u8 port) override {
     return std::atof(readLine(portPath(context, port) + "/rate").c_str()) * 1e9;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "engine/status.h"
+#include "topology/pcie.h"
 
 #include <pthread.h>
 
@@ -338,6 +339,7 @@ class Verbs {
   virtual GidType gidType(ibv_context* context, u8 port, int index) = 0;
   /** -1: not known. */
   virtual int numaNode(ibv_context* context) = 0;
+  virtual PciPlace place(ibv_context* context) = 0;
   /** Of a port, in bits per second; 0: not known. */
   virtual double linkSpeed(ibv_context* context, u8 port) = 0;
 

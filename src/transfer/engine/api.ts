@@ -9,7 +9,7 @@ import type { Descriptors } from '../../core/descriptors.js';
 import type { Topology } from '../../native/topology.js';
 import type { CallLimits, MoveOptions, MoveReport, Verify } from '../transfer.js';
 
-export type { Topology } from '../../native/topology.js';
+export type { PciDistance, Topology } from '../../native/topology.js';
 
 export interface TransferEngineOptions {
   /** Where segment descriptors are found: `p2p` (default: peers ask each other), or a server: `http:`, `etcd:`, `redis:` (docs). */
@@ -97,6 +97,8 @@ export interface DmaBuf {
   /** Bytes; default 0. */
   offset?: number;
   length: number;
+  /** The device that has it, as nvidia-smi prints it ("00000000:3B:00.0"): NICs that are near it on PCI are preferred. */
+  pci?: string;
 }
 
 /**
@@ -124,6 +126,8 @@ export interface DeviceDescriptor {
   offset: number;
   /** Bytes of all that it stands for. */
   size: number;
+  /** Of a dma-buf, where the kernel shows it: the GPU's address on PCI, for `DmaBuf.pci`. */
+  pci?: string;
 }
 
 export interface FileOptions {

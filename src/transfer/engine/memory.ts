@@ -8,6 +8,8 @@ import type { DeviceMemory, DmaBuf, ForeignMemory } from './api.js';
 type NewerBuffer = ArrayBufferLike & { resizable?: boolean; growable?: boolean; transfer?: (length: number) => void };
 
 const WASM_PAGE_BYTES = 65_536;
+/** Domain, bus, device and function, as drivers print them. */
+const PCI_ADDRESS = /^[\da-f]{4,8}:[\da-f]{2}:[01][\da-f]\.[0-7]$/i;
 
 // The second one is there in Node 21 and later.
 const { markAsUntransferable, isMarkedAsUntransferable } = workerThreads as {
@@ -31,13 +33,16 @@ export function isDmaBuf(memory: Uint8Array | ForeignMemory | DmaBuf): memory is
   return (memory as DmaBuf | null)?.kind === 'dma-buf';
 }
 
-/** Throws ERR_INVALID_ARGUMENT. */
+/** Throws ERR_INVALID_ARGUMENT. `pci`: empty where no device is named. */
 export function checkDmaBuf(memory: DmaBuf): Required<DmaBuf> {
-  const { fd, offset = 0, length } = memory;
+  const { fd, offset = 0, length, pci = '' } = memory;
   integer('memory.fd', fd, 0, 0x7fff_ffff);
   integer('memory.offset', offset, 0, Number.MAX_SAFE_INTEGER);
   integer('memory.length', length, 1, Number.MAX_SAFE_INTEGER);
-  return { kind: 'dma-buf', fd, offset, length };
+  if (pci !== '' && !PCI_ADDRESS.test(string('memory.pci', pci))) {
+    throw errors.invalidArgument('memory.pci', pci, 'a PCI address such as "0000:3b:00.0"');
+  }
+  return { kind: 'dma-buf', fd, offset, length, pci };
 }
 
 /** Throws ERR_INVALID_ARGUMENT. */

@@ -151,8 +151,8 @@ export class NativePlane implements DataPlane {
     return { id, memory: new Uint8Array(), address };
   }
 
-  registerDmaBuf({ fd, offset, length }: Required<DmaBuf>, writable: boolean): PlaneMemory {
-    const made = attempt(`the dma-buf ${fd}`, () => this.#engine.registerDmabuf(fd, offset, length, writable));
+  registerDmaBuf({ fd, offset, length, pci }: Required<DmaBuf>, writable: boolean): PlaneMemory {
+    const made = attempt(`the dma-buf ${fd}`, () => this.#engine.registerDmabuf(fd, offset, length, writable, pci));
     return { memory: new Uint8Array(), ...made };
   }
 
