@@ -1,5 +1,6 @@
 /** Moves to and from GPUs of a peer, by windows of its pinned memory that it fills and empties (serving.ts). */
 import { errors } from '../../core/errors.js';
+import { MAX_TIMEOUT_MS, watch } from '../limits.js';
 import type { Move } from '../move-options.js';
 import type { CallLimits, MoveReport } from '../transfer.js';
 import { Turns } from '../turns.js';
@@ -20,6 +21,12 @@ export function reachesDevices(kind: 'read' | 'write', { descriptors }: Move): b
   return touches(descriptors, theirs(kind), isDeviceNumber);
 }
 
+function windowOf(answer: unknown): DeviceAnswer {
+  const { window, segment } = (answer ?? {}) as Partial<DeviceAnswer>;
+  if (typeof window !== 'number' || typeof segment !== 'number') throw errors.protocol('no window of a GPU', window);
+  return { window, segment };
+}
+
 const theirs = (kind: 'read' | 'write') => (kind === 'read' ? 'source' : 'destination');
 
 export interface DeviceOwner {
@@ -37,34 +44,50 @@ export async function moveRemote(
   const left = remaining(move.limits);
   const moves = new Gather();
   const ask = async (request: DeviceRequest) => owner.call(DEVICES, request, left());
-  const taken = async (request: DeviceRequest): Promise<DeviceAnswer> => {
-    const { window, segment } = ((await ask(request)) ?? {}) as Partial<DeviceAnswer>;
-    if (typeof window !== 'number' || typeof segment !== 'number') throw errors.protocol('no window of a GPU', window);
-    return { window, segment };
+  // Where the peer does not hear of it, it takes the window away after a while.
+  const drop = ({ window }: DeviceAnswer) => {
+    owner.call(DEVICES, { op: 'drop', window }, { timeoutMs: DROP_MS }).catch(() => {});
   };
-  const carried = async (part: Part, { window, segment }: DeviceAnswer) => {
+  /** Who gives up while the peer is asked for a window does not know which one it gets: that is told when the answer comes. */
+  const taken = (request: DeviceRequest): Promise<DeviceAnswer> => {
+    const limits = left();
+    const timeoutMs = Math.min(limits.timeoutMs + DROP_MS, MAX_TIMEOUT_MS);
+    const asked = owner.call(DEVICES, request, { timeoutMs }).then(windowOf);
+    return new Promise((resolve, reject) => {
+      const stop = watch('a window of a GPU', limits, (error) => {
+        asked.then(drop, () => {});
+        reject(error);
+      });
+      asked.then(resolve, reject).finally(stop);
+    });
+  };
+  /** A window is given back by what ends `work`, or here. */
+  const holding = async <T>(request: DeviceRequest, work: (answer: DeviceAnswer) => Promise<T>): Promise<T> => {
+    const answer = await taken(request);
     try {
-      return await carry({ ...move, descriptors: part.carried(side, segment, 0), limits: left() });
+      return await work(answer);
     } catch (error) {
-      // Where the peer does not hear of it, it takes the window away after a while.
-      owner.call(DEVICES, { op: 'drop', window }, { timeoutMs: DROP_MS }).catch(() => {});
+      drop(answer);
       throw error;
     }
   };
-  const read = async (part: Part) => {
+  const carried = (part: Part, { segment }: DeviceAnswer) =>
+    carry({ ...move, descriptors: part.carried(side, segment, 0), limits: left() });
+  const read = (part: Part) => {
     const descriptors = part.copies(side, 0, 0, (segment) => segment).bytes;
-    const answer = await taken({ op: 'fetch', descriptors });
-    const moved = await carried(part, answer);
-    await ask({ op: 'release', window: answer.window });
-    return moved;
+    return holding({ op: 'fetch', descriptors }, async (answer) => {
+      const moved = await carried(part, answer);
+      await ask({ op: 'release', window: answer.window });
+      return moved;
+    });
   };
-  const write = async (part: Part) => {
-    const answer = await taken({ op: 'take' });
-    const { window } = answer;
-    const moved = await carried(part, answer);
-    await ask({ op: 'land', window, descriptors: part.copies(side, 0, 0, (each) => each).bytes });
-    return moved;
-  };
+  const write = (part: Part) =>
+    holding({ op: 'take' }, async (answer) => {
+      const moved = await carried(part, answer);
+      const descriptors = part.copies(side, 0, 0, (each) => each).bytes;
+      await ask({ op: 'land', window: answer.window, descriptors });
+      return moved;
+    });
   const host = others(move.descriptors, side, isDeviceNumber);
   if (!host.isEmpty) moves.start(async () => carry({ ...move, descriptors: host.descriptors(), limits: left() }));
   const turns = new Turns(Array.from({ length: AT_ONCE }, (_, i) => i));
